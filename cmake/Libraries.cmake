@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: MIT
+# The outside libraries, all by pkg-config. Everything that is missing is named at once, with the Debian package.
+find_package(PkgConfig REQUIRED)
+
+set(PROMPTD_MISSING "")
+macro(promptd_library target module debian_package)
+  pkg_check_modules(${target} QUIET IMPORTED_TARGET ${module})
+  if(NOT ${target}_FOUND)
+    string(APPEND PROMPTD_MISSING "\n  ${module} (Debian package ${debian_package})")
+  endif()
+endmacro()
+
+promptd_library(HIREDIS "hiredis>=0.14" libhiredis-dev)
+promptd_library(LIBPQ "libpq>=14" libpq-dev)
+promptd_library(CJSON "libcjson>=1.7.15" libcjson-dev)
+promptd_library(LIBUV "libuv>=1.40" libuv1-dev)
+promptd_library(CRYPTO "libcrypto>=3.0" libssl-dev)
+promptd_library(SQLITE "sqlite3>=3.35" libsqlite3-dev)
+promptd_library(INIH "inih" libinih-dev)
+if(PROMPTD_TESTS)
+  promptd_library(CMOCKA "cmocka>=1.1" libcmocka-dev)
+endif()
+
+if(PROMPTD_MISSING)
+  message(FATAL_ERROR "promptd needs libraries that pkg-config does not find:${PROMPTD_MISSING}")
+endif()

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The inbox: jobs in order of arrival, bounded, one at a time per interview.
+ *
+ * A job is *ready* when no earlier job of its interview is without an outcome; else it waits behind that one. So the
+ * store may work on any number of ready jobs, in any order and on any connection, and the jobs of one interview still
+ * end in the order in which they arrived.
+ */
+#ifndef PROMPTD_INBOX_H
+#define PROMPTD_INBOX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "promptd/job.h"
+
+struct inbox;
+
+/* Both count every job that was admitted and not finished, also those in work. */
+struct inbox_limits {
+    size_t max_messages;
+    size_t max_bytes; /* job_size */
+};
+
+struct inbox *inbox_new(const struct inbox_limits *limits); /* NULL when memory is out */
+void inbox_free(struct inbox *inbox);                       /* frees the jobs that were never taken too */
+void inbox_set_limits(struct inbox *inbox, const struct inbox_limits *limits);
+
+/* Takes the job over. false: a bound is reached or memory is out, the job stays with the caller. */
+bool inbox_admit(struct inbox *inbox, struct job *job);
+
+/* The oldest ready job, or NULL. It counts as in work, and stays known to the inbox, until inbox_finish. */
+struct job *inbox_take(struct inbox *inbox);
+
+/* The job has its outcome: it counts no longer, and the next one of its interview becomes ready. Does not free it. */
+void inbox_finish(struct inbox *inbox, struct job *job);
+
+/* Finishes every job that is not in work and hands it to the caller, each interview's in order. */
+typedef void (*inbox_evicted)(void *context, struct job *job);
+void inbox_evict(struct inbox *inbox, inbox_evicted evicted, void *context);
+
+bool inbox_has_ready(const struct inbox *inbox);
+size_t inbox_messages(const struct inbox *inbox);
+size_t inbox_bytes(const struct inbox *inbox);
+
+#endif

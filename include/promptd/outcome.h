@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/* The only place where a message's fate is recorded: its log line and its counters. */
+#ifndef PROMPTD_OUTCOME_H
+#define PROMPTD_OUTCOME_H
+
+#include "promptd/job.h"
+#include "promptd/metrics.h"
+
+/* Records job->outcome, and the interview that is stuck if it is. Exactly once a job. */
+void outcome_record(struct metrics *metrics, const struct job *job);
+
+/* The CRITICAL line of an orphan, at the moment when it is one. The outcome is recorded later. */
+void outcome_report_orphan(const struct job *job);
+
+/* The same line for one that nobody was there to report; found in the data. */
+void outcome_report_found_orphan(const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE]);
+
+/* An orphan that was reported before is gone, or has become its interview's prompt after all. */
+void outcome_report_resolved(const struct job *job);
+
+/* promptd stops; the message waits on disk for the next start. No outcome. */
+void outcome_report_left_in_spool(const struct job *job);
+
+/* A message that breaks a rule and was never a job. */
+void outcome_record_rejected(struct metrics *metrics, enum reject_reason reason, size_t payload_bytes);
+
+/* Lines of drops and rejections are bounded in number; what was held back is summed up, at the latest here. */
+void outcome_flush_log(void);
+
+/* A message that could not even be looked at, for lack of memory. */
+void outcome_record_lost_memory(struct metrics *metrics, size_t payload_bytes);
+
+#endif

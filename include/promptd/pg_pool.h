@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The connections to PostgreSQL: keeps a fixed number of sessions open, and decides when to dial again.
+ *
+ * While the database is away one dial at a time is made, with growing, jittered waits in between; the change of state
+ * is logged once, with its reason, and its end once, with its length. An idle database is asked for a sign of life now
+ * and then, so that "up" is the truth. The first statement of each session checks that
+ * tables, columns and privileges are there, and names what is not.
+ */
+#ifndef PROMPTD_PG_POOL_H
+#define PROMPTD_PG_POOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "promptd/job.h"
+#include "promptd/pg_session.h"
+
+struct pg_pool;
+
+/* What may change while it runs. */
+struct pg_pool_tuning {
+    int64_t statement_timeout_ms;
+    int64_t backoff_max_ms;
+    unsigned breaker_failures; /* in a row, until the circuit opens */
+    int64_t breaker_reset_ms;
+    int64_t ping_interval_ms; /* of the idle database; 0: never */
+};
+
+struct pg_pool_options {
+    uv_loop_t *loop;
+    const char *database_url; /* borrowed for the pool's life */
+    size_t connections;
+    int64_t backoff_base_ms;
+    struct pg_pool_tuning tuning;
+    void (*on_idle)(void *context); /* a session has become usable */
+    void (*on_up)(void *context);   /* the database is there (again), and takes writes */
+    void (*on_closed)(void *context);
+    void *context;
+};
+
+struct pg_pool *pg_pool_new(const struct pg_pool_options *options); /* NULL when memory is out; dials at once */
+void pg_pool_set_tuning(struct pg_pool *pool, const struct pg_pool_tuning *tuning);
+
+/* An open, idle session, or NULL. It stays the pool's; it is busy from pg_session_run to its answer. */
+struct pg_session *pg_pool_idle(struct pg_pool *pool);
+
+/* What the answers to the user's statements told about the server. */
+void pg_pool_report_write(struct pg_pool *pool);
+void pg_pool_report_outage(struct pg_pool *pool, struct pg_session *session, const struct job_failure *failure);
+
+bool pg_pool_is_up(const struct pg_pool *pool); /* at least one session is usable, and the server takes writes */
+size_t pg_pool_open_count(const struct pg_pool *pool);
+bool pg_pool_circuit_is_open(const struct pg_pool *pool);
+
+/* Closes the circuit by hand, and dials at once. */
+void pg_pool_close_circuit(struct pg_pool *pool);
+
+/* Ends all sessions; runs in flight are answered with PG_LOST; on_closed is the last callback, and the pool is gone. */
+void pg_pool_close(struct pg_pool *pool);
+
+#endif

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One PostgreSQL connection, driven by the loop: dial, run statements, notice when it dies.
+ *
+ * The dial (name look-up, TLS, several hosts: libpq's business) and the cancelling of a statement block, so they run in
+ * libuv's thread pool; all the rest happens on the loop. Statements are sent unnamed, with parameters, in pipeline
+ * mode, and nothing is set in the session: any pooler mode works.
+ *
+ * Callbacks never run inside a call of this module.
+ */
+#ifndef PROMPTD_PG_SESSION_H
+#define PROMPTD_PG_SESSION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "promptd/error.h"
+#include "promptd/job.h"
+
+struct pg_session;
+
+enum { PG_STATEMENTS_MAX = 2, PG_PARAMETERS_MAX = 5 };
+
+/* Types by OID (pg_type.dat); PG_UNTYPED lets the server infer it from the column. */
+enum { PG_UNTYPED = 0, PG_TEXT = 25, PG_TEXT_ARRAY = 1009, PG_UUID = 2950, PG_UUID_ARRAY = 2951 };
+
+struct pg_parameter {
+    unsigned type;
+    const char *data; /* borrowed until the answer; NUL-terminated where it is text */
+    size_t length;    /* bytes */
+    bool binary;
+};
+
+struct pg_statement {
+    const char *sql; /* borrowed until the answer */
+    struct pg_parameter parameters[PG_PARAMETERS_MAX];
+    int parameter_count;
+};
+
+enum pg_status {
+    PG_OK,     /* every statement succeeded and is committed */
+    PG_FAILED, /* one failed; nothing of this run is in the database */
+    PG_LOST    /* the connection died before the answer: nobody knows; the session is closed already */
+};
+
+/* The answer to one run. Valid during the callback only. */
+struct pg_answer {
+    enum pg_status status;
+    int failed_statement;       /* PG_FAILED: its index; the count of statements when the commit itself failed */
+    struct job_failure failure; /* unless PG_OK: SQLSTATE, and the primary message in one line */
+    void *results[PG_STATEMENTS_MAX];
+};
+
+int pg_answer_rows(const struct pg_answer *answer, int statement);
+/* A field of a PG_OK answer, in binary format; NULL for SQL's null. Borrowed. */
+const char *pg_answer_field(const struct pg_answer *answer, int statement, int row, int column, size_t *length);
+
+typedef void (*pg_answered)(void *context, struct pg_session *session, const struct pg_answer *answer);
+
+struct pg_session_options {
+    uv_loop_t *loop;
+    const char *database_url;     /* borrowed for the session's life */
+    int64_t statement_timeout_ms; /* for one run; then it is cancelled, and without an answer soon after, closed */
+    unsigned dial_timeout_s;      /* per address, unless the URL says otherwise */
+    void (*on_up)(void *context, struct pg_session *session);
+    /* A dial failed or an open session died, for `reason`, which is fit for the log. A run in flight was answered with
+     * PG_LOST just before. */
+    void (*on_down)(void *context, struct pg_session *session, const char *reason);
+    /* After pg_session_close: the session is gone. */
+    void (*on_closed)(void *context);
+    void *context;
+};
+
+/* Is this a URI or conninfo that libpq understands? libpq's own message is not kept: it may quote a password. */
+bool pg_url_is_valid(const char *database_url);
+
+struct pg_session *pg_session_new(const struct pg_session_options *options); /* NULL when memory is out */
+
+/* Starts a dial. Only for a session that is neither open nor dialling. */
+void pg_session_dial(struct pg_session *session);
+
+bool pg_session_is_idle(const struct pg_session *session); /* open, and no run in flight */
+bool pg_session_is_open(const struct pg_session *session);
+bool pg_session_is_dialling(const struct pg_session *session);
+
+/* Sends `count` statements as one implicit transaction. Only on an idle session; `answered` runs exactly once. */
+void pg_session_run(struct pg_session *session, const struct pg_statement *statements, int count, pg_answered answered,
+                    void *context);
+
+void pg_session_set_timeout(struct pg_session *session, int64_t statement_timeout_ms);
+
+/* Closes the connection for `reason`, as if it had died: on_down follows. For an open session. */
+void pg_session_drop(struct pg_session *session, const char *reason);
+
+/* Ends the session in whatever state: a run in flight is answered with PG_LOST, no on_down follows, and on_closed is
+ * the last callback. A dial under way is waited for first. */
+void pg_session_close(struct pg_session *session);
+
+#endif

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One connection to Redis: look up the name, connect, log in, and dial again when it is lost.
+ *
+ * The link calls on_login once it is logged in; its user then sends what opens the subscription, and confirms the link
+ * when that is answered. From the look-up to the confirmation one deadline runs. After a failure the next dial waits,
+ * longer each time; only a confirmation resets the wait. Each change of state is logged once.
+ *
+ * Callbacks never run inside a call of this module.
+ */
+#ifndef PROMPTD_REDIS_LINK_H
+#define PROMPTD_REDIS_LINK_H
+
+#include <hiredis/async.h>
+#include <hiredis/hiredis.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "promptd/breaker.h"
+#include "promptd/settings.h"
+
+struct redis_link;
+
+/* What may change while it runs. */
+struct redis_link_tuning {
+    int64_t backoff_max_ms;
+    unsigned breaker_failures; /* in a row, until the circuit opens */
+    int64_t breaker_reset_ms;
+    size_t reply_max_bytes; /* a longer reply costs the connection before it is read */
+};
+
+struct redis_link_options {
+    uv_loop_t *loop;
+    const struct redis_address *address; /* borrowed for the link's life */
+    int64_t dial_timeout_ms;             /* look-up to confirmation */
+    int64_t backoff_base_ms;
+    struct redis_link_tuning tuning;
+    void (*on_login)(void *context);
+    /* The confirmed connection is gone, for `reason`; fit for the log. Not called for failed dials. */
+    void (*on_lost)(void *context, const char *reason);
+    /* A reply of more than reply_max_bytes was on its way; `bytes` of it had come. on_lost follows. */
+    void (*on_oversize)(void *context, size_t bytes);
+    void (*on_closed)(void *context);
+    void *context;
+};
+
+/* Where the replies of a command go. Borrowed until the link is closed; no reply comes after the connection is lost. */
+struct redis_call {
+    void (*on_reply)(void *context, const redisReply *reply);
+    void *context;
+};
+
+struct redis_link *
+redis_link_new(const struct redis_link_options *options); /* NULL when memory is out; dials at once */
+
+/* Sends a command; lengths in bytes. For use between on_login and on_lost. A send that fails loses the connection. */
+void redis_link_command(struct redis_link *link, int argc, const char **argv, const size_t *lengths,
+                        const struct redis_call *call);
+
+void redis_link_confirm(struct redis_link *link);
+void redis_link_set_tuning(struct redis_link *link, const struct redis_link_tuning *tuning);
+bool redis_link_is_up(const struct redis_link *link);        /* confirmed */
+unsigned redis_link_failures(const struct redis_link *link); /* in a row */
+bool redis_link_circuit_is_open(const struct redis_link *link);
+
+/* Closes the circuit by hand, and dials at once if it waits. */
+void redis_link_close_circuit(struct redis_link *link);
+
+/* Gives the connection up, for a reason that is fit for the log; on_lost follows if it was confirmed, and a new dial.
+ */
+void redis_link_drop(struct redis_link *link, const char *reason);
+
+/* Ends it in whatever state; on_closed is the last callback, and the link is gone. */
+void redis_link_close(struct redis_link *link);
+
+#endif

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Settings: one table (settings_table.h) gives every setting its name, type, default, limits and description. Flags,
+ * environment, file, --help, --print-config and the settings page all come from it.
+ *
+ * A flag counts over the environment (PROMPTD_X or PROMPTD_X_FILE), that over the file, that over REDIS_URL and
+ * DATABASE_URL, which other programs share, and those over the default. Every value given in promptd's own name is
+ * judged, also one that another overrides. White space around a value does not count.
+ */
+#ifndef PROMPTD_SETTINGS_H
+#define PROMPTD_SETTINGS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "promptd/error.h"
+#include "promptd/log.h"
+
+enum atomicity { ATOMICITY_COMPENSATE, ATOMICITY_TRANSACTION };
+
+/* A comma-separated list; items are trimmed, and never empty. */
+struct text_list {
+    char **items;
+    size_t count;
+};
+
+/* Where a value came from; what stands later counts over what stands earlier. */
+enum setting_origin { SETTING_DEFAULT, SETTING_SHARED, SETTING_FILE, SETTING_ENVIRONMENT, SETTING_FLAG };
+
+enum { SETTINGS_MAX = 64 }; /* rows that the table may have */
+
+/* One member a setting, of the same name. Texts and lists are owned by the struct. */
+struct settings {
+    char *redis_url;
+    char *redis_channel;
+    char *database_url; /* "" leaves everything to libpq's own defaults */
+    int64_t db_connections;
+    enum atomicity atomicity;
+    char *ready_status;
+    char *failed_status;
+    struct text_list awaiting_statuses; /* the one item "*": any status */
+    struct text_list sources;
+    int64_t prompt_min_chars;
+    int64_t prompt_max_chars;
+    int64_t message_max_bytes;
+    int64_t batch_max; /* messages */
+    int64_t queue_max_messages;
+    int64_t queue_max_bytes;
+    char *spool_dir; /* "": none */
+    int64_t spool_max_bytes;
+    int64_t retry_attempts;
+    int64_t retry_base_ms;
+    int64_t retry_max_ms;
+    int64_t settle_timeout_s;
+    int64_t statement_timeout_ms;
+    int64_t backoff_max_s;
+    int64_t breaker_failures;
+    int64_t breaker_reset_s;
+    int64_t heartbeat_interval_s; /* 0: off */
+    int64_t heartbeat_timeout_s;
+    int64_t reconcile_interval_s; /* 0: off */
+    enum log_level log_level;
+    enum log_format log_format;
+    char *log_file; /* "": standard error */
+    int64_t shutdown_timeout_s;
+
+    enum setting_origin origins[SETTINGS_MAX]; /* by row of the table */
+    char *places[SETTINGS_MAX];                /* "environment PROMPTD_REDIS_URL"; NULL for a default; owned */
+};
+
+enum settings_action { SETTINGS_RUN, SETTINGS_HELP, SETTINGS_VERSION, SETTINGS_PRINT, SETTINGS_CHECK };
+
+/* What the command line says besides settings. */
+struct settings_command {
+    enum settings_action action;
+    int first_operand; /* index in argv of the first word that is no option; argc where there is none */
+};
+
+/*
+ * Reads everything and judges everything. On success *settings is filled and the caller frees it; on failure it is
+ * empty and *error names the setting, where it came from and what is allowed: ERROR_USAGE for flags, ERROR_CONFIG for
+ * file and environment. Operands are an error unless `operands_allowed`. Unknown PROMPTD_ variables are logged as
+ * warnings. Called again for a reload with the same arguments; argv is not changed. `command` may be NULL.
+ */
+bool settings_load(int argc, char *const argv[], char *const environment[], bool operands_allowed,
+                   struct settings *settings, struct settings_command *command, struct error *error);
+
+/* For a fault that only another module can see, such as libpq in database_url: fills *error with the setting, where it
+ * came from and what is allowed, and returns false. */
+bool settings_refuse(const struct settings *settings, const char *name, const char *phrase, const char *allowed,
+                     struct error *error);
+
+void settings_free(struct settings *settings);
+
+/* key = value lines with a comment that names each value's origin, ready to be used as a file; passwords as ***. */
+void settings_print(const struct settings *settings, FILE *out);
+
+/* The options part of --help. */
+void settings_print_help(FILE *out);
+
+/* A reload: the settings that may change while running get their next values. */
+void settings_take_live(struct settings *now, const struct settings *next);
+
+/* Names of the settings that differ and cannot change while running, comma-separated, into `names` (cut if too long).
+ * Returns how many. */
+size_t settings_fixed_differences(const struct settings *now, const struct settings *next, char *names, size_t size);
+
+/* redis_url taken apart. Strings are owned; free with redis_address_free. */
+struct redis_address {
+    char *host; /* NULL for a unix socket; without the brackets of an IPv6 address */
+    int port;
+    char *unix_path; /* NULL for TCP */
+    char *user;      /* NULL: none; percent-decoded */
+    char *password;  /* NULL: none; percent-decoded */
+    int database;    /* 0 where the URL names none */
+    bool tls;        /* rediss:// */
+};
+
+/* false with a phrase in *error ("has no host") when it is not a usable URL. */
+bool redis_address_parse(const char *url, struct redis_address *address, struct error *error);
+void redis_address_free(struct redis_address *address);
+
+#endif

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The spool: messages on disk from before they are worked on until their outcome is final, and dead letters after it.
+ *
+ *     put ─▶ row, not attempted ──fetch, marking──▶ row, attempted ─▶ finish: gone
+ *      └── put as attempted ────────────────────────────▲        └──▶ bury: a dead letter, for people
+ *
+ * One SQLite database in a folder of its own (WAL, synchronous = FULL), written by one thread. Calls only queue work;
+ * what has come while one commit was under way goes in the next (group commit). Callbacks run on the loop, in the
+ * order of the calls, and never inside a call. A callback says that the work is on disk.
+ *
+ * *Attempted* is on disk before an insert may be sent, so that after a crash a prompt that is found present is known to
+ * be possibly our own.
+ *
+ * Only one daemon uses a folder, by a lock on the file spool.lock. promptctl may read and write the database beside a
+ * running daemon: each change is one SQLite transaction.
+ */
+#ifndef PROMPTD_SPOOL_H
+#define PROMPTD_SPOOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "promptd/error.h"
+#include "promptd/text.h"
+
+struct spool;
+
+enum spool_put_result {
+    SPOOL_PUT_OK,    /* on disk */
+    SPOOL_PUT_FULL,  /* spool_max_bytes is reached: not taken */
+    SPOOL_PUT_FAILED /* the disk refuses: not taken; the spool has logged the change of state, once */
+};
+
+/* A message read back. The payload is borrowed for the callback. */
+struct spool_entry {
+    int64_t sequence;   /* grows with each put, also over restarts; > 0 */
+    int64_t arrived_ms; /* wall clock */
+    const char *payload;
+    size_t length;
+    bool attempted; /* before this fetch: an insert may have been sent by an earlier process */
+};
+
+/* Why a message is dead. Texts are borrowed for the call; NULL where there is nothing to say. */
+struct spool_epitaph {
+    const char *outcome; /* "rolled back" */
+    const char *reason;  /* of a rejection: "prompt_too_short" */
+    const char *sqlstate;
+    const char *error; /* fit for people and logs: never prompt text */
+    bool has_interview_id;
+    uint8_t interview_id[UUID_SIZE];
+    bool has_prompt_id;
+    uint8_t prompt_id[UUID_SIZE];
+};
+
+struct spool_options {
+    uv_loop_t *loop;
+    const char *directory; /* must exist or be creatable (mode 0700); copied */
+    uint64_t max_bytes;    /* of payloads, waiting and dead together */
+    void (*on_put)(void *context, void *token, enum spool_put_result result, int64_t sequence);
+    /* Entries in order of their sequence. `end`: no further row was there. */
+    void (*on_fetched)(void *context, const struct spool_entry *entries, size_t count, bool end);
+    /* So many rows were added from outside (promptctl dead replay): worth a fetch. Noticed within a second, and told
+     * before a fetch brings them. */
+    void (*on_grown)(void *context, uint64_t added);
+    void (*on_closed)(void *context);
+    void *context;
+};
+
+struct spool_counts {
+    uint64_t waiting; /* rows that are not dead, including puts under way */
+    uint64_t waiting_bytes;
+    uint64_t dead;
+    uint64_t dead_bytes;
+    int64_t last_sequence; /* the highest given so far; 0 where there is none */
+    bool writable;         /* false from a failed write to the next good one */
+};
+
+/*
+ * Opens or creates, blocking; before the loop runs. A damaged or foreign file is set aside under another name in the
+ * same folder with a CRITICAL line, what can be read of it is taken over, and a new one is begun; a truncated tail is
+ * no damage beyond what it held. NULL with ERROR_SPOOL when the folder cannot be used, or another daemon holds it.
+ */
+struct spool *spool_open(const struct spool_options *options, struct error *error);
+
+/* Stores a payload; it is borrowed until on_put(token). `attempted`: it will be inserted at once. false: memory is out,
+ * and nothing is called back. */
+bool spool_put(struct spool *spool, const char *payload, size_t length, bool attempted, void *token);
+
+/* Reads up to max_messages rows (at least one, if any, however large; else up to max_bytes) with sequence > after, and
+ * marks them attempted in the same transaction. What this process has fetched or put as attempted is in memory already:
+ * it is left out. One fetch at a time. When the marking cannot be written, the fetch is tried again until it can be;
+ * later puts may be called back before it then. */
+void spool_fetch(struct spool *spool, int64_t after, size_t max_messages, size_t max_bytes);
+
+/* The outcome is final. Nothing is called back; a write that fails is tried again. Should the process die before it is
+ * on disk, the message is taken up again, and ends as a duplicate. */
+void spool_finish(struct spool *spool, int64_t sequence);
+void spool_bury(struct spool *spool, int64_t sequence, const struct spool_epitaph *epitaph);
+
+void spool_set_max_bytes(struct spool *spool, uint64_t max_bytes);
+struct spool_counts spool_counts(const struct spool *spool);
+
+/* Writes what is queued, closes the database and calls on_closed; the spool is gone. Queued puts are called back; a
+ * fetch that has not begun is dropped. No other call may follow. */
+void spool_close(struct spool *spool);
+
+#endif

@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: MIT */
+/* UTF-8, UUIDs, quoting for logs, and keeping secrets out of what people read. */
+#include "promptd/text.h"
+
+#include <ctype.h>
+#include <string.h>
+#include <strings.h>
+
+/* Length of the well-formed sequence that begins at `bytes` (table 3-7 of the Unicode standard), 0 where none does. */
+static size_t utf8_sequence(const unsigned char *bytes, size_t length)
+{
+    unsigned char first = bytes[0];
+    if (first < 0x80)
+        return 1;
+    size_t size = first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+    if (first < 0xc2 || first > 0xf4 || size > length)
+        return 0;
+
+    /* The second byte alone tells overlong forms, surrogates and what lies above U+10FFFF from the rest. */
+    unsigned char low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
+    unsigned char high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
+    if (bytes[1] < low || bytes[1] > high)
+        return 0;
+    for (size_t i = 2; i < size; i++) {
+        if ((bytes[i] & 0xc0) != 0x80)
+            return 0;
+    }
+    return size;
+}
+
+bool utf8_is_valid(const char *bytes, size_t length)
+{
+    const unsigned char *at = (const unsigned char *)bytes;
+    const unsigned char *end = at + length;
+    while (at < end) {
+        uint64_t eight;
+        if (end - at >= 8 && (memcpy(&eight, at, 8), (eight & UINT64_C(0x8080808080808080)) == 0)) {
+            at += 8; /* most text is ASCII for long stretches */
+            continue;
+        }
+        size_t size = utf8_sequence(at, (size_t)(end - at));
+        if (size == 0)
+            return false;
+        at += size;
+    }
+    return true;
+}
+
+size_t utf8_count(const char *bytes, size_t length)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < length; i++)
+        count += ((unsigned char)bytes[i] & 0xc0) != 0x80;
+    return count;
+}
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
+    return -1;
+}
+
+/* True before the bytes that follow a hyphen: 4, 6, 8, 10. */
+static bool uuid_hyphen_before(size_t byte)
+{
+    return byte == 4 || byte == 6 || byte == 8 || byte == 10;
+}
+
+bool uuid_parse(const char *text, size_t length, uint8_t uuid[UUID_SIZE])
+{
+    if (length != UUID_TEXT_SIZE - 1)
+        return false;
+    uint8_t parsed[UUID_SIZE];
+    for (size_t i = 0; i < UUID_SIZE; i++) {
+        if (uuid_hyphen_before(i) && *text++ != '-')
+            return false;
+        int high = hex_digit(*text++);
+        int low = hex_digit(*text++);
+        if (high < 0 || low < 0)
+            return false;
+        parsed[i] = (uint8_t)(high << 4 | low);
+    }
+    memcpy(uuid, parsed, sizeof parsed);
+    return true;
+}
+
+void uuid_format(const uint8_t uuid[UUID_SIZE], char text[UUID_TEXT_SIZE])
+{
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < UUID_SIZE; i++) {
+        if (uuid_hyphen_before(i))
+            *text++ = '-';
+        *text++ = digits[uuid[i] >> 4];
+        *text++ = digits[uuid[i] & 15];
+    }
+    *text = '\0';
+}
+
+static uint32_t utf8_decode(const unsigned char *bytes, size_t size)
+{
+    static const unsigned char lead[] = {0, 0x7f, 0x1f, 0x0f, 0x07};
+    uint32_t code = bytes[0] & lead[size];
+    for (size_t i = 1; i < size; i++)
+        code = code << 6 | (bytes[i] & 0x3f);
+    return code;
+}
+
+/* Controls, and what moves or reorders text on a terminal: C1, line separators, directional marks and overrides. */
+static bool is_control(uint32_t code)
+{
+    return code < 0x20 || (code >= 0x7f && code <= 0x9f) || (code >= 0x200e && code <= 0x200f) ||
+           (code >= 0x2028 && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069) || code == 0xfeff;
+}
+
+/* The next piece of a text: how many bytes, and whether they may be shown as they are. */
+struct piece {
+    size_t size;
+    uint32_t code;
+    bool valid;   /* well-formed UTF-8; else one stray byte */
+    bool control; /* valid, but must not reach a terminal */
+};
+
+static struct piece next_piece(const char *at, size_t length)
+{
+    const unsigned char *bytes = (const unsigned char *)at;
+    size_t size = utf8_sequence(bytes, length);
+    if (size == 0)
+        return (struct piece){.size = 1};
+    uint32_t code = utf8_decode(bytes, size);
+    return (struct piece){.size = size, .code = code, .valid = true, .control = is_control(code)};
+}
+
+static void append_escape(struct buffer *buffer, const char *bytes, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        switch (bytes[i]) {
+        case '\n':
+            buffer_append_text(buffer, "\\n");
+            break;
+        case '\r':
+            buffer_append_text(buffer, "\\r");
+            break;
+        case '\t':
+            buffer_append_text(buffer, "\\t");
+            break;
+        default:
+            buffer_printf(buffer, "\\x%02x", (unsigned char)bytes[i]);
+        }
+    }
+}
+
+static void append_printable(struct buffer *buffer, const char *value, bool quoted)
+{
+    const char *end = value + strlen(value);
+    while (value < end) {
+        struct piece piece = next_piece(value, (size_t)(end - value));
+        if (!piece.valid || piece.control) {
+            append_escape(buffer, value, piece.size);
+        } else {
+            if (quoted && (*value == '"' || *value == '\\'))
+                buffer_append_char(buffer, '\\');
+            buffer_append(buffer, value, piece.size);
+        }
+        value += piece.size;
+    }
+}
+
+static bool logfmt_is_bare(const char *value)
+{
+    size_t left = strlen(value);
+    if (left == 0)
+        return false;
+    while (left > 0) {
+        struct piece piece = next_piece(value, left);
+        if (!piece.valid || piece.control || strchr(" \"=\\", *value))
+            return false;
+        value += piece.size;
+        left -= piece.size;
+    }
+    return true;
+}
+
+void text_append_logfmt(struct buffer *buffer, const char *value)
+{
+    if (logfmt_is_bare(value)) {
+        buffer_append_text(buffer, value);
+        return;
+    }
+    buffer_append_char(buffer, '"');
+    append_printable(buffer, value, true);
+    buffer_append_char(buffer, '"');
+}
+
+void text_append_escaped(struct buffer *buffer, const char *value)
+{
+    append_printable(buffer, value, false);
+}
+
+static void append_json_control(struct buffer *buffer, uint32_t code)
+{
+    switch (code) {
+    case '\n':
+        buffer_append_text(buffer, "\\n");
+        break;
+    case '\r':
+        buffer_append_text(buffer, "\\r");
+        break;
+    case '\t':
+        buffer_append_text(buffer, "\\t");
+        break;
+    default:
+        buffer_printf(buffer, "\\u%04x", (unsigned)code); /* all of them are below U+10000 */
+    }
+}
+
+void text_append_json(struct buffer *buffer, const char *value)
+{
+    const char *end = value + strlen(value);
+    buffer_append_char(buffer, '"');
+    while (value < end) {
+        struct piece piece = next_piece(value, (size_t)(end - value));
+        if (!piece.valid) {
+            buffer_append_text(buffer, "\xef\xbf\xbd");
+        } else if (piece.control) {
+            append_json_control(buffer, piece.code);
+        } else {
+            if (*value == '"' || *value == '\\')
+                buffer_append_char(buffer, '\\');
+            buffer_append(buffer, value, piece.size);
+        }
+        value += piece.size;
+    }
+    buffer_append_char(buffer, '"');
+}
+
+/* "key = value", as opposed to a URL, however broken that may be. */
+static bool is_conninfo(const char *text)
+{
+    while (isspace((unsigned char)*text))
+        text++;
+    const char *key = text;
+    while (isalnum((unsigned char)*text) || *text == '_')
+        text++;
+    if (text == key)
+        return false;
+    while (isspace((unsigned char)*text))
+        text++;
+    return *text == '=';
+}
+
+/* The end of the value at `text`: of a query parameter, or of a conninfo value with its quotes and backslashes. */
+static const char *skip_value(const char *text, bool conninfo)
+{
+    if (!conninfo)
+        return text + strcspn(text, "&");
+    bool quoted = *text == '\'';
+    text += quoted;
+    while (*text && (quoted ? *text != '\'' : !isspace((unsigned char)*text)))
+        text += text[0] == '\\' && text[1] ? 2 : 1;
+    return text + (quoted && *text);
+}
+
+/* Copies `url`; the values of password= and of every key that ends so (sslpassword) become ***. */
+static void append_without_password_values(struct buffer *buffer, const char *url, bool conninfo)
+{
+    const char *copied = url;
+    const char *found = url;
+    while ((found = strcasestr(found, "password")) != NULL) {
+        found += strlen("password");
+        const char *value = found + strspn(found, " \t\r\n");
+        if (*value != '=')
+            continue;
+        value += 1 + strspn(value + 1, " \t\r\n");
+        buffer_append(buffer, copied, (size_t)(value - copied));
+        buffer_append_text(buffer, "***");
+        copied = found = skip_value(value, conninfo);
+    }
+    buffer_append_text(buffer, copied);
+}
+
+static size_t count_char(const char *bytes, size_t length, char c)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < length; i++)
+        count += bytes[i] == c;
+    return count;
+}
+
+/*
+ * Hides the password of user:password@ in what stands in the buffer from `start` on. Passwords often stand in URLs
+ * unencoded, with @, / and ? in them, so that everything from the first colon to the last @ counts as one, and to the
+ * very end if the last @ may have gone (`all`): rather too much is hidden than half a password shown.
+ */
+static void hide_user_info(struct buffer *buffer, size_t start, bool all)
+{
+    char *text = buffer->data + start;
+    size_t length = buffer->length - start;
+    if (length == 0)
+        return;
+    char *separator = memmem(text, length, "://", 3);
+    char *user = separator ? separator + 3 : text;
+    char *at = all ? text + length : memrchr(text, '@', length);
+    if (!at || at < user)
+        return;
+    char *colon = memchr(user, ':', (size_t)(at - user));
+    bool redis = strncasecmp(text, "redis", 5) == 0; /* a user alone is of no use there: it is a password misplaced */
+    if (!colon && !redis)
+        return;
+    size_t secret = (size_t)((colon ? colon + 1 : user) - buffer->data);
+    size_t tail = (size_t)(at - buffer->data);
+    size_t tail_length = buffer->length - tail;
+    if (!buffer_reserve(buffer, 3)) {
+        buffer->length = start;
+        return;
+    }
+    memmove(buffer->data + secret + 3, buffer->data + tail, tail_length);
+    memcpy(buffer->data + secret, "***", 3);
+    buffer->length = secret + 3 + tail_length;
+}
+
+void text_append_redacted(struct buffer *buffer, const char *url)
+{
+    size_t start = buffer->length;
+    bool conninfo = is_conninfo(url);
+    append_without_password_values(buffer, url, conninfo);
+    if (buffer->failed) {
+        buffer->length = start; /* half a URL may be half a password */
+        return;
+    }
+    if (buffer->length == start)
+        return;
+    const char *text = buffer->data + start;
+    size_t length = buffer->length - start;
+    bool lost_at = count_char(text, length, '@') != count_char(url, strlen(url), '@');
+    if (!conninfo)
+        hide_user_info(buffer, start, lost_at);
+    else if (memmem(text, length, "://", 3))
+        hide_user_info(buffer, start, false);
+}
+
+static const char *next_code_point(const char *at, const char *end)
+{
+    return at + next_piece(at, (size_t)(end - at)).size;
+}
+
+bool text_quotes(const char *text, const char *secret, size_t secret_length, size_t count)
+{
+    const char *text_end = text + strlen(text);
+    const char *run_end = text;
+    for (size_t i = 0; i < count; i++) {
+        if (run_end == text_end)
+            return false;
+        run_end = next_code_point(run_end, text_end);
+    }
+    while (!memmem(secret, secret_length, text, (size_t)(run_end - text))) {
+        if (run_end == text_end)
+            return false;
+        text = next_code_point(text, text_end);
+        run_end = next_code_point(run_end, text_end);
+    }
+    return true;
+}

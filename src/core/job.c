@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/* Making and freeing jobs, and the names of their steps and outcomes. */
+#include "promptd/job.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct job *job_new(struct message_content *content, size_t payload_bytes, int64_t arrived_us)
+{
+    struct job *job = calloc(1, sizeof *job);
+    if (!job) {
+        message_content_free(content);
+        return NULL;
+    }
+    job->content = *content;
+    *content = (struct message_content){0};
+    job->payload_bytes = payload_bytes;
+    job->arrived_us = arrived_us;
+    return job;
+}
+
+struct job *job_new_cleanup(const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE])
+{
+    struct job *job = calloc(1, sizeof *job);
+    if (!job)
+        return NULL;
+    job->is_cleanup = true;
+    job->inserted = true;
+    job->outcome = OUTCOME_ORPHANED;
+    memcpy(job->content.interview_id, interview_id, UUID_SIZE);
+    memcpy(job->prompt_id, prompt_id, UUID_SIZE);
+    return job;
+}
+
+void job_free(struct job *job)
+{
+    if (!job)
+        return;
+    message_content_free(&job->content);
+    free(job->failure);
+    free(job->mark_failure);
+    free(job);
+}
+
+size_t job_size(const struct job *job)
+{
+    return sizeof *job + (job->content.prompt ? job->content.prompt_bytes + 1 : 0);
+}
+
+const char *outcome_name(enum outcome outcome)
+{
+    static const char *const names[OUTCOME_COUNT] = {
+        [OUTCOME_NONE] = "none",
+        [OUTCOME_STORED] = "stored",
+        [OUTCOME_DUPLICATE] = "duplicate",
+        [OUTCOME_NOT_STORED] = "not stored",
+        [OUTCOME_ROLLED_BACK] = "rolled back",
+        [OUTCOME_ORPHANED] = "orphaned",
+        [OUTCOME_REJECTED] = "rejected",
+        [OUTCOME_DROPPED] = "dropped",
+    };
+    return names[outcome];
+}
+
+const char *job_step_name(enum job_step step)
+{
+    static const char *const names[JOB_STEP_COUNT] = {
+        [JOB_INSERT] = "insert",     [JOB_CONFIRM] = "confirm", [JOB_UPDATE] = "update",   [JOB_JUDGE] = "judge",
+        [JOB_TRANSACT] = "transact", [JOB_SETTLE] = "settle",   [JOB_DELETE] = "delete",   [JOB_PROVE] = "prove",
+        [JOB_UNREADY] = "unready",   [JOB_MARK] = "mark",       [JOB_WITNESS] = "witness",
+    };
+    return names[step];
+}

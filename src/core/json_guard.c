@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: MIT */
+/* The tokens of RFC 8259, read strictly: strings, numbers, literals, brackets, white space. */
+#include "json_guard.h"
+
+#include <stdint.h>
+#include <string.h>
+
+/* Each scan_… function gets the first byte of its token and returns the byte behind it, or NULL where it is malformed.
+ */
+
+enum { UNICODE_ESCAPE_LENGTH = 6 }; /* \uXXXX */
+
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static bool is_hex_digit(char c)
+{
+    return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+}
+
+/* May stand somewhere in a number; where two numbers touch, or one is followed by such a byte, neither is one. */
+static bool is_number_byte(char c)
+{
+    return is_digit(c) || c == '+' || c == '-' || c == '.' || c == 'e' || c == 'E';
+}
+
+static const char *skip_spaces(const char *at, const char *end)
+{
+    while (at < end && is_space(*at))
+        at++;
+    return at;
+}
+
+static const char *skip_digits(const char *at, const char *end)
+{
+    while (at < end && is_digit(*at))
+        at++;
+    return at;
+}
+
+#define EACH_BYTE(b) (UINT64_C(0x0101010101010101) * (uint64_t)(b))
+
+/* True when none of eight bytes ends, escapes or breaks a string. A byte is under b if (it - b), borrowing, sets the
+ * top bit that it had not; it is equal to b if (it ^ b) is under 1. */
+static bool word_is_plain(const char *at)
+{
+    uint64_t word;
+    memcpy(&word, at, sizeof word);
+    uint64_t quote = word ^ EACH_BYTE('"');
+    uint64_t backslash = word ^ EACH_BYTE('\\');
+    uint64_t found = ((word - EACH_BYTE(' ')) & ~word) | ((quote - EACH_BYTE(1)) & ~quote) |
+                     ((backslash - EACH_BYTE(1)) & ~backslash);
+    return (found & EACH_BYTE(0x80)) == 0;
+}
+
+/* Bytes from `at` on that stand for themselves in a string. Almost all of a message is prompt text, which is why this
+ * takes them by eights. */
+static size_t plain_length(const char *at, const char *end)
+{
+    const char *start = at;
+    while (end - at >= (ptrdiff_t)sizeof(uint64_t) && word_is_plain(at))
+        at += sizeof(uint64_t);
+    while (at < end && (unsigned char)*at >= ' ' && *at != '"' && *at != '\\')
+        at++;
+    return (size_t)(at - start);
+}
+
+/* `at` is the backslash of a whole escape. */
+static bool is_nul_escape(const char *at)
+{
+    return at[1] == 'u' && memcmp(at + 2, "0000", 4) == 0;
+}
+
+/* `at` is a backslash inside a string. Which letters may follow it cJSON knows, but not that \u wants hex digits. */
+static const char *scan_escape(const char *at, const char *end)
+{
+    if (end - at < 2)
+        return NULL;
+    if (at[1] != 'u')
+        return at + 2;
+    if (end - at < UNICODE_ESCAPE_LENGTH)
+        return NULL;
+    for (int i = 2; i < UNICODE_ESCAPE_LENGTH; i++) {
+        if (!is_hex_digit(at[i]))
+            return NULL;
+    }
+    return at + UNICODE_ESCAPE_LENGTH;
+}
+
+static const char *scan_string(const char *at, const char *end, bool *has_nul)
+{
+    at++;
+    at += plain_length(at, end);
+    while (at < end && *at == '\\') {
+        const char *next = scan_escape(at, end);
+        if (!next)
+            return NULL;
+        *has_nul |= is_nul_escape(at);
+        at = next + plain_length(next, end);
+    }
+    return at < end && *at == '"' ? at + 1 : NULL;
+}
+
+/* One digit or more. */
+static const char *scan_digits(const char *at, const char *end)
+{
+    return at < end && is_digit(*at) ? skip_digits(at, end) : NULL;
+}
+
+static const char *scan_number(const char *at, const char *end)
+{
+    if (*at == '-')
+        at++;
+    at = at < end && *at == '0' ? at + 1 : scan_digits(at, end);
+    if (at && at < end && *at == '.')
+        at = scan_digits(at + 1, end);
+    if (at && at < end && (*at == 'e' || *at == 'E')) {
+        at++;
+        if (at < end && (*at == '+' || *at == '-'))
+            at++;
+        at = scan_digits(at, end);
+    }
+    return at && at < end && is_number_byte(*at) ? NULL : at;
+}
+
+static const char *scan_literal(const char *at, const char *end)
+{
+    static const char *const literals[] = {"true", "false", "null"};
+    for (size_t i = 0; i < sizeof literals / sizeof literals[0]; i++) {
+        size_t length = strlen(literals[i]);
+        if ((size_t)(end - at) >= length && memcmp(at, literals[i], length) == 0)
+            return at + length;
+    }
+    return NULL;
+}
+
+/* Strings, numbers and literals; anything else is no token of JSON. */
+static const char *scan_scalar(const char *at, const char *end, bool *needs_mask)
+{
+    if (*at == '"')
+        return scan_string(at, end, needs_mask);
+    if (*at == '-' || is_digit(*at)) {
+        *needs_mask = true;
+        return scan_number(at, end);
+    }
+    return scan_literal(at, end);
+}
+
+bool json_guard_scan(const char *bytes, size_t length, struct json_guard *guard)
+{
+    const char *at = bytes;
+    const char *end = bytes + length;
+    int depth = 0;
+
+    *guard = (struct json_guard){0};
+    do {
+        at = skip_spaces(at, end);
+        if (at == end)
+            return false;
+        switch (*at) {
+        case '{':
+        case '[':
+            if (++depth > JSON_DEPTH_MAX)
+                return false;
+            at++;
+            break;
+        case '}':
+        case ']':
+            if (--depth < 0)
+                return false;
+            at++;
+            break;
+        case ',':
+        case ':':
+            at++;
+            break;
+        default:
+            at = scan_scalar(at, end, &guard->needs_mask);
+            if (!at)
+                return false;
+        }
+    } while (depth > 0);
+    guard->length = (size_t)(at - bytes);
+    return true;
+}
+
+static char *mask_string(char *at, const char *end)
+{
+    at++;
+    at += plain_length(at, end);
+    while (*at == '\\') {
+        if (is_nul_escape(at)) {
+            memset(at, JSON_NUL_BYTE, JSON_NUL_WIDTH);
+            at += JSON_NUL_WIDTH;
+        } else {
+            at += 2;
+        }
+        at += plain_length(at, end);
+    }
+    return at + 1;
+}
+
+/* The 0 goes last, so that the value still ends where it ended. */
+static char *mask_number(char *at, const char *end)
+{
+    while (at < end && is_number_byte(*at))
+        *at++ = ' ';
+    at[-1] = '0';
+    return at;
+}
+
+void json_guard_mask(char *value, size_t length)
+{
+    char *at = value;
+    const char *end = value + length;
+    while (at < end) {
+        if (*at == '"')
+            at = mask_string(at, end);
+        else if (*at == '-' || is_digit(*at))
+            at = mask_number(at, end);
+        else
+            at++;
+    }
+}

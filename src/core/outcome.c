@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT */
+/* Log lines and counters of outcomes. Ids, lengths and reasons only: never a message's content. */
+#include "promptd/outcome.h"
+
+#define LOG_COMPONENT "store"
+#include "promptd/clock.h"
+#include "promptd/log.h"
+#include "promptd/log_rate.h"
+
+enum { OUTCOME_LINES_PER_SECOND = 500 };
+
+/* A flood of bad messages, or a full queue, must not fill the disk with log. */
+static struct log_rate drop_rate = {.per_second = OUTCOME_LINES_PER_SECOND};
+static struct log_rate reject_rate = {.per_second = OUTCOME_LINES_PER_SECOND};
+
+static void log_held_back(uint64_t dropped, uint64_t rejected)
+{
+    if (dropped > 0)
+        log_error(LOG_FIELDS(log_number("messages", dropped)), "more messages dropped than lines may be written");
+    if (rejected > 0)
+        log_error(LOG_FIELDS(log_number("messages", rejected)), "more messages rejected than lines may be written");
+}
+
+static bool may_log_drop(void)
+{
+    uint64_t held_back;
+    bool may = log_rate_allows(&drop_rate, clock_monotonic_us(), &held_back);
+    log_held_back(held_back, 0);
+    return may;
+}
+
+static bool may_log_rejection(void)
+{
+    uint64_t held_back;
+    bool may = log_rate_allows(&reject_rate, clock_monotonic_us(), &held_back);
+    log_held_back(0, held_back);
+    return may;
+}
+
+void outcome_flush_log(void)
+{
+    log_held_back(log_rate_flush(&drop_rate), log_rate_flush(&reject_rate));
+}
+
+struct names {
+    char interview[UUID_TEXT_SIZE];
+    char prompt[UUID_TEXT_SIZE];
+};
+
+static struct names names_of(const struct job *job)
+{
+    struct names names;
+    uuid_format(job->content.interview_id, names.interview);
+    uuid_format(job->prompt_id, names.prompt);
+    return names;
+}
+
+static const char *sqlstate_of(const struct job_failure *failure)
+{
+    return failure && failure->sqlstate[0] ? failure->sqlstate : NULL;
+}
+
+static const char *text_of(const struct job_failure *failure)
+{
+    return failure ? failure->text : NULL;
+}
+
+static int64_t duration_ms(const struct job *job)
+{
+    return (clock_monotonic_us() - job->arrived_us) / 1000;
+}
+
+void outcome_report_orphan(const struct job *job)
+{
+    const struct names names = names_of(job);
+    log_critical(LOG_FIELDS(log_text("sqlstate", sqlstate_of(job->failure)), log_text("error", text_of(job->failure))),
+                 "ORPHANED PROMPT DETECTED for interview %s. Prompt ID: %s. Manual cleanup required.", names.interview,
+                 names.prompt);
+}
+
+void outcome_report_found_orphan(const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE])
+{
+    struct names names;
+    uuid_format(interview_id, names.interview);
+    uuid_format(prompt_id, names.prompt);
+    log_critical(LOG_FIELDS(log_text("error", "found in the data; nobody was there to report it")),
+                 "ORPHANED PROMPT DETECTED for interview %s. Prompt ID: %s. Manual cleanup required.", names.interview,
+                 names.prompt);
+}
+
+void outcome_report_resolved(const struct job *job)
+{
+    const struct names names = names_of(job);
+    log_info(LOG_FIELDS(log_text("how", job->deleted ? "deleted" : "its interview is ready")),
+             "ORPHANED PROMPT RESOLVED for interview %s. Prompt ID: %s.", names.interview, names.prompt);
+}
+
+void outcome_report_left_in_spool(const struct job *job)
+{
+    const struct names names = names_of(job);
+    log_info(NULL, "message for interview %s stays in the spool, for the next start", names.interview);
+}
+
+static void log_success(const struct job *job, const char *text)
+{
+    if (!log_wants(LOG_LEVEL_INFO))
+        return;
+    const struct names names = names_of(job);
+    log_info(LOG_FIELDS(log_text("prompt_id", names.prompt), log_text("source", job->content.source),
+                        log_number("bytes", job->content.prompt_bytes), log_number("duration_ms", duration_ms(job))),
+             "%s for interview %s", text, names.interview);
+}
+
+static void log_failure(const struct job *job, const char *text)
+{
+    const struct names names = names_of(job);
+    log_error(LOG_FIELDS(log_text("prompt_id", job->content.prompt ? names.prompt : NULL),
+                         log_text("sqlstate", sqlstate_of(job->failure)), log_text("error", text_of(job->failure)),
+                         log_number("duration_ms", duration_ms(job))),
+              "%s for interview %s", text, names.interview);
+}
+
+static void log_rejected(enum reject_reason reason, size_t payload_bytes, const char *interview)
+{
+    if (!may_log_rejection())
+        return;
+    log_error(LOG_FIELDS(log_text("reason", reject_name(reason)), log_number("bytes", payload_bytes),
+                         log_text("interview_id", interview)),
+              "message rejected: %s", reject_meaning(reason));
+}
+
+void outcome_record_rejected(struct metrics *metrics, enum reject_reason reason, size_t payload_bytes)
+{
+    metrics->rejected++;
+    metrics->rejected_by[reason]++;
+    log_rejected(reason, payload_bytes, NULL);
+}
+
+void outcome_record_lost_memory(struct metrics *metrics, size_t payload_bytes)
+{
+    metrics->dropped++;
+    if (may_log_drop())
+        log_error(LOG_FIELDS(log_number("bytes", payload_bytes)), "message dropped: out of memory");
+}
+
+static void report_stuck(const struct job *job)
+{
+    const struct names names = names_of(job);
+    log_critical(
+        LOG_FIELDS(log_text("sqlstate", sqlstate_of(job->mark_failure)), log_text("error", text_of(job->mark_failure))),
+        "INTERVIEW STUCK: %s could not be marked failed.", names.interview);
+}
+
+static void record_rejected_job(struct metrics *metrics, const struct job *job)
+{
+    const struct names names = names_of(job);
+    metrics->rejected++;
+    metrics->rejected_by[job->content.reject]++;
+    log_rejected(job->content.reject, job->payload_bytes, names.interview);
+}
+
+void outcome_record(struct metrics *metrics, const struct job *job)
+{
+    switch (job->outcome) {
+    case OUTCOME_STORED:
+        metrics->success++;
+        log_success(job, "prompt stored");
+        break;
+    case OUTCOME_DUPLICATE:
+        metrics->duplicate++;
+        log_success(job, "duplicate prompt, nothing changed,");
+        break;
+    case OUTCOME_NOT_STORED:
+        metrics->failure++;
+        log_failure(job, "prompt not stored");
+        break;
+    case OUTCOME_ROLLED_BACK:
+        metrics->failure++;
+        metrics->rollback++;
+        log_failure(job, "prompt rolled back");
+        break;
+    case OUTCOME_ORPHANED: /* its line stands in the log already */
+        metrics->failure++;
+        metrics->orphaned++;
+        break;
+    case OUTCOME_REJECTED:
+        record_rejected_job(metrics, job);
+        break;
+    case OUTCOME_DROPPED:
+    case OUTCOME_NONE:
+    case OUTCOME_COUNT:
+        metrics->dropped++;
+        if (may_log_drop())
+            log_failure(job, "message dropped");
+        break;
+    }
+    if (job->stuck)
+        report_stuck(job);
+}

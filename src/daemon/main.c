@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/* Reads the command line and the settings, opens the log, and hands over to the daemon. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define LOG_COMPONENT "main"
+#include "promptd/daemon.h"
+#include "promptd/log.h"
+#include "promptd/pg_session.h"
+#include "promptd/settings.h"
+#include "promptd/version.h"
+
+static void print_help(void)
+{
+    (void)printf("Usage: promptd [OPTION]...\n"
+                 "Takes enhanced interview prompts from a Redis channel and stores them in PostgreSQL.\n\n");
+    settings_print_help(stdout);
+}
+
+/* Output that could not be written is a failure: scripts depend on it. */
+static int end_of_output(void)
+{
+    return fflush(stdout) == 0 && !ferror(stdout) ? 0 : error_exit_status(ERROR_INTERNAL);
+}
+
+static int fail(const struct error *error)
+{
+    (void)fprintf(stderr, "promptd: %s\n", error->text);
+    return error_exit_status(error->code);
+}
+
+static bool open_log(const struct settings *settings, struct error *error)
+{
+    return log_open(
+        &(struct log_options){
+            .level = settings->log_level,
+            .format = settings->log_format,
+            .file = settings->log_file[0] ? settings->log_file : NULL,
+        },
+        error);
+}
+
+int main(int argc, char *argv[])
+{
+    struct settings settings;
+    struct settings_command command;
+    struct error error = {.code = ERROR_NONE};
+    (void)signal(SIGPIPE, SIG_IGN);
+    if (!settings_load(argc, argv, environ, false, &settings, &command, &error))
+        return fail(&error);
+    int status = 0;
+    if (command.action == SETTINGS_HELP) {
+        print_help();
+        status = end_of_output();
+    } else if (command.action == SETTINGS_VERSION) {
+        (void)printf("promptd %s\n", PROMPTD_VERSION);
+        status = end_of_output();
+    } else if (!pg_url_is_valid(settings.database_url)) {
+        (void)settings_refuse(&settings, "database_url", "is nothing that libpq understands",
+                              "postgresql://[user[:password]@][host][:port][/database][?…] or host=… dbname=… user=…",
+                              &error);
+        status = fail(&error);
+    } else if (command.action == SETTINGS_PRINT) {
+        settings_print(&settings, stdout);
+        status = end_of_output();
+    } else if (command.action == SETTINGS_CHECK) {
+        (void)printf("promptd: the settings are valid\n");
+        status = end_of_output();
+    } else if (!open_log(&settings, &error)) {
+        status = fail(&error);
+    } else {
+        const struct daemon_arguments arguments = {.argc = argc, .argv = argv, .environment = environ};
+        status = daemon_run(&settings, &arguments);
+        log_close();
+    }
+    settings_free(&settings);
+    return status;
+}

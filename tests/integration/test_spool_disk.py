@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: MIT
+"""The spool's disk and file in bad shape: full, damaged, at its bound. promptd says so once, and goes on."""
+
+import os
+
+import pytest
+
+from support.expect import expect_stored
+from support.spool import Spool, fill_disk
+from support.wait import wait_until
+
+FULL = "would not survive a crash"
+OVER = "spool can be written again"
+
+
+@pytest.fixture
+def spool(new_folder):
+    return Spool(new_folder("spool"))
+
+
+@pytest.fixture
+def start(start_promptd, spool, database, channel, database_proxy):
+    """A promptd with the spool, its database behind the proxy."""
+    def begin(ready=True, **settings):
+        channel.wait_subscribers(0)
+        promptd = start_promptd(ready=ready, **{"spool_dir": spool.folder, "settle_timeout_s": 3600,
+                                                "database_url": database.url(database_proxy.port), **settings})
+        if not ready:
+            channel.wait_subscribers(1)
+        return promptd
+
+    return begin
+
+
+def burst(channel, database, count, text="", versions=1):
+    interviews = database.interviews(count)
+    messages = [channel.message(interview, f"Version {version}. {text}")
+                for version in range(versions) for interview in interviews]
+    channel.publish_burst(messages)
+    return messages
+
+
+# Full
+
+
+@pytest.fixture
+def on_small_disk(start, small_disk):
+    folder = os.path.join(small_disk, "spool")
+    return lambda **settings: start(spool_dir=folder, **settings)
+
+
+def test_disk_is_full(on_small_disk, atomicity, database, channel, small_disk):
+    promptd = on_small_disk(atomicity=atomicity)
+    filler = fill_disk(small_disk)
+    messages = burst(channel, database, 200, "f" * 2000)
+    promptd.wait_line("CRITICAL", FULL)
+    messages += burst(channel, database, 200, "f" * 2000)
+    assert promptd.settle(400, timeout=30).outcomes() == {"success": 400}
+    expect_stored(database, *messages[::10])
+    os.remove(filler)
+    promptd.wait_line("WARNING|INFO", OVER, timeout=15)
+    messages = burst(channel, database, 50)
+    promptd.settle(450)
+    expect_stored(database, *messages)
+    promptd.one("CRITICAL", FULL)
+    promptd.wait_counters(spool_messages=0)
+
+
+def test_disk_is_full_and_the_database_away(on_small_disk, database, channel, database_proxy, small_disk):
+    """Memory takes the rest, within its bounds; behind what is on disk already."""
+    database.execute("create table arrivals (number bigserial, prompt_id uuid)")
+    database.trigger("interview_enhanced_prompts", "insert", "insert into arrivals (prompt_id) values (new.id);",
+                     timing="after")
+    promptd = on_small_disk(queue_max_messages=1000)
+    filler = fill_disk(small_disk)
+    os.truncate(filler, os.path.getsize(filler) // 2)
+    database_proxy.refuse()
+    promptd.wait_line("ERROR", "database lost")
+    messages = burst(channel, database, 20, "d" * 2000, versions=40)  # more than the disk holds
+    promptd.wait_line("CRITICAL", FULL)
+    counters = promptd.wait_counters(received=800)
+    assert counters["waiting"] == 800 and counters["queue_messages"] > 0 and counters["spool_messages"] > 0
+    assert counters["dropped"] == 0
+    database_proxy.restore()
+    assert promptd.settle(800, timeout=30).outcomes() == {"success": 800}
+    order = {str(id): number for number, id in database.rows("select number, prompt_id from arrivals")}
+    for interview in {message.interview for message in messages}:
+        numbers = [order[message.id] for message in messages if message.interview == interview]
+        assert numbers == sorted(numbers)
+    os.remove(filler)
+    promptd.wait_line("WARNING|INFO", OVER, timeout=15)
+    promptd.wait_counters(spool_messages=0)
+
+
+
+def test_disk_is_full_and_memory_too(on_small_disk, database, channel, database_proxy, small_disk):
+    promptd = on_small_disk(queue_max_messages=100)
+    database_proxy.refuse()
+    promptd.wait_line("ERROR", "database lost")
+    fill_disk(small_disk)
+    messages = burst(channel, database, 300, "m" * 2000)
+    counters = promptd.wait_counters(received=300)
+    assert counters["dropped"] == 300 - counters["waiting"] and counters["waiting"] >= 100
+    assert counters["queue_messages"] <= 100
+    dropped = [message for message in messages if promptd.find("ERROR", "dropped", message.interview)]
+    assert dropped == messages[-counters["dropped"]:]  # the newest
+    database_proxy.restore()
+    kept = counters["waiting"]
+    assert promptd.settle(300, timeout=30).outcomes() == {"success": kept, "dropped": 300 - kept}
+
+
+# At its bound
+
+
+def test_spool_max_bytes(start, atomicity, database, channel, database_proxy, spool):
+    promptd = start(atomicity=atomicity, spool_max_bytes=1048576)
+    database_proxy.refuse()
+    promptd.wait_line("ERROR", "database lost")
+    messages = burst(channel, database, 60, "z" * 40000)
+    counters = promptd.wait_counters(received=60)
+    kept = counters["waiting"]
+    assert 24 <= kept <= 26 and counters["dropped"] == 60 - kept
+    assert counters["spool_messages"] == kept and counters["spool_bytes"] <= 1048576
+    for message in messages[kept:]:
+        assert "spool_max_bytes" in promptd.one("ERROR", "dropped", message.interview).raw
+    database_proxy.restore()
+    assert promptd.settle(60).outcomes() == {"success": kept, "dropped": 60 - kept}
+    expect_stored(database, *messages[:kept])
+    fresh = burst(channel, database, 20, "z" * 40000)
+    promptd.settle(80)
+    expect_stored(database, *fresh)  # there is room again
+
+
+# Damaged
+
+
+@pytest.fixture
+def stopped_with_messages(start, database, channel, database_proxy):
+    def make(count=300):
+        promptd = start()
+        database_proxy.refuse()
+        promptd.wait_line("ERROR", "database lost")
+        messages = burst(channel, database, count, "w" * 1000)
+        promptd.wait_counters(received=count, spool_messages=count)
+        promptd.stop()
+        database_proxy.restore()
+        return messages
+
+    return make
+
+
+def expect_goes_on(promptd, database, channel, spool, word):
+    line = promptd.one("CRITICAL", "set aside", word)
+    aside, = spool.set_aside()
+    assert os.path.basename(aside) in line.text and spool.path in line.text
+    received = promptd.wait_counters(waiting=0)["received"]
+    fresh = burst(channel, database, 20)
+    promptd.settle(received + 20)
+    expect_stored(database, *fresh)
+
+
+def test_file_that_is_no_spool(start, stopped_with_messages, database, channel, spool):
+    stopped_with_messages()
+    spool.spoil()
+    promptd = start()
+    expect_goes_on(promptd, database, channel, spool, "spool")
+    assert promptd.counters()["received"] == 20
+
+
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.8])
+def test_damaged_in_the_middle(start, stopped_with_messages, database, channel, spool, part):
+    """Most of it can still be read, and is stored as ever."""
+    messages = stopped_with_messages()
+    size = os.path.getsize(spool.path)
+    spool.spoil(int(size * part) // 4096 * 4096, 16384)
+    promptd = start()
+    wait_until(lambda: promptd.counters()["waiting"] == 0, "the rest to be stored")
+    if spool.set_aside():  # a hole between the messages may hurt none
+        expect_goes_on(promptd, database, channel, spool, "damaged")
+    stored = {str(id) for id, in database.rows("select id from interview_enhanced_prompts")}
+    assert sum(message.id in stored for message in messages) >= 300 - 3 * 16
+    assert database.statuses().get("ready") == len(stored)
+
+
+def test_half_of_the_file_is_missing(start, stopped_with_messages, database, channel, spool):
+    messages = stopped_with_messages()
+    spool.truncate(os.path.getsize(spool.path) // 2 // 4096 * 4096)
+    promptd = start()
+    expect_goes_on(promptd, database, channel, spool, "damaged")
+    assert {str(id) for id, in database.rows("select id from interview_enhanced_prompts")} & {m.id for m in messages}
+
+
+def test_damaged_while_it_is_used(start, database, channel, database_proxy, spool):
+    """It is noticed with the next messages at the latest; those that come later are safe again."""
+    promptd = start()
+    database_proxy.refuse()
+    promptd.wait_line("ERROR", "database lost")
+    burst(channel, database, 500, "u" * 2000)
+    promptd.wait_counters(received=500, spool_messages=500)
+    spool.spoil(4096, os.path.getsize(spool.path) - 4096)
+    fresh = burst(channel, database, 50)
+    database_proxy.restore()
+    promptd.wait_counters(waiting=0, timeout=30)
+    later = burst(channel, database, 50)
+    wait_until(lambda: promptd.counters()["waiting"] == 0, "the last messages")
+    counters = promptd.counters()
+    assert counters["received"] == 600 and counters["failure"] == 0
+    expect_stored(database, *later)
+    assert database.prompt_count() == counters["success"] >= 50
+    del fresh

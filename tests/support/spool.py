@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""The spool's folder as seen from outside: what is in it, and ways to spoil it."""
+
+import glob
+import json
+import os
+import sqlite3
+
+
+class Spool:
+    def __init__(self, folder):
+        self.folder = folder
+        self.path = os.path.join(folder, "spool.db")
+
+    def _rows(self, sql):
+        connection = sqlite3.connect(self.path, timeout=10)
+        try:
+            return connection.execute(sql).fetchall()
+        finally:
+            connection.close()
+
+    def waiting(self):
+        """[(interview id, prompt)] in the order of arrival. What is no message has None for both."""
+        return [self._read(payload) for payload, in self._rows(
+            "select bytes from message join payload using (sequence) order by sequence")]
+
+    @staticmethod
+    def _read(payload):
+        try:
+            fields = json.loads(bytes(payload).strip().lstrip(b"="))
+            return fields["interview_id"], fields["enhanced_prompt"]
+        except (ValueError, KeyError, TypeError):
+            return None, None
+
+    def dead(self):
+        """The outcomes of the dead letters, sorted."""
+        return sorted(outcome for outcome, in self._rows("select outcome from dead"))
+
+    def payloads(self):
+        return self._rows("select count(*) from payload")[0][0]
+
+    def set_aside(self):
+        """The files that were found damaged or foreign."""
+        return [path for path in glob.glob(self.path + "*") if "damaged" in path or "foreign" in path]
+
+    def spoil(self, offset=None, length=4096):
+        """Garbage over a part of the file; from the beginning to the end without an offset."""
+        with open(self.path, "r+b") as file:
+            if offset is None:
+                length = os.path.getsize(self.path)
+            file.seek(offset or 0)
+            file.write(b"\xa5" * length)
+
+    def truncate(self, length):
+        os.truncate(self.path, length)
+
+
+def fill_disk(folder):
+    """Until there is no room for a byte. Returns the file to remove."""
+    path = os.path.join(folder, "filler")
+    with open(path, "wb", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            try:
+                while file.write(b"\0" * size) == size:
+                    pass
+            except OSError:
+                pass
+    return path

@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: MIT */
+/* The log: its three formats, levels, files and their rotation, and what it does when it cannot write. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cjson/cJSON.h>
+#include <cmocka.h>
+
+#define LOG_COMPONENT "test"
+#include "promptd/log.h"
+
+#include "failing_memory.h"
+
+static char folder[] = "/tmp/promptd-test-log-XXXXXX";
+static char path[64];
+static char moved_path[64];
+
+static int make_folder(void **state)
+{
+    (void)state;
+    if (!mkdtemp(folder))
+        return -1;
+    (void)snprintf(path, sizeof path, "%s/log", folder);
+    (void)snprintf(moved_path, sizeof moved_path, "%s/log.1", folder);
+    return 0;
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    return rmdir(folder);
+}
+
+static int end_test(void **state)
+{
+    (void)state;
+    log_close();
+    log_set_level(LOG_LEVEL_INFO);
+    (void)unlink(path);
+    (void)unlink(moved_path);
+    return 0;
+}
+
+static void open_log(enum log_level level, enum log_format format)
+{
+    struct error error = {0};
+    const struct log_options options = {.level = level, .format = format, .file = path};
+    if (!log_open(&options, &error))
+        fail_msg("%s", error.text);
+}
+
+/* All of a file, NUL-terminated, in a buffer that the next call uses again. */
+static const char *read_log(const char *file)
+{
+    static char text[65536];
+    int fd = open(file, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    ssize_t length = read(fd, text, sizeof text - 1);
+    assert_true(length >= 0);
+    close(fd);
+    text[length] = '\0';
+    return text;
+}
+
+/* The log's only line must be `expected` behind a time of the right form. */
+static void assert_line(const char *expected)
+{
+    const char *line = read_log(path);
+    static const char form[] = "0000-00-00T00:00:00.000Z ";
+    size_t length = strlen(form);
+    assert_true(strlen(line) > length);
+    for (size_t i = 0; i < length; i++)
+        assert_true(form[i] == '0' ? line[i] >= '0' && line[i] <= '9' : line[i] == form[i]);
+    assert_string_equal(line + length, expected);
+}
+
+static void test_text_line(void **state)
+{
+    (void)state;
+    open_log(LOG_LEVEL_DEBUG, LOG_FORMAT_TEXT);
+    log_error(LOG_FIELDS(log_text("sqlstate", "23514"), log_number("bytes", 2048), log_text("error", "two words")),
+              "prompt not stored for %s", "5f0c");
+    assert_line("ERROR test: prompt not stored for 5f0c sqlstate=23514 bytes=2048 error=\"two words\"\n");
+}
+
+static void test_text_line_without_fields(void **state)
+{
+    (void)state;
+    open_log(LOG_LEVEL_DEBUG, LOG_FORMAT_TEXT);
+    log_critical(NULL, "100%% \"quoted\"");
+    assert_line("CRITICAL test: 100% \"quoted\"\n");
+}
+
+static void test_null_text_is_left_out(void **state)
+{
+    (void)state;
+    open_log(LOG_LEVEL_DEBUG, LOG_FORMAT_TEXT);
+    log_info(LOG_FIELDS(log_text("a", NULL), log_text("b", "1"), log_text("c", NULL), log_number("d", INT64_MIN)), "x");
+    assert_line("INFO test: x b=1 d=-9223372036854775808\n");
+}
+
+static void test_one_event_is_one_line(void **state)
+{
+    (void)state;
+    open_log(LOG_LEVEL_DEBUG, LOG_FORMAT_TEXT);
+    log_info(LOG_FIELDS(log_text("value", "a\nINFO forged: x\x1b[2J\xff")), "first\r\nsecond\x01\xc2\x9b");
+    assert_line("INFO test: first\\r\\nsecond\\x01\\xc2\\x9b value=\"a\\nINFO forged: x\\x1b[2J\\xff\"\n");
+}
+
+static void test_journal_priorities(void **state)
+{
+    (void)state;
+    open_log(LOG_LEVEL_DEBUG, LOG_FORMAT_JOURNAL);
+    log_debug(NULL, "a");
+    log_info(NULL, "b");
+    log_warning(NULL, "c");
+    log_error(NULL, "d");
+    log_critical(LOG_FIELDS(log_number("n", 1)), "e");
+    assert_string_equal(read_log(path), "<7>DEBUG test: a\n"
+                                        "<6>INFO test: b\n"
+                                        "<4>WARNING test: c\n"
+                                        "<3>ERROR test: d\n"
+                                        "<2>CRITICAL test: e n=1\n");
+}
+
+static void test_json_line(void **state)
+{
+    (void)state;
+    open_log(LOG_LEVEL_DEBUG, LOG_FORMAT_JSON);
+    log_warning(LOG_FIELDS(log_text("text", "a \"b\"\n\xff"), log_number("n", -7), log_text("none", NULL)), "m\t\x02%s",
+                "ä");
+    const char *line = read_log(path);
+    assert_ptr_equal(strchr(line, '\n'), line + strlen(line) - 1);
+    cJSON *object = cJSON_Parse(line);
+    assert_non_null(object);
+    static const char *const keys[] = {"time", "level", "component", "message", "text", "n"};
+    const cJSON *item = object->child;
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++, item = item->next) {
+        assert_non_null(item);
+        assert_string_equal(item->string, keys[i]);
+    }
+    assert_null(item);
+    assert_int_equal(strlen(cJSON_GetObjectItem(object, "time")->valuestring), 24);
+    assert_string_equal(cJSON_GetObjectItem(object, "level")->valuestring, "WARNING");
+    assert_string_equal(cJSON_GetObjectItem(object, "component")->valuestring, "test");
+    assert_string_equal(cJSON_GetObjectItem(object, "message")->valuestring, "m\t\x02ä");
+    assert_string_equal(cJSON_GetObjectItem(object, "text")->valuestring, "a \"b\"\n\xef\xbf\xbd");
+    assert_true(cJSON_IsNumber(cJSON_GetObjectItem(object, "n")));
+    assert_int_equal(cJSON_GetObjectItem(object, "n")->valueint, -7);
+    cJSON_Delete(object);
+}
+
+static int evaluations;
+
+static int count_evaluation(void)
+{
+    return ++evaluations;
+}
+
+static void test_levels(void **state)
+{
+    (void)state;
+    for (int level = LOG_LEVEL_DEBUG; level <= LOG_LEVEL_CRITICAL; level++) {
+        open_log((enum log_level)level, LOG_FORMAT_JOURNAL);
+        for (int other = LOG_LEVEL_DEBUG; other <= LOG_LEVEL_CRITICAL; other++)
+            assert_int_equal(log_wants((enum log_level)other), other >= level);
+    }
+    log_set_level(LOG_LEVEL_ERROR);
+    log_warning(NULL, "%d", count_evaluation());
+    log_error(NULL, "%d", count_evaluation());
+    assert_int_equal(evaluations, 1);
+    assert_string_equal(read_log(path), "<3>ERROR test: 1\n");
+    log_set_level(LOG_LEVEL_DEBUG);
+    log_debug(NULL, "now");
+    assert_non_null(strstr(read_log(path), "<7>DEBUG test: now\n"));
+}
+
+static void test_errno_is_preserved_and_usable(void **state)
+{
+    (void)state;
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_JOURNAL);
+    errno = ENOENT;
+    log_info(NULL, "%s", strerror(errno));
+    assert_int_equal(errno, ENOENT);
+    log_info(NULL, "%m");
+    assert_int_equal(errno, ENOENT);
+    assert_string_equal(read_log(path), "<6>INFO test: No such file or directory\n"
+                                        "<6>INFO test: No such file or directory\n");
+    errno = EACCES;
+    log_close();
+    assert_int_equal(errno, EACCES);
+}
+
+static void test_long_messages_are_whole(void **state)
+{
+    (void)state;
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_JOURNAL);
+    for (int length = 1020; length < 1030; length++)
+        log_info(NULL, "%0*d.", length, 0);
+    log_info(NULL, "%020000d.", 0);
+    const char *line = read_log(path);
+    for (size_t length = 1020; length < 1030; length++) {
+        assert_int_equal(strcspn(line, "."), strlen("<6>INFO test: ") + length);
+        line = strchr(line, '\n') + 1;
+    }
+    assert_int_equal(strcspn(line, "."), strlen("<6>INFO test: ") + 20000);
+}
+
+static void test_rotation(void **state)
+{
+    (void)state;
+    struct error error = {0};
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_JOURNAL);
+    log_info(NULL, "one");
+    assert_int_equal(rename(path, moved_path), 0);
+    log_info(NULL, "two");
+    assert_true(log_reopen(&error));
+    log_info(NULL, "three");
+    assert_string_equal(read_log(moved_path), "<6>INFO test: one\n<6>INFO test: two\n");
+    assert_string_equal(read_log(path), "<6>INFO test: three\n");
+
+    struct stat status;
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(status.st_mode & 07, 0); /* of no concern to others */
+}
+
+static void test_failed_reopen_keeps_the_old_file(void **state)
+{
+    (void)state;
+    struct error error = {0};
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_JOURNAL);
+    assert_int_equal(rename(path, moved_path), 0);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_false(log_reopen(&error));
+    assert_non_null(strstr(error.text, path));
+    assert_non_null(strstr(error.text, "Is a directory"));
+    log_info(NULL, "still");
+    assert_string_equal(read_log(moved_path), "<6>INFO test: still\n");
+    assert_int_equal(rmdir(path), 0);
+}
+
+static void test_failed_open_changes_nothing(void **state)
+{
+    (void)state;
+    struct error error = {0};
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_JOURNAL);
+    const struct log_options options = {LOG_LEVEL_DEBUG, LOG_FORMAT_JSON, "/nonexistent/folder/log"};
+    assert_false(log_open(&options, &error));
+    assert_int_equal(error.code, ERROR_CONFIG);
+    assert_string_equal(error.text, "log file /nonexistent/folder/log cannot be opened: No such file or directory");
+    memory_left = 0;
+    const struct log_options good = {LOG_LEVEL_DEBUG, LOG_FORMAT_JSON, path};
+    assert_false(log_open(&good, &error));
+    memory_left = -1;
+    assert_int_equal(error.code, ERROR_INTERNAL);
+    assert_false(log_wants(LOG_LEVEL_DEBUG));
+    log_info(NULL, "as before");
+    assert_string_equal(read_log(path), "<6>INFO test: as before\n");
+}
+
+/* Sends standard error to the test's file until restore_stderr. */
+static int divert_stderr(void)
+{
+    int saved = dup(STDERR_FILENO);
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    assert_true(saved >= 0 && fd >= 0);
+    assert_true(dup2(fd, STDERR_FILENO) >= 0);
+    close(fd);
+    return saved;
+}
+
+static void restore_stderr(int saved)
+{
+    assert_true(dup2(saved, STDERR_FILENO) >= 0);
+    close(saved);
+}
+
+static void test_standard_error_before_open_and_after_close(void **state)
+{
+    (void)state;
+    struct error error = {0};
+    int saved = divert_stderr();
+    log_info(NULL, "before");
+    const struct log_options options = {LOG_LEVEL_INFO, LOG_FORMAT_JOURNAL, NULL};
+    bool opened = log_open(&options, &error);
+    log_info(NULL, "open");
+    bool reopened = log_reopen(&error);
+    log_close();
+    log_info(NULL, "after");
+    restore_stderr(saved);
+    assert_true(opened && reopened);
+    const char *text = read_log(path);
+    assert_non_null(strstr(text, "Z INFO test: before\n"));
+    assert_non_null(strstr(text, "\n<6>INFO test: open\n"));
+    assert_non_null(strstr(text, "Z INFO test: after\n"));
+}
+
+/* With the file size limited to `bytes`, the kernel cuts the write that would pass it, and refuses the next. */
+static void limit_file_size(rlim_t bytes)
+{
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+static void test_lost_lines_are_counted_and_owned_up_to(void **state)
+{
+    (void)state;
+    signal(SIGXFSZ, SIG_IGN);
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_JOURNAL);
+    limit_file_size(20);
+    log_info(NULL, "cut in the middle"); /* 14 bytes of prefix, so that 6 of the message get through */
+    errno = ENOENT;
+    log_info(NULL, "lost");
+    assert_int_equal(errno, ENOENT);
+    log_info(NULL, "lost");
+    limit_file_size(RLIM_INFINITY);
+    log_info(NULL, "back");
+    log_info(NULL, "and going on");
+    assert_string_equal(read_log(path), "<6>INFO test: cut in\n"
+                                        "<4>WARNING log: lines could not be written to the log and are lost lines=3\n"
+                                        "<6>INFO test: back\n"
+                                        "<6>INFO test: and going on\n");
+}
+
+static void test_speaks_when_memory_is_out(void **state)
+{
+    (void)state;
+    static const struct {
+        enum log_format format;
+        const char *expected;
+    } cases[] = {
+        {LOG_FORMAT_TEXT, " ERROR test: it says ?this????\n"},
+        {LOG_FORMAT_JOURNAL, "<3>ERROR test: it says ?this????\n"},
+        {LOG_FORMAT_JSON, "\",\"level\":\"ERROR\",\"component\":\"test\",\"message\":\"it says ?this????\"}\n"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        open_log(LOG_LEVEL_INFO, cases[i].format);
+        memory_left = 0;
+        log_error(LOG_FIELDS(log_number("n", 1)), "it says \"this\"\n\\\x7f");
+        memory_left = -1;
+        const char *text = read_log(path);
+        size_t length = strlen(cases[i].expected);
+        assert_true(strlen(text) >= length);
+        assert_string_equal(text + strlen(text) - length, cases[i].expected);
+        end_test(NULL);
+    }
+}
+
+static void test_long_message_without_memory_is_cut(void **state)
+{
+    (void)state;
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_JOURNAL);
+    memory_left = 0;
+    log_error(NULL, "%05000d", 0);
+    memory_left = -1;
+    const char *text = read_log(path);
+    assert_int_equal(strlen(text), strlen("<3>ERROR test: ") + 1023 + 1);
+    assert_int_equal(text[strlen(text) - 1], '\n');
+}
+
+static void test_stderr_is_journal(void **state)
+{
+    (void)state;
+    struct stat status;
+    char stream[64];
+    assert_int_equal(fstat(STDERR_FILENO, &status), 0);
+    unsetenv("JOURNAL_STREAM");
+    assert_false(log_stderr_is_journal());
+    (void)snprintf(stream, sizeof stream, "%ju:%ju", (uintmax_t)status.st_dev, (uintmax_t)status.st_ino);
+    setenv("JOURNAL_STREAM", stream, 1);
+    assert_true(log_stderr_is_journal());
+    (void)snprintf(stream, sizeof stream, "%ju:%ju", (uintmax_t)status.st_dev, (uintmax_t)status.st_ino + 1);
+    setenv("JOURNAL_STREAM", stream, 1);
+    assert_false(log_stderr_is_journal());
+    setenv("JOURNAL_STREAM", "nonsense", 1);
+    assert_false(log_stderr_is_journal());
+    unsetenv("JOURNAL_STREAM");
+}
+
+#define LOG_TEST(function) cmocka_unit_test_teardown(function, end_test)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        LOG_TEST(test_text_line),
+        LOG_TEST(test_text_line_without_fields),
+        LOG_TEST(test_null_text_is_left_out),
+        LOG_TEST(test_one_event_is_one_line),
+        LOG_TEST(test_journal_priorities),
+        LOG_TEST(test_json_line),
+        LOG_TEST(test_levels),
+        LOG_TEST(test_errno_is_preserved_and_usable),
+        LOG_TEST(test_long_messages_are_whole),
+        LOG_TEST(test_rotation),
+        LOG_TEST(test_failed_reopen_keeps_the_old_file),
+        LOG_TEST(test_failed_open_changes_nothing),
+        LOG_TEST(test_standard_error_before_open_and_after_close),
+        LOG_TEST(test_lost_lines_are_counted_and_owned_up_to),
+        LOG_TEST(test_speaks_when_memory_is_out),
+        LOG_TEST(test_long_message_without_memory_is_cut),
+        LOG_TEST(test_stderr_is_journal),
+    };
+    return cmocka_run_group_tests_name("log", tests, make_folder, remove_folder);
+}
