@@ -91,8 +91,8 @@ bool spool_put(struct spool *spool, const char *payload, size_t length, bool att
 
 /* Reads up to max_messages rows (at least one, if any, however large; else up to max_bytes) with sequence > after, and
  * marks them attempted in the same transaction. What this process has fetched or put as attempted is in memory already:
- * it is left out. One fetch at a time. When the marking cannot be written, the fetch is tried again until it can be;
- * later puts may be called back before it then. */
+ * it is left out. One fetch at a time. While the disk refuses, rows are read without being marked: the spool has logged
+ * that a crash would not be survived as it should. */
 void spool_fetch(struct spool *spool, int64_t after, size_t max_messages, size_t max_bytes);
 
 /* The outcome is final. Nothing is called back; a write that fails is tried again. Should the process die before it is
