@@ -9,12 +9,13 @@
 PACKAGES_BUILD=(gcc libc6-dev make cmake pkg-config
     libhiredis-dev libpq-dev libcjson-dev libuv1-dev libssl-dev libinih-dev libsqlite3-dev)
 PACKAGES_SERVERS=(redis-server postgresql)
-PACKAGES_TEST=("${PACKAGES_SERVERS[@]}" pgbouncer libcmocka-dev python3 python3-pytest python3-redis python3-psycopg)
+PACKAGES_TEST=("${PACKAGES_SERVERS[@]}" pgbouncer libcmocka-dev python3 python3-pytest python3-redis python3-psycopg
+    prometheus logrotate chromium chromium-driver python3-selenium)
 PACKAGES_LINT=(clang-format clang-tidy cppcheck shellcheck pyflakes3)
 
 LOG_FOLDER=build/logs
 # Servers that come with a package are enabled for the next boot; what we installed for ourselves must not be.
-SYSTEM_SERVICES=(redis-server postgresql pgbouncer)
+SYSTEM_SERVICES=(redis-server postgresql pgbouncer prometheus)
 
 if [[ -t 1 && -z ${NO_COLOR:-} && ${TERM:-dumb} != dumb ]]; then
     BOLD=$'\e[1m' DIM=$'\e[2m' RED=$'\e[31m' GREEN=$'\e[32m' YELLOW=$'\e[33m' PLAIN=$'\e[0m'
