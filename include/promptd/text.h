@@ -36,6 +36,9 @@ void text_append_json(struct buffer *buffer, const char *value);
 /* Copies a URL or conninfo with every password shown as ***: user info of URLs, password= in query or conninfo. */
 void text_append_redacted(struct buffer *buffer, const char *url);
 
+/* Words of `text`, between single spaces, in lines of at most `width` bytes, each indented and ended. */
+void text_append_wrapped(struct buffer *buffer, const char *text, size_t indent, size_t width);
+
 /* True when `text` holds a run of at least `count` code points that also stands in `secret`. Both are valid UTF-8. */
 bool text_quotes(const char *text, const char *secret, size_t secret_length, size_t count);
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "promptd/settings_table.h"
+#include "promptd/text.h"
 
 enum { HELP_WIDTH = 79, HELP_INDENT = 8 };
 
@@ -23,25 +24,13 @@ void settings_print(const struct settings *settings, FILE *out)
     }
 }
 
-/* Words of `text`, indented, in lines of at most HELP_WIDTH bytes. */
 static void print_wrapped(const char *text, FILE *out)
 {
-    size_t column = 0;
-    while (*text) {
-        size_t word = strcspn(text, " ");
-        if (column > 0 && column + 1 + word > HELP_WIDTH) {
-            fputc('\n', out);
-            column = 0;
-        }
-        if (column == 0)
-            column = (size_t)fprintf(out, "%*s", HELP_INDENT, "");
-        else
-            column += (size_t)fprintf(out, " ");
-        column += (size_t)fprintf(out, "%.*s", (int)word, text);
-        text += word;
-        text += strspn(text, " ");
-    }
-    fputc('\n', out);
+    struct buffer wrapped = {0};
+    text_append_wrapped(&wrapped, text, HELP_INDENT, HELP_WIDTH);
+    if (!wrapped.failed)
+        (void)fwrite(wrapped.data, 1, wrapped.length, out);
+    buffer_free(&wrapped);
 }
 
 static const char *argument_of(const struct setting *row)

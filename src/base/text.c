@@ -365,3 +365,21 @@ bool text_quotes(const char *text, const char *secret, size_t secret_length, siz
     }
     return true;
 }
+
+void text_append_wrapped(struct buffer *buffer, const char *text, size_t indent, size_t width)
+{
+    size_t column = 0;
+    while (*text) {
+        size_t word = strcspn(text, " ");
+        if (column > 0 && column + 1 + word > width) {
+            buffer_append_char(buffer, '\n');
+            column = 0;
+        }
+        size_t gap = column == 0 ? indent : 1;
+        buffer_printf(buffer, "%*s%.*s", (int)gap, "", (int)word, text);
+        column += gap + word;
+        text += word;
+        text += strspn(text, " ");
+    }
+    buffer_append_char(buffer, '\n');
+}

@@ -12,6 +12,7 @@ from .pgbouncer import PROGRAM as PGBOUNCER
 from .pgbouncer import PgBouncer
 from .postgres import Cluster
 from .process import tail
+from .promptctl import Promptctl
 from .promptd import Promptd
 from .proxy import Proxy
 from .redis_server import Channel, RedisServer
@@ -172,6 +173,15 @@ def start_promptd(request, new_folder, database, channel, closing):
 def promptd(start_promptd, atomicity):
     """A promptd as shipped, in either atomicity."""
     return start_promptd(atomicity=atomicity)
+
+
+@pytest.fixture
+def promptctl(new_folder, redis_server, database, channel):
+    """promptctl(*arguments, **settings) with the test's own Redis, channel and database."""
+    folder = new_folder("promptctl")
+    empty = os.path.join(folder, "empty.conf")
+    open(empty, "w", encoding="ascii").close()
+    return Promptctl(folder, empty, redis_url=redis_server.url, redis_channel=channel.name, database_url=database.url())
 
 
 def _is_honest_skip(report):

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Dead letters as promptctl sees them: listed, read, replayed and dropped in the spool's database, beside a running
+ * daemon or without one. Blocking.
+ *
+ * Each change is one short transaction, so a daemon never waits long; it notices them within a second. A replay gives
+ * the message a new sequence, behind all that waits, for that is how the daemon finds it.
+ */
+#ifndef PROMPTD_DEAD_LETTERS_H
+#define PROMPTD_DEAD_LETTERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "promptd/error.h"
+#include "promptd/text.h"
+
+struct dead_letters;
+
+/* Texts are borrowed for the callback; NULL where there is nothing to say. */
+struct dead_letter {
+    int64_t id;         /* its sequence in the spool */
+    int64_t size;       /* bytes of its payload */
+    int64_t arrived_ms; /* wall clock */
+    int64_t buried_ms;  /* wall clock */
+    const char *outcome;
+    const char *reason;
+    const char *sqlstate;
+    const char *error;
+    bool has_interview_id;
+    uint8_t interview_id[UUID_SIZE];
+    bool has_prompt_id;
+    uint8_t prompt_id[UUID_SIZE];
+};
+
+enum dead_letters_change {
+    DEAD_LETTERS_REPLAY, /* they wait again, as if they had just come */
+    DEAD_LETTERS_DROP    /* they are gone, payload and all */
+};
+
+/* Opens the spool of `directory`. NULL with ERROR_SPOOL: no spool there, not ours to open, damaged, or foreign. */
+struct dead_letters *dead_letters_open(const char *directory, struct error *error);
+void dead_letters_close(struct dead_letters *letters);
+
+/* Calls `take` for each, oldest first, or for the one with `id` unless that is 0. `take` returns false to end the
+ * reading without an error. false with ERROR_SPOOL when the database cannot be read. */
+typedef bool dead_letters_take(void *context, const struct dead_letter *letter);
+bool dead_letters_read(struct dead_letters *letters, int64_t id, dead_letters_take *take, void *context,
+                       struct error *error);
+
+/* The message as it arrived, borrowed until the next call. false with ERROR_SPOOL when it is missing or damaged. */
+bool dead_letters_payload(struct dead_letters *letters, int64_t id, const char **bytes, size_t *length,
+                          struct error *error);
+
+/* Changes each of `ids`; one that is gone meanwhile is left out. `changed` counts those that are on disk, also when the
+ * call fails half-way with ERROR_SPOOL. */
+bool dead_letters_change(struct dead_letters *letters, enum dead_letters_change change, const int64_t *ids,
+                         size_t count, size_t *changed, struct error *error);
+
+#endif

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/* The table of promptctl's commands. A new one is a row here, a function in ctl.h and a file. */
+#include "ctl.h"
+
+#define DEAD_SETTINGS "--spool-dir"
+
+const struct ctl_command ctl_commands[] = {
+    {.name = "dead list",
+     .options = CTL_TAKES(JSON),
+     .settings = DEAD_SETTINGS,
+     .summary = "list the spool's dead letters",
+     .details = "A dead letter is a message that ended not stored, rolled back, orphaned, rejected or dropped after it "
+                "was on disk. One line each, oldest first: id, when it died, outcome, bytes, interview, reason or "
+                "SQLSTATE, error. On a terminal a heading stands above. Messages themselves are never listed.\n"
+                "Like all dead commands it may run beside the daemon or without it, as the daemon's user or as root.\n",
+     .run = ctl_dead_list},
+    {.name = "dead show",
+     .operands = "ID",
+     .operands_min = 1,
+     .operands_max = 1,
+     .options = CTL_TAKES(JSON) | CTL_TAKES(RAW),
+     .settings = DEAD_SETTINGS,
+     .summary = "show a dead letter, message and all",
+     .details = "All that is known of it, then an empty line and the message as it arrived, prompt and all, with "
+                "control characters escaped. With --raw the message alone, byte for byte, for a file. With --json the "
+                "message is \"payload\", or \"payload_base64\" where it is no text.\n",
+     .run = ctl_dead_show},
+    {.name = "dead replay",
+     .operands = "ID...",
+     .operands_max = INT32_MAX,
+     .options = CTL_TAKES(ALL) | CTL_TAKES(YES) | CTL_TAKES(JSON),
+     .settings = DEAD_SETTINGS,
+     .summary = "have promptd try dead letters again",
+     .details = "They are dead letters no more, and wait in the spool like any other message: a running promptd takes "
+                "them up within a second or two, another at its start. Mend first what they died of. Their interviews "
+                "are failed by now, which is among the shipped --awaiting-statuses, so they become ready.\n"
+                "If one of the IDs is no dead letter, nothing is changed.\n",
+     .run = ctl_dead_replay},
+    {.name = "dead drop",
+     .operands = "ID...",
+     .operands_max = INT32_MAX,
+     .options = CTL_TAKES(ALL) | CTL_TAKES(YES) | CTL_TAKES(JSON),
+     .settings = DEAD_SETTINGS,
+     .summary = "delete dead letters for good",
+     .details = "Their messages are gone, and overwritten on disk. Interviews keep their status.\n"
+                "If one of the IDs is no dead letter, nothing is changed.\n",
+     .run = ctl_dead_drop},
+    {.name = NULL},
+};

@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: MIT
+"""promptctl dead: beside a running promptd, without one, and what it refuses."""
+
+import base64
+import os
+import re
+import shutil
+
+import pytest
+
+from support.expect import expect_nothing_stored, expect_stored
+from support.process import unprivileged_user
+from support.redis_server import frame
+from support.spool import Spool
+
+PROMPTS = "interview_enhanced_prompts"
+
+
+@pytest.fixture
+def spool(new_folder):
+    return Spool(new_folder("spool"))
+
+
+@pytest.fixture
+def start(start_promptd, spool, channel):
+    def begin(**settings):
+        channel.wait_subscribers(0)
+        return start_promptd(spool_dir=spool.folder, **settings)
+
+    return begin
+
+
+@pytest.fixture
+def dead(promptctl, spool):
+    """dead("list") -> Result, on the test's spool."""
+    return lambda *arguments, **options: promptctl("dead", *arguments, **{"spool_dir": spool.folder, **options})
+
+
+def refuse_inserts(database):
+    database.raise_on(PROMPTS, "insert", "no such luck", when="new.prompt ~ 'REFUSED'")
+
+
+def make_dead(promptd, database, channel, count=3):
+    """Messages that the database refuses, and one that is no JSON, in this order."""
+    refuse_inserts(database)
+    messages = [channel.message(database.interview(), f"REFUSED {number}") for number in range(count)]
+    for number, message in enumerate(messages):
+        channel.publish_message(message)
+        promptd.wait_counters(failure=number + 1)
+    channel.publish_raw(frame(b"no\x1b[31m json"))
+    promptd.wait_counters(dead_letters=count + 1, spool_messages=0)
+    return messages
+
+
+def ids(result):
+    assert result.code == 0, result
+    return [int(line.split()[0]) for line in result.lines()]
+
+
+# Looking
+
+
+def test_list(start, database, channel, dead):
+    messages = make_dead(start(), database, channel)
+    result = dead("list")
+    assert result.err == "" and len(ids(result)) == 4 and ids(result) == sorted(ids(result))
+    for line, message in zip(result.lines(), messages):
+        assert re.match(r"\d+ +\d{4}-\d\d-\d\dT[\d:.]+Z +not stored +\d+ ", line)
+        assert message.interview in line and "P0001" in line and line.endswith("no such luck")
+    assert "rejected" in result.lines()[3] and "not_json" in result.lines()[3]
+    assert channel.marker not in result.out and "json" not in result.out.replace("not_json", "")
+
+
+def test_list_as_json(start, database, channel, dead):
+    messages = make_dead(start(), database, channel)
+    letters = dead("list", "--json").json()
+    assert [letter["id"] for letter in letters] == ids(dead("list"))
+    assert [letter["interview_id"] for letter in letters] == [message.interview for message in messages] + [None]
+    assert [letter["prompt_id"] for letter in letters[:3]] == [message.id for message in messages]
+    first, last = letters[0], letters[3]
+    assert (first["outcome"], first["reason"], first["sqlstate"]) == ("not stored", None, "P0001")
+    assert (last["outcome"], last["reason"], last["sqlstate"]) == ("rejected", "not_json", None)
+    assert first["arrived"] <= first["died"] and first["bytes"] == len(messages[0].framed())
+
+
+def test_list_of_none(start, dead):
+    start()
+    result = dead("list")
+    assert (result.code, result.out, result.err) == (0, "", "No dead letters.\n")
+    assert dead("list", "--json").json() == []
+
+
+def test_list_on_a_terminal_has_a_heading(start, database, channel, promptctl, spool):
+    make_dead(start(), database, channel, 1)
+    shown = promptctl.on_terminal("dead", "list", spool_dir=spool.folder)
+    assert shown.code == 0 and shown.out.startswith("\x1b[1mID ") and len(shown.lines()) == 3
+    plain = promptctl.on_terminal("dead", "list", spool_dir=spool.folder, extra={"NO_COLOR": "1"})
+    assert plain.out.startswith("ID ") and "\x1b" not in plain.out
+
+
+def test_show(start, database, channel, dead):
+    messages = make_dead(start(), database, channel, 1)
+    first, last = ids(dead("list"))
+    shown = dead("show", first)
+    facts, payload = shown.out.split("\n\n", 1)
+    for word in ("not stored", "P0001", "no such luck", messages[0].interview, messages[0].id):
+        assert word in facts
+    assert channel.marker not in facts and messages[0].prompt in payload
+    assert dead("show", first, "--json").json()["payload"].encode() == messages[0].framed()
+    assert dead("show", first, "--raw", stdin=b"").out == messages[0].framed()
+    assert "\x1b" not in dead("show", last).out and "no\\x1b[31m json" in dead("show", last).out
+
+
+def test_show_of_what_is_no_text(start, channel, dead):
+    promptd = start()
+    payload = b"\xff\x00{}\x00"
+    channel.publish_raw(payload)
+    promptd.wait_counters(dead_letters=1)
+    [letter] = ids(dead("list"))
+    assert dead("show", letter, "--raw", stdin=b"").out == payload
+    assert base64.b64decode(dead("show", letter, "--json").json()["payload_base64"]) == payload
+    assert dead("show", letter).out.endswith("\n\n\\xff\\x00{}\\x00\n")
+
+
+def test_show_of_an_unknown_id(start, dead):
+    start()
+    result = dead("show", 17)
+    assert result.code == 1 and result.out == "" and "no dead letter 17" in result.err
+
+
+# Changing
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+def test_replay(start, database, channel, dead, spool, running):
+    promptd = start()
+    messages = make_dead(promptd, database, channel)
+    letters = ids(dead("list"))
+    database.drop_faults()
+    if not running:
+        promptd.stop()
+    result = dead("replay", letters[0], letters[2], "--yes")
+    assert (result.code, result.out) == (0, "2 dead letters replayed\n")
+    if not running:
+        assert [interview for interview, _ in spool.waiting()] == [messages[0].interview, messages[2].interview]
+        promptd = start()
+    promptd.wait_counters(success=2, waiting=0)
+    promptd.wait_counters(dead_letters=2, spool_messages=0)
+    expect_stored(database, messages[0], messages[2])
+    expect_nothing_stored(database, messages[1].interview, "failed")
+    assert ids(dead("list")) == [letters[1], letters[3]] and spool.payloads() == 2
+
+
+def test_replay_of_all_keeps_the_order(start, database, channel, dead, spool):
+    promptd = start()
+    refuse_inserts(database)
+    interview = database.interview()
+    messages = [channel.message(interview, f"REFUSED {number}") for number in range(600)]
+    channel.publish_burst(messages)
+    promptd.wait_counters(dead_letters=600)
+    promptd.stop()
+    assert dead("replay", "--all", "--yes", "--json").json() == {"replayed": 600}
+    assert spool.waiting() == [(message.interview, message.prompt) for message in messages]
+    assert spool.payloads() == 600 and spool.dead() == []
+
+
+def test_replayed_message_dies_again(start, database, channel, dead):
+    promptd = start()
+    make_dead(promptd, database, channel, 1)
+    before = ids(dead("list"))
+    assert dead("replay", "--all", "--yes").code == 0
+    promptd.wait_counters(failure=2, rejected=2)
+    promptd.wait_counters(dead_letters=2, spool_messages=0)
+    assert min(ids(dead("list"))) > max(before)
+
+
+def test_replayed_orphan_may_take_its_prompt_away(start, database, channel, dead):
+    """The prompt in the table is this message's own: what could not be deleted before is deleted now."""
+    promptd = start(atomicity="compensate", reconcile_interval_s=0)
+    database.raise_on(PROMPTS, "delete", "kept")
+    message = channel.publish(database.interview("cancelled"))
+    promptd.wait_counters(orphaned=1, dead_letters=1)
+    database.drop_faults()
+    assert dead("replay", "--all", "--yes").code == 0
+    promptd.wait_counters(rollback=1, waiting=0)
+    expect_nothing_stored(database, message.interview, "cancelled")
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+def test_drop(start, database, channel, dead, spool, running):
+    promptd = start()
+    messages = make_dead(promptd, database, channel)
+    letters = ids(dead("list"))
+    if not running:
+        promptd.stop()
+    assert dead("drop", letters[1], letters[1], "--yes").out == "1 dead letter dropped\n"
+    assert ids(dead("list")) == [letters[0], letters[2], letters[3]]
+    if running:
+        promptd.wait_counters(dead_letters=3)
+    assert dead("drop", "--all", "--yes").out == "3 dead letters dropped\n"
+    assert spool.dead() == [] and spool.payloads() == 0
+    assert dead("drop", "--all", "--yes").out == "0 dead letters dropped\n"
+    if running:
+        promptd.wait_counters(dead_letters=0, spool_messages=0)
+    assert database.status(messages[0].interview) == "failed"
+
+
+def test_changes_while_messages_pour_in(start, database, channel, dead):
+    """Neither side may fail for the other's sake."""
+    promptd = start()
+    refuse_inserts(database)
+    interviews = database.interviews(20)
+    for _ in range(10):
+        channel.publish_burst([channel.message(interview, "REFUSED" if number % 2 else "fine")
+                               for number, interview in enumerate(interviews)])
+        assert dead("list").code == 0
+        assert dead("drop", "--all", "--yes").code == 0
+    promptd.wait_counters(received=200, waiting=0)
+    assert dead("drop", "--all", "--yes").code == 0
+    promptd.wait_counters(dead_letters=0)
+    assert promptd.find("WARNING|CRITICAL") == []
+
+
+def test_unknown_id_changes_nothing(start, database, channel, dead):
+    make_dead(start(), database, channel, 1)
+    letters = ids(dead("list"))
+    for verb in ("replay", "drop"):
+        result = dead(verb, letters[0], 999999, "--yes")
+        assert result.code == 1 and "999999" in result.err and result.out == ""
+    assert ids(dead("list")) == letters
+
+
+# Asking
+
+
+def test_without_a_terminal_it_needs_yes(start, database, channel, dead):
+    make_dead(start(), database, channel, 1)
+    letters = ids(dead("list"))
+    for verb in ("replay", "drop"):
+        for arguments in (["--all"], letters):
+            result = dead(verb, *arguments, stdin="y\n")
+            assert result.code == 64 and "--yes" in result.err and result.out == ""
+    assert ids(dead("list")) == letters
+
+
+@pytest.mark.parametrize("answer, done", [("y\n", True), ("yes\n", True), ("n\n", False), ("\n", False),
+                                          ("maybe\n", False), ("\x04", False)])
+def test_it_asks_on_a_terminal(start, database, channel, dead, promptctl, spool, answer, done):
+    make_dead(start(), database, channel, 1)
+    result = promptctl.on_terminal("dead", "drop", "--all", answer=answer, spool_dir=spool.folder)
+    assert "Drop 2 dead letters for good, messages and all? [y/N] " in result.out
+    assert result.code == (0 if done else 1)
+    assert ("Nothing was changed." in result.out) != done and len(ids(dead("list"))) == (0 if done else 2)
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize("arguments", [["replay"], ["drop", "--yes"], ["drop", "--all", "1", "--yes"], ["show"],
+                                       ["drop", "--yes", "x"], ["drop", "--yes", "0"], ["drop", "--yes", "1x"],
+                                       ["show", "99999999999999999999"], ["list", "1"], ["show", "1", "2"],
+                                       ["list", "--yes"], [], ["bury"]], ids=" ".join)
+def test_bad_command_line(start, dead, arguments):
+    start()
+    result = dead(*arguments)
+    assert result.code == 64 and len(result.err.splitlines()) == 1 and result.out == "", result
+
+
+def test_no_spool_is_set(dead):
+    result = dead("list", spool_dir=None)
+    assert result.code == 78 and "spool_dir" in result.err and "--spool-dir" in result.err
+
+
+def test_folder_that_is_missing(dead, spool):
+    result = dead("list", spool_dir=f"{spool.folder}/missing")
+    assert result.code == 73 and "missing" in result.err
+
+
+def test_folder_without_a_spool_stays_as_it_is(dead, spool):
+    result = dead("list")
+    assert result.code == 73 and "holds no spool" in result.err and os.listdir(spool.folder) == []
+
+
+def test_file_that_is_no_spool(start, dead, spool):
+    start().stop()
+    spool.spoil()
+    result = dead("list")
+    assert result.code == 73 and "spool.db" in result.err and "damaged" in result.err
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o777], ids=oct)
+def test_someone_else_is_sent_away(start, promptctl, spool, mode):
+    """Files of a third account beside the database would lock the daemon out."""
+    if unprivileged_user() is None:
+        pytest.skip("needs root (to be somebody else)")
+    start()
+    os.chmod(spool.folder, mode)
+    result = promptctl("dead", "list", spool_dir=spool.folder, user="nobody")
+    assert result.code == 73 and "belongs to user root" in result.err
+
+
+def test_root_leaves_the_owner_its_files(start, database, channel, dead, spool):
+    """Root's promptctl on the stopped daemon of another account: that one starts again all the same."""
+    if unprivileged_user() is None:
+        pytest.skip("needs root (to be somebody else)")
+    promptd = start()
+    make_dead(promptd, database, channel, 1)
+    promptd.stop()
+    shutil.chown(spool.folder, "nobody", "nogroup")
+    for name in os.listdir(spool.folder):
+        shutil.chown(f"{spool.folder}/{name}", "nobody", "nogroup")
+    assert dead("replay", "--all", "--yes").code == 0
+    owner = os.stat(spool.folder).st_uid
+    assert {os.stat(f"{spool.folder}/{name}").st_uid for name in os.listdir(spool.folder)} == {owner}
