@@ -1,34 +1,106 @@
 /* SPDX-License-Identifier: MIT */
-/* The counters: one table gives each its member, its name for Prometheus, and its meaning. */
+/*
+ * The metrics: one table gives each its member, its names and its meaning. Counters, Prometheus, StatsD, the state line
+ * of SIGUSR1, the counters of /status and docs/METRICS.md all come from it.
+ */
 #ifndef PROMPTD_METRICS_H
 #define PROMPTD_METRICS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
+#include "promptd/buffer.h"
+#include "promptd/histogram.h"
+#include "promptd/log.h"
 #include "promptd/message.h"
 
-/* member, name, meaning; received = success + duplicate + failure + rejected + dropped + waiting, at every moment */
-#define METRICS_COUNTER_MAP(X)                                                                                         \
-    X(received, "rag_messages_received_total", "messages that arrived, or were taken up again from the spool")         \
-    X(success, "rag_atomic_operation_success_total", "prompts stored, their interviews ready")                         \
-    X(duplicate, "rag_duplicate_total", "messages whose prompt was there from before")                                 \
-    X(failure, "rag_atomic_operation_failure_total", "prompts not stored, rolled back or orphaned")                    \
-    X(rollback, "rag_rollback_total", "prompts deleted again because the interview could not be made ready")           \
-    X(orphaned, "rag_orphaned_prompt_total", "prompts left behind because they could not be deleted again")            \
-    X(rejected, "rag_messages_rejected_total", "messages that break a rule")                                           \
-    X(dropped, "rag_messages_dropped_total", "messages given up because a bound was reached or promptd had to stop")   \
-    X(retries, "promptd_retries_total", "attempts made again after a transient error of a message's own")              \
-    X(redis_reconnections, "promptd_reconnections_total{link=\"redis\"}", "subscriptions restored")                    \
-    X(database_reconnections, "promptd_reconnections_total{link=\"database\"}", "times the database came back")        \
-    X(gaps, "promptd_subscription_gaps_total", "times without a subscription, once there had been one")                \
-    X(gap_ms, "promptd_subscription_gap_seconds_total", "how long they lasted together; kept in ms")
-
-/* Owned by the daemon; each module counts what happens in it. */
-struct metrics {
-#define X(member, name, meaning) uint64_t member;
-    METRICS_COUNTER_MAP(X)
-#undef X
-    uint64_t rejected_by[REJECT_COUNT];
+enum metric_kind {
+    METRIC_COUNTER,           /* only grows, from 0 at the start */
+    METRIC_COUNTER_MS,        /* the same, kept in ms and shown to Prometheus in seconds */
+    METRIC_COUNTER_BY_REASON, /* the same, by reject_reason to Prometheus, and as their sum elsewhere */
+    METRIC_GAUGE,             /* how it is now */
+    METRIC_HISTOGRAM,         /* `durations` */
+    METRIC_INFO               /* always 1; its label is what it says */
 };
+
+/*
+ * kind, member, name and label for Prometheus, name for StatsD, meaning. Rows of one name stand together and have one
+ * meaning. At every moment: received = success + duplicate + failure + rejected + dropped + waiting.
+ */
+#define METRICS_MAP(X)                                                                                                 \
+    X(COUNTER, received, "rag_messages_received_total", "", "",                                                        \
+      "Messages that arrived, or were taken up again from the spool")                                                  \
+    X(COUNTER, success, "rag_atomic_operation_success_total", "", "rag.atomic_operation_success",                      \
+      "Prompts stored, their interviews ready")                                                                        \
+    X(COUNTER, duplicate, "rag_duplicate_total", "", "", "Messages whose prompt was there from before")                \
+    X(COUNTER, failure, "rag_atomic_operation_failure_total", "", "rag.atomic_operation_failure",                      \
+      "Prompts not stored, rolled back or orphaned")                                                                   \
+    X(COUNTER, rollback, "rag_rollback_total", "", "rag.rollback_count",                                               \
+      "Prompts deleted again because the interview could not be made ready; also counted as failures")                 \
+    X(COUNTER, orphaned, "rag_orphaned_prompt_total", "", "rag.orphaned_prompt_count",                                 \
+      "Prompts left behind because they could not be deleted again; also counted as failures")                         \
+    X(COUNTER_BY_REASON, rejected, "rag_messages_rejected_total", "", "", "Messages that break a rule, by its name")   \
+    X(COUNTER, dropped, "rag_messages_dropped_total", "", "",                                                          \
+      "Messages given up because a bound was reached or promptd had to stop")                                          \
+    X(GAUGE, waiting, "promptd_waiting_messages", "", "",                                                              \
+      "Messages taken in that have no outcome yet: in memory, in work or only in the spool")                           \
+    X(GAUGE, queue_messages, "promptd_queue_messages", "", "", "Messages in memory without an outcome")                \
+    X(GAUGE, queue_bytes, "promptd_queue_bytes", "", "", "Bytes of memory that they take")                             \
+    X(GAUGE, spool_messages, "promptd_spool_messages", "", "", "Messages in the spool without an outcome")             \
+    X(GAUGE, spool_bytes, "promptd_spool_bytes", "", "", "Bytes of their payloads")                                    \
+    X(GAUGE, dead_letters, "promptd_dead_letters", "", "", "Dead letters in the spool, which wait for a person")       \
+    X(GAUGE, dead_letter_bytes, "promptd_dead_letter_bytes", "", "",                                                   \
+      "Bytes of their payloads; with promptd_spool_bytes they count against the bound")                                \
+    X(GAUGE, spool_max_bytes, "promptd_spool_max_bytes", "", "", "That bound, spool_max_bytes; 0 without a spool")     \
+    X(GAUGE, orphans_open, "promptd_orphans_open", "", "", "Reported orphans that are not known to be gone")           \
+    X(COUNTER, stuck, "promptd_interviews_stuck_total", "", "", "Interviews that could not be marked failed")          \
+    X(COUNTER, retries, "promptd_retries_total", "", "",                                                               \
+      "Attempts made again after a transient error of a message's own")                                                \
+    X(COUNTER, gaps, "promptd_subscription_gaps_total", "", "",                                                        \
+      "Times without a subscription that have ended; what was published meanwhile was not received")                   \
+    X(COUNTER_MS, gap_ms, "promptd_subscription_gap_seconds_total", "", "", "How long they lasted together")           \
+    X(COUNTER, redis_reconnections, "promptd_reconnections_total", "link=\"redis\"", "",                               \
+      "Times that a link to a server was restored")                                                                    \
+    X(COUNTER, database_reconnections, "promptd_reconnections_total", "link=\"database\"", "",                         \
+      "Times that a link to a server was restored")                                                                    \
+    X(GAUGE, ready, "promptd_ready", "", "", "1 when subscribed and the database answers, as /readyz says")            \
+    X(GAUGE, subscribed, "promptd_redis_connected", "", "", "1 when subscribed to the channel")                        \
+    X(GAUGE, redis_circuit_open, "promptd_redis_circuit_open", "", "", "1 when the circuit to Redis is open")          \
+    X(GAUGE, database_up, "promptd_db_up", "", "", "1 when the database answers and takes writes")                     \
+    X(GAUGE, db_circuit_open, "promptd_db_circuit_open", "", "", "1 when the circuit to the database is open")         \
+    X(GAUGE, db_connections, "promptd_db_connections", "", "", "Open connections to the database")                     \
+    X(GAUGE, uptime_s, "promptd_uptime_seconds", "", "", "Seconds since promptd started")
+
+/* Owned by the daemon. Each module counts what happens in it; the daemon sets the gauges before anybody reads them. */
+struct metrics {
+#define X(kind, member, name, label, statsd, meaning) uint64_t member;
+    METRICS_MAP(X)
+#undef X
+    uint64_t rejected_by[REJECT_COUNT]; /* their sum is `rejected` */
+    struct histogram durations;         /* from arrival to outcome, of messages stored, duplicate or failed */
+};
+
+struct metric {
+    enum metric_kind kind;
+    const char *member; /* its name in the state line and in /status; NULL: in neither */
+    const char *name;
+    const char *label;  /* "": none */
+    const char *statsd; /* "": not sent */
+    const char *meaning;
+    size_t offset; /* of the member in struct metrics */
+};
+
+/* Rows by index, in the table's order, the histogram and the build's information last; NULL at the end. */
+const struct metric *metrics_row(size_t index);
+
+/* The value of a counter or gauge. */
+uint64_t metrics_value(const struct metrics *metrics, const struct metric *row);
+
+/* The text that Prometheus scrapes. */
+void metrics_append_prometheus(const struct metrics *metrics, struct buffer *buffer);
+
+/* The fields of the state line: at least METRICS_FIELDS of room; ends with a NULL key. */
+enum { METRICS_FIELDS = 64 };
+void metrics_state_fields(const struct metrics *metrics, struct log_field fields[METRICS_FIELDS]);
 
 #endif

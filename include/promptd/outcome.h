@@ -1,19 +1,27 @@
 /* SPDX-License-Identifier: MIT */
-/* The only place where a message's fate is recorded: its log line and its counters. */
+/* The only place where a message's fate is recorded: its log line, its counters, and the list of the last troubles. */
 #ifndef PROMPTD_OUTCOME_H
 #define PROMPTD_OUTCOME_H
 
 #include "promptd/job.h"
 #include "promptd/metrics.h"
+#include "promptd/troubles.h"
+
+/* Where it is recorded, besides the log. Both are borrowed. */
+struct outcome_record {
+    struct metrics *metrics;
+    struct troubles *troubles;
+};
 
 /* Records job->outcome, and the interview that is stuck if it is. Exactly once a job. */
-void outcome_record(struct metrics *metrics, const struct job *job);
+void outcome_record(const struct outcome_record *record, const struct job *job);
 
 /* The CRITICAL line of an orphan, at the moment when it is one. The outcome is recorded later. */
 void outcome_report_orphan(const struct job *job);
 
 /* The same line for one that nobody was there to report; found in the data. */
-void outcome_report_found_orphan(const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE]);
+void outcome_report_found_orphan(const struct outcome_record *record, const uint8_t interview_id[UUID_SIZE],
+                                 const uint8_t prompt_id[UUID_SIZE]);
 
 /* An orphan that was reported before is gone, or has become its interview's prompt after all. */
 void outcome_report_resolved(const struct job *job);
@@ -22,12 +30,12 @@ void outcome_report_resolved(const struct job *job);
 void outcome_report_left_in_spool(const struct job *job);
 
 /* A message that breaks a rule and was never a job. */
-void outcome_record_rejected(struct metrics *metrics, enum reject_reason reason, size_t payload_bytes);
+void outcome_record_rejected(const struct outcome_record *record, enum reject_reason reason, size_t payload_bytes);
 
 /* Lines of drops and rejections are bounded in number; what was held back is summed up, at the latest here. */
 void outcome_flush_log(void);
 
 /* A message that could not even be looked at, for lack of memory. */
-void outcome_record_lost_memory(struct metrics *metrics, size_t payload_bytes);
+void outcome_record_lost_memory(const struct outcome_record *record, size_t payload_bytes);
 
 #endif

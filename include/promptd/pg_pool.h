@@ -55,8 +55,8 @@ bool pg_pool_is_up(const struct pg_pool *pool); /* at least one session is usabl
 size_t pg_pool_open_count(const struct pg_pool *pool);
 bool pg_pool_circuit_is_open(const struct pg_pool *pool);
 
-/* Closes the circuit by hand, and dials at once. */
-void pg_pool_close_circuit(struct pg_pool *pool);
+/* Closes the circuit by hand, and dials at once. Returns whether it was open. */
+bool pg_pool_close_circuit(struct pg_pool *pool);
 
 /* Ends all sessions; runs in flight are answered with PG_LOST; on_closed is the last callback, and the pool is gone. */
 void pg_pool_close(struct pg_pool *pool);

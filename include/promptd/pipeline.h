@@ -20,7 +20,7 @@
 #include "promptd/inbox.h"
 #include "promptd/job.h"
 #include "promptd/message.h"
-#include "promptd/metrics.h"
+#include "promptd/outcome.h"
 #include "promptd/spool.h"
 
 struct pipeline;
@@ -28,7 +28,7 @@ struct pipeline;
 struct pipeline_options {
     struct message_rules rules; /* what it points to is borrowed for the pipeline's life */
     struct inbox_limits limits;
-    struct metrics *metrics;          /* borrowed */
+    struct outcome_record record;     /* where outcomes are counted; borrowed */
     bool (*can_store)(void *context); /* is the database there? With a spool, memory is filled only then */
     void (*on_ready)(void *context);  /* pipeline_take may have something; called inside pipeline_receive too */
     void *context;
@@ -79,5 +79,15 @@ size_t pipeline_waiting(const struct pipeline *pipeline);   /* messages without 
 size_t pipeline_in_memory(const struct pipeline *pipeline); /* those in memory */
 size_t pipeline_memory_bytes(const struct pipeline *pipeline);
 size_t pipeline_open_orphans(const struct pipeline *pipeline);
+
+/* An orphan that was reported and is not known to be gone. */
+struct open_orphan {
+    uint8_t interview_id[UUID_SIZE];
+    uint8_t prompt_id[UUID_SIZE];
+    int64_t since_ms; /* wall clock */
+};
+
+/* Some of them, `max` at most. Returns how many. */
+size_t pipeline_list_orphans(const struct pipeline *pipeline, struct open_orphan *list, size_t max);
 
 #endif

@@ -65,8 +65,8 @@ bool redis_link_is_up(const struct redis_link *link);        /* confirmed */
 unsigned redis_link_failures(const struct redis_link *link); /* in a row */
 bool redis_link_circuit_is_open(const struct redis_link *link);
 
-/* Closes the circuit by hand, and dials at once if it waits. */
-void redis_link_close_circuit(struct redis_link *link);
+/* Closes the circuit by hand, and dials at once if it waits. Returns whether it was open. */
+bool redis_link_close_circuit(struct redis_link *link);
 
 /* Gives the connection up, for a reason that is fit for the log; on_lost follows if it was confirmed, and a new dial.
  */

@@ -61,6 +61,8 @@ struct settings {
     int64_t heartbeat_interval_s; /* 0: off */
     int64_t heartbeat_timeout_s;
     int64_t reconcile_interval_s; /* 0: off */
+    char *admin_listen;           /* host:port, unix:/path or off */
+    char *statsd;                 /* host:port; "": off */
     enum log_level log_level;
     enum log_format log_format;
     char *log_file; /* "": standard error */

@@ -47,7 +47,15 @@ void source_pubsub_set_tuning(struct source_pubsub *source, const struct source_
 bool source_pubsub_is_subscribed(const struct source_pubsub *source);
 unsigned source_pubsub_failures(const struct source_pubsub *source); /* of the link, in a row */
 bool source_pubsub_circuit_is_open(const struct source_pubsub *source);
-void source_pubsub_close_circuit(struct source_pubsub *source); /* by hand */
+
+/* False from a while after the heartbeat was sent until its answer, or the end of the connection. */
+bool source_pubsub_heartbeat_is_well(const struct source_pubsub *source);
+
+/* When the subscription last proved that it lives, by an answer or a message, on the loop's clock; 0: never yet. */
+uint64_t source_pubsub_last_alive_ms(const struct source_pubsub *source);
+
+/* Closes the circuit by hand, and dials at once if it waits. Returns whether it was open. */
+bool source_pubsub_close_circuit(struct source_pubsub *source);
 
 /* No message comes after this call; on_closed is the last callback, and the source is gone. */
 void source_pubsub_close(struct source_pubsub *source);

@@ -63,7 +63,7 @@ void store_stop_taking(struct store *store);
 
 bool store_is_up(const struct store *store);
 bool store_circuit_is_open(const struct store *store);
-void store_close_circuit(struct store *store);       /* by hand */
+bool store_close_circuit(struct store *store);       /* by hand; returns whether it was open */
 size_t store_connections(const struct store *store); /* open ones */
 
 /* Ends the connections. Jobs without an outcome are handed to `unfinished`, and then belong to the caller; on_closed is

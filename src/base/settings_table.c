@@ -5,7 +5,10 @@
 #include <assert.h>
 #include <ctype.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "promptd/endpoint.h"
 
 static const char *const atomicity_choices[] = {"compensate", "transaction", NULL};
 static const char *const level_choices[] = {"debug", "info", "warning", "error", "critical", NULL};
@@ -24,6 +27,16 @@ static bool judge_redis_url(const char *text, struct error *phrase)
 static bool judge_status(const char *text, struct error *phrase)
 {
     return strcmp(text, "*") != 0 || error_set(phrase, ERROR_CONFIG, "is not a status");
+}
+
+static bool judge_statsd(const char *text, struct error *phrase)
+{
+    struct endpoint endpoint;
+    if (text[0] == '\0')
+        return true;
+    if (!endpoint_parse(text, &endpoint, phrase))
+        return false;
+    return strtol(endpoint.port, NULL, 10) > 0 || error_set(phrase, ERROR_CONFIG, "has the port 0");
 }
 
 #define MEMBER(member) .name = #member, .offset = offsetof(struct settings, member)
@@ -100,7 +113,8 @@ static const struct setting rows[] = {
     {NUMBER(breaker_failures, "10", 1, 1000), .unit = "failures", .live = true,
      .description = "So many failures in a row, to reach Redis or PostgreSQL, open that link's circuit."},
     {NUMBER(breaker_reset_s, "60", 1, 86400), .unit = "s", .live = true,
-     .description = "How long an open circuit waits before it lets one attempt through. SIGUSR2 closes it by hand."},
+     .description = "How long an open circuit waits before it lets one attempt through. SIGUSR2, or a request to "
+                    "/admin/redis/reset-circuit-breaker, closes it by hand."},
     {NUMBER(heartbeat_interval_s, "5", 0, 3600), .unit = "s", .live = true,
      .description = "How often the subscription, and the idle database, must give a sign of life. 0 turns it off."},
     {NUMBER(heartbeat_timeout_s, "3", 1, 3600), .unit = "s", .live = true,
@@ -109,6 +123,13 @@ static const struct setting rows[] = {
     {NUMBER(reconcile_interval_s, "300", 0, 86400), .unit = "s", .live = true,
      .description = "How often reported orphans are tried again, and orphans that nobody reported are looked for. 0 "
                     "turns it off."},
+    {TEXT(admin_listen, "127.0.0.1:9797"), .judge = endpoint_judge_listen, .allowed = "host:port, unix:/path or off",
+     .description =
+         "Where health, status page and metrics are served by HTTP. There is no login: whoever reaches it may "
+         "read them, and close the circuits. Port 0 means any free one, which the log names."},
+    {TEXT(statsd, ""), .judge = judge_statsd, .may_be_empty = true, .allowed = "host:port",
+     .description =
+         "The StatsD server that counters and durations are sent to by UDP, once a second. Empty means none."},
     {CHOICE(log_level, "info", level_choices), .live = true, .description = "The least severe lines that are logged."},
     {CHOICE(log_format, "text", format_choices),
      .description = "The form of log lines. Where standard error is the systemd journal and nothing else is set, "

@@ -36,7 +36,8 @@ static bool grow(struct orphans *orphans)
     return true;
 }
 
-bool orphans_add(struct orphans *orphans, const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE])
+bool orphans_add(struct orphans *orphans, const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE],
+                 int64_t since_ms)
 {
     if (find(orphans, prompt_id))
         return true;
@@ -45,6 +46,7 @@ bool orphans_add(struct orphans *orphans, const uint8_t interview_id[UUID_SIZE],
     struct orphan *orphan = &orphans->list[orphans->count++];
     memcpy(orphan->interview_id, interview_id, UUID_SIZE);
     memcpy(orphan->prompt_id, prompt_id, UUID_SIZE);
+    orphan->since_ms = since_ms;
     orphan->in_work = false;
     return true;
 }

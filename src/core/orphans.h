@@ -12,7 +12,8 @@
 struct orphan {
     uint8_t interview_id[UUID_SIZE];
     uint8_t prompt_id[UUID_SIZE];
-    bool in_work; /* another attempt is under way */
+    int64_t since_ms; /* wall clock: when it was reported */
+    bool in_work;     /* another attempt is under way */
 };
 
 /* Bounded: what does not fit is in the log, and found in the data by promptctl orphans. */
@@ -27,7 +28,8 @@ struct orphans {
 void orphans_free(struct orphans *orphans);
 
 /* false when it is not kept, for lack of room or memory. One that is known already is not added twice. */
-bool orphans_add(struct orphans *orphans, const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE]);
+bool orphans_add(struct orphans *orphans, const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE],
+                 int64_t since_ms);
 
 /* Any that is not in work, or NULL. Valid until the next call. */
 struct orphan *orphans_next(struct orphans *orphans);

@@ -2,6 +2,8 @@
 /* Log lines and counters of outcomes. Ids, lengths and reasons only: never a message's content. */
 #include "promptd/outcome.h"
 
+#include <string.h>
+
 #define LOG_COMPONENT "store"
 #include "promptd/clock.h"
 #include "promptd/log.h"
@@ -65,6 +67,18 @@ static const char *text_of(const struct job_failure *failure)
     return failure ? failure->text : NULL;
 }
 
+static void set_interview(struct trouble *trouble, const uint8_t interview_id[UUID_SIZE])
+{
+    trouble->has_interview_id = true;
+    memcpy(trouble->interview_id, interview_id, UUID_SIZE);
+}
+
+static void set_prompt(struct trouble *trouble, const uint8_t prompt_id[UUID_SIZE])
+{
+    trouble->has_prompt_id = true;
+    memcpy(trouble->prompt_id, prompt_id, UUID_SIZE);
+}
+
 static int64_t duration_ms(const struct job *job)
 {
     return (clock_monotonic_us() - job->arrived_us) / 1000;
@@ -78,12 +92,18 @@ void outcome_report_orphan(const struct job *job)
                  names.prompt);
 }
 
-void outcome_report_found_orphan(const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE])
+void outcome_report_found_orphan(const struct outcome_record *record, const uint8_t interview_id[UUID_SIZE],
+                                 const uint8_t prompt_id[UUID_SIZE])
 {
+    static const char reason[] = "found in the data; nobody was there to report it";
+    struct trouble *trouble = troubles_add(record->troubles, OUTCOME_ORPHANED);
+    memcpy(trouble->reason, reason, sizeof reason);
+    set_interview(trouble, interview_id);
+    set_prompt(trouble, prompt_id);
     struct names names;
     uuid_format(interview_id, names.interview);
     uuid_format(prompt_id, names.prompt);
-    log_critical(LOG_FIELDS(log_text("error", "found in the data; nobody was there to report it")),
+    log_critical(LOG_FIELDS(log_text("error", reason)),
                  "ORPHANED PROMPT DETECTED for interview %s. Prompt ID: %s. Manual cleanup required.", names.interview,
                  names.prompt);
 }
@@ -129,16 +149,26 @@ static void log_rejected(enum reject_reason reason, size_t payload_bytes, const 
               "message rejected: %s", reject_meaning(reason));
 }
 
-void outcome_record_rejected(struct metrics *metrics, enum reject_reason reason, size_t payload_bytes)
+static struct trouble *count_rejected(const struct outcome_record *record, enum reject_reason reason)
 {
-    metrics->rejected++;
-    metrics->rejected_by[reason]++;
+    record->metrics->rejected++;
+    record->metrics->rejected_by[reason]++;
+    struct trouble *trouble = troubles_add(record->troubles, OUTCOME_REJECTED);
+    strncpy(trouble->reason, reject_name(reason), sizeof trouble->reason - 1);
+    return trouble;
+}
+
+void outcome_record_rejected(const struct outcome_record *record, enum reject_reason reason, size_t payload_bytes)
+{
+    (void)count_rejected(record, reason);
     log_rejected(reason, payload_bytes, NULL);
 }
 
-void outcome_record_lost_memory(struct metrics *metrics, size_t payload_bytes)
+void outcome_record_lost_memory(const struct outcome_record *record, size_t payload_bytes)
 {
-    metrics->dropped++;
+    static const char reason[] = "out of memory";
+    record->metrics->dropped++;
+    memcpy(troubles_add(record->troubles, OUTCOME_DROPPED)->reason, reason, sizeof reason);
     if (may_log_drop())
         log_error(LOG_FIELDS(log_number("bytes", payload_bytes)), "message dropped: out of memory");
 }
@@ -151,49 +181,95 @@ static void report_stuck(const struct job *job)
         "INTERVIEW STUCK: %s could not be marked failed.", names.interview);
 }
 
-static void record_rejected_job(struct metrics *metrics, const struct job *job)
+static void record_rejected_job(const struct outcome_record *record, const struct job *job)
 {
     const struct names names = names_of(job);
-    metrics->rejected++;
-    metrics->rejected_by[job->content.reject]++;
+    set_interview(count_rejected(record, job->content.reject), job->content.interview_id);
     log_rejected(job->content.reject, job->payload_bytes, names.interview);
 }
 
-void outcome_record(struct metrics *metrics, const struct job *job)
+static void note_trouble(const struct outcome_record *record, const struct job *job)
+{
+    struct trouble *trouble = troubles_add(record->troubles, job->outcome);
+    set_interview(trouble, job->content.interview_id);
+    if (job->content.prompt)
+        set_prompt(trouble, job->prompt_id);
+    if (!job->failure)
+        return;
+    memcpy(trouble->sqlstate, job->failure->sqlstate, sizeof trouble->sqlstate);
+    memcpy(trouble->reason, job->failure->text, sizeof trouble->reason);
+}
+
+/* Of an operation that was begun and has ended. What was rejected or dropped never was one. */
+static void note_duration(struct metrics *metrics, const struct job *job)
+{
+    histogram_add(&metrics->durations, clock_monotonic_us() - job->arrived_us);
+}
+
+static void count(struct metrics *metrics, const struct job *job)
 {
     switch (job->outcome) {
     case OUTCOME_STORED:
         metrics->success++;
-        log_success(job, "prompt stored");
         break;
     case OUTCOME_DUPLICATE:
         metrics->duplicate++;
-        log_success(job, "duplicate prompt, nothing changed,");
         break;
     case OUTCOME_NOT_STORED:
         metrics->failure++;
-        log_failure(job, "prompt not stored");
         break;
     case OUTCOME_ROLLED_BACK:
         metrics->failure++;
         metrics->rollback++;
-        log_failure(job, "prompt rolled back");
         break;
-    case OUTCOME_ORPHANED: /* its line stands in the log already */
+    case OUTCOME_ORPHANED:
         metrics->failure++;
         metrics->orphaned++;
         break;
     case OUTCOME_REJECTED:
-        record_rejected_job(metrics, job);
+    case OUTCOME_DROPPED:
+    case OUTCOME_NONE:
+    case OUTCOME_COUNT:
+        return;
+    }
+    note_duration(metrics, job);
+}
+
+void outcome_record(const struct outcome_record *record, const struct job *job)
+{
+    count(record->metrics, job);
+    switch (job->outcome) {
+    case OUTCOME_STORED:
+        log_success(job, "prompt stored");
+        break;
+    case OUTCOME_DUPLICATE:
+        log_success(job, "duplicate prompt, nothing changed,");
+        break;
+    case OUTCOME_NOT_STORED:
+        note_trouble(record, job);
+        log_failure(job, "prompt not stored");
+        break;
+    case OUTCOME_ROLLED_BACK:
+        note_trouble(record, job);
+        log_failure(job, "prompt rolled back");
+        break;
+    case OUTCOME_ORPHANED: /* its line stands in the log already */
+        note_trouble(record, job);
+        break;
+    case OUTCOME_REJECTED:
+        record_rejected_job(record, job);
         break;
     case OUTCOME_DROPPED:
     case OUTCOME_NONE:
     case OUTCOME_COUNT:
-        metrics->dropped++;
+        record->metrics->dropped++;
+        note_trouble(record, job);
         if (may_log_drop())
             log_failure(job, "message dropped");
         break;
     }
-    if (job->stuck)
+    if (job->stuck) {
+        record->metrics->stuck++;
         report_stuck(job);
+    }
 }

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define LOG_COMPONENT "pipeline"
 #include "promptd/clock.h"
@@ -68,7 +69,7 @@ struct job *pipeline_judge(struct pipeline *pipeline, const char *bytes, size_t 
     if (job && make_prompt_id(pipeline, job))
         return job;
     job_free(job);
-    outcome_record_lost_memory(pipeline->options.metrics, length);
+    outcome_record_lost_memory(&pipeline->options.record, length);
     return NULL;
 }
 
@@ -97,7 +98,7 @@ void pipeline_admit(struct pipeline *pipeline, struct job *job)
 
 void pipeline_receive(struct pipeline *pipeline, const char *bytes, size_t length)
 {
-    pipeline->options.metrics->received++;
+    pipeline->options.record.metrics->received++;
     if (pipeline->spool) {
         pipeline_spool_receive(pipeline, bytes, length);
         return;
@@ -109,8 +110,8 @@ void pipeline_receive(struct pipeline *pipeline, const char *bytes, size_t lengt
 
 void pipeline_refuse_oversize(struct pipeline *pipeline, size_t bytes)
 {
-    pipeline->options.metrics->received++;
-    outcome_record_rejected(pipeline->options.metrics, REJECT_TOO_LARGE, bytes);
+    pipeline->options.record.metrics->received++;
+    outcome_record_rejected(&pipeline->options.record, REJECT_TOO_LARGE, bytes);
 }
 
 struct job *pipeline_take(struct pipeline *pipeline)
@@ -122,7 +123,7 @@ struct job *pipeline_take(struct pipeline *pipeline)
 
 static void end_message(struct pipeline *pipeline, struct job *job)
 {
-    outcome_record(pipeline->options.metrics, job);
+    outcome_record(&pipeline->options.record, job);
     pipeline_spool_ended(pipeline, job);
 }
 
@@ -146,7 +147,7 @@ void pipeline_report_orphan(struct pipeline *pipeline, const struct job *job)
     if (job->is_cleanup)
         return; /* it is known already */
     outcome_report_orphan(job);
-    if (!orphans_add(&pipeline->orphans, job->content.interview_id, job->prompt_id))
+    if (!orphans_add(&pipeline->orphans, job->content.interview_id, job->prompt_id, clock_wall_ms()))
         log_warning(NULL, "too many open orphans to try this one again");
 }
 
@@ -270,4 +271,16 @@ size_t pipeline_memory_bytes(const struct pipeline *pipeline)
 size_t pipeline_open_orphans(const struct pipeline *pipeline)
 {
     return pipeline->orphans.count;
+}
+
+size_t pipeline_list_orphans(const struct pipeline *pipeline, struct open_orphan *list, size_t max)
+{
+    size_t count = pipeline->orphans.count < max ? pipeline->orphans.count : max;
+    for (size_t i = 0; i < count; i++) {
+        const struct orphan *orphan = &pipeline->orphans.list[i];
+        list[i].since_ms = orphan->since_ms;
+        memcpy(list[i].interview_id, orphan->interview_id, UUID_SIZE);
+        memcpy(list[i].prompt_id, orphan->prompt_id, UUID_SIZE);
+    }
+    return count;
 }

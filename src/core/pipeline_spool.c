@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define LOG_COMPONENT "spool"
+#include "promptd/clock.h"
 #include "promptd/log.h"
 #include "promptd/outcome.h"
 
@@ -35,7 +36,7 @@ void pipeline_use_spool(struct pipeline *pipeline, struct spool *spool)
     pipeline->spool = spool;
     const struct spool_counts counts = spool_counts(spool);
     pipeline->on_disk_only = (size_t)counts.waiting;
-    pipeline->options.metrics->received += counts.waiting;
+    pipeline->options.record.metrics->received += counts.waiting;
     if (counts.waiting > 0)
         log_info(LOG_FIELDS(log_number("messages", counts.waiting), log_number("bytes", counts.waiting_bytes)),
                  "messages from before are taken up again");
@@ -177,7 +178,7 @@ static void take_up(struct pipeline *pipeline, const struct spool_entry *entry)
     if (pipeline->on_disk_only > pipeline->late_puts)
         pipeline->on_disk_only--;
     else
-        pipeline->options.metrics->received++; /* put back from outside, and not yet noticed */
+        pipeline->options.record.metrics->received++; /* put back from outside, and not yet noticed */
     struct job *job = pipeline_judge(pipeline, entry->payload, entry->length);
     if (!job)
         return; /* counted as dropped; the row is there at the next start */
@@ -186,6 +187,9 @@ static void take_up(struct pipeline *pipeline, const struct spool_entry *entry)
     job->maybe_inserted = entry->attempted;
     if (entry->attempted)
         job->unsettled_since_us = job->arrived_us;
+    int64_t waited_ms = clock_wall_ms() - entry->arrived_ms;
+    if (waited_ms > 0)
+        job->arrived_us -= waited_ms * 1000; /* its time on disk, also that before a restart, belongs to its duration */
     pipeline_admit(pipeline, job);
 }
 
@@ -194,7 +198,7 @@ static void give_up_missing(struct pipeline *pipeline)
 {
     size_t missing = pipeline->on_disk_only - pipeline->late_puts;
     log_critical(LOG_FIELDS(log_number("messages", missing)), "messages are missing from the spool; they are dropped");
-    pipeline->options.metrics->dropped += missing;
+    pipeline->options.record.metrics->dropped += missing;
     pipeline->on_disk_only -= missing;
 }
 
@@ -213,7 +217,7 @@ void pipeline_on_fetched(struct pipeline *pipeline, const struct spool_entry *en
 void pipeline_on_grown(struct pipeline *pipeline, uint64_t added)
 {
     log_info(LOG_FIELDS(log_number("messages", added)), "messages were put back into the spool");
-    pipeline->options.metrics->received += added;
+    pipeline->options.record.metrics->received += added;
     pipeline->on_disk_only += (size_t)added;
     pipeline_spool_pump(pipeline);
 }

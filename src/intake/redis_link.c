@@ -467,12 +467,14 @@ bool redis_link_circuit_is_open(const struct redis_link *link)
     return link->breaker.state != BREAKER_CLOSED;
 }
 
-void redis_link_close_circuit(struct redis_link *link)
+bool redis_link_close_circuit(struct redis_link *link)
 {
-    if (breaker_close(&link->breaker))
+    bool was_open = breaker_close(&link->breaker);
+    if (was_open)
         log_info(NULL, "Redis circuit closed by hand");
     if (link->state == LINK_WAITING)
         (void)uv_timer_start(&link->timer, on_timer, 0, 0);
+    return was_open;
 }
 
 bool redis_link_is_up(const struct redis_link *link)

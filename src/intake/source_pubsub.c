@@ -255,9 +255,19 @@ bool source_pubsub_circuit_is_open(const struct source_pubsub *source)
     return redis_link_circuit_is_open(source->link);
 }
 
-void source_pubsub_close_circuit(struct source_pubsub *source)
+bool source_pubsub_close_circuit(struct source_pubsub *source)
 {
-    redis_link_close_circuit(source->link);
+    return redis_link_close_circuit(source->link);
+}
+
+bool source_pubsub_heartbeat_is_well(const struct source_pubsub *source)
+{
+    return source->heartbeat != HEARTBEAT_OVERDUE;
+}
+
+uint64_t source_pubsub_last_alive_ms(const struct source_pubsub *source)
+{
+    return source->last_alive_ms;
 }
 
 bool source_pubsub_is_subscribed(const struct source_pubsub *source)

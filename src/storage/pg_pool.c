@@ -333,12 +333,14 @@ bool pg_pool_circuit_is_open(const struct pg_pool *pool)
     return pool->breaker.state != BREAKER_CLOSED;
 }
 
-void pg_pool_close_circuit(struct pg_pool *pool)
+bool pg_pool_close_circuit(struct pg_pool *pool)
 {
-    if (breaker_close(&pool->breaker))
+    bool was_open = breaker_close(&pool->breaker);
+    if (was_open)
         log_info(NULL, "database circuit closed by hand");
     (void)uv_timer_stop(pool->gate);
     dial_more(pool);
+    return was_open;
 }
 
 static bool lanes_new(struct pg_pool *pool)

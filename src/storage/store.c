@@ -508,9 +508,9 @@ bool store_circuit_is_open(const struct store *store)
     return pg_pool_circuit_is_open(store->pool);
 }
 
-void store_close_circuit(struct store *store)
+bool store_close_circuit(struct store *store)
 {
-    pg_pool_close_circuit(store->pool);
+    return pg_pool_close_circuit(store->pool);
 }
 
 enum { STORE_BATCH_CAPACITY = 10000 }; /* the largest batch_max that the settings allow */

@@ -23,7 +23,7 @@ LAYERS = {
 }
 
 # Headers without a .c file of their name.
-LONE_HEADERS = {"metrics": "report", "spool": "core", "version": "base"}
+LONE_HEADERS = {"spool": "core", "version": "base"}
 
 # How an outside library's headers begin, and the files that may include them (by how their paths begin). A header
 # counts as the .c file of its name.

@@ -54,6 +54,8 @@ static void test_defaults(void **state)
     assert_string_equal(s.redis_url, "redis://127.0.0.1:6379");
     assert_string_equal(s.redis_channel, "interviewly:prompt-ready");
     assert_string_equal(s.database_url, "");
+    assert_string_equal(s.admin_listen, "127.0.0.1:9797");
+    assert_string_equal(s.statsd, "");
     assert_int_equal(s.db_connections, 4);
     assert_int_equal(s.atomicity, ATOMICITY_COMPENSATE);
     assert_string_equal(s.ready_status, "ready");
@@ -119,6 +121,13 @@ static void test_journal_is_the_default_format_under_systemd(void **state)
 
 /* ---- layers ---- */
 
+static const char *other_text(const char *name)
+{
+    if (strcmp(name, "redis_url") == 0)
+        return "redis://other";
+    return strcmp(name, "admin_listen") == 0 || strcmp(name, "statsd") == 0 ? "other:1" : "other";
+}
+
 /* Some good value that is not the default. */
 static void other_value(const struct setting *row, char *value, size_t size)
 {
@@ -133,7 +142,7 @@ static void other_value(const struct setting *row, char *value, size_t size)
         (void)snprintf(value, size, "other,%s", row->initial);
         break;
     case SETTING_TEXT:
-        (void)snprintf(value, size, "%s", strcmp(row->name, "redis_url") == 0 ? "redis://other" : "other");
+        (void)snprintf(value, size, "%s", other_text(row->name));
         break;
     }
 }
@@ -497,9 +506,10 @@ static void test_fixed_differences(void **state)
 static void test_what_a_reload_cannot_change(void **state)
 {
     (void)state;
-    static const char *const fixed[] = {"redis_url", "redis_channel", "database_url",  "db_connections",
-                                        "atomicity", "ready_status",  "failed_status", "awaiting_statuses",
-                                        "sources",   "spool_dir",     "log_format",    "log_file"};
+    static const char *const fixed[] = {"redis_url",  "redis_channel", "database_url",  "db_connections",
+                                        "atomicity",  "ready_status",  "failed_status", "awaiting_statuses",
+                                        "sources",    "spool_dir",     "admin_listen",  "statsd",
+                                        "log_format", "log_file"};
     size_t next = 0;
     for (size_t i = 0; settings_table_row(i); i++) {
         const struct setting *row = settings_table_row(i);

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+/* How promptd is: what the daemon knows of itself at one moment, and the JSON that people and programs get of it. */
+#ifndef PROMPTD_HEALTH_H
+#define PROMPTD_HEALTH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "promptd/buffer.h"
+#include "promptd/history.h"
+#include "promptd/metrics.h"
+#include "promptd/pipeline.h"
+#include "promptd/troubles.h"
+
+enum { HEALTH_ORPHANS_MAX = 100, HEALTH_REASONS_MAX = 4 };
+
+/* Filled anew for each look. All that it points to is borrowed; times are of the wall clock, 0 for never. */
+struct health {
+    bool draining;
+    int64_t now_ms;
+    int64_t started_ms;
+    int64_t uptime_ms;
+    const char *atomicity;
+    struct {
+        char server[300];
+        const char *channel;
+        const char *mode;
+        bool listening;  /* subscribed, or trying to be */
+        bool subscribed; /* confirmed */
+        bool heartbeat_is_well;
+        bool circuit_open;
+        unsigned failures; /* in a row */
+        unsigned max_failures;
+        int64_t last_message_ms;
+        int64_t last_check_ms;
+    } redis;
+    struct {
+        bool up;
+        bool circuit_open;
+        size_t connections;
+        size_t connections_wanted;
+    } database;
+    struct {
+        size_t max_messages;
+        size_t max_bytes;
+    } queue;
+    struct {
+        const char *directory; /* NULL: there is no spool */
+        bool writable;
+    } spool;
+    const struct metrics *metrics; /* its gauges are of this moment too */
+    const struct troubles *troubles;
+    const struct history *history;
+    struct open_orphan orphans[HEALTH_ORPHANS_MAX];
+    size_t orphan_count;
+};
+
+/* Why promptd is not ready, a phrase each, for people. Returns how many: 0 means ready. */
+size_t health_not_ready(const struct health *health, const char *reasons[HEALTH_REASONS_MAX]);
+
+void health_append_readiness(const struct health *health, struct buffer *buffer); /* GET /readyz */
+void health_append_redis(const struct health *health, struct buffer *buffer);     /* GET /health/redis */
+void health_append_status(const struct health *health, struct buffer *buffer);    /* GET /status */
+
+#endif

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT */
+/* The daemon's parts: options.c, wiring.c, signals.c and snapshot.c serve daemon.c, which has the life of the process.
+ */
+#ifndef PROMPTD_DAEMON_PRIVATE_H
+#define PROMPTD_DAEMON_PRIVATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "promptd/admin.h"
+#include "promptd/daemon.h"
+#include "promptd/health.h"
+#include "promptd/pipeline.h"
+#include "promptd/source_pubsub.h"
+#include "promptd/store.h"
+
+enum daemon_state {
+    DAEMON_RUNNING,  /* receives and stores; leaves by a signal */
+    DAEMON_DRAINING, /* settles what it has; leaves when nothing waits or the time is up */
+    DAEMON_CLOSING   /* connections and handles go; leaves by the end of the loop */
+};
+
+enum { DAEMON_SIGNALS = 5 };
+
+struct daemon {
+    struct settings settings;
+    const struct daemon_arguments *arguments;
+    struct redis_address redis;
+    uv_loop_t loop;
+    enum daemon_state state;
+    int64_t started_ms;      /* on the loop's clock */
+    int64_t started_wall_ms; /* for people */
+    int64_t last_message_wall_ms;
+    struct metrics metrics;
+    struct troubles troubles;
+    struct history history;
+    struct pipeline *pipeline;
+    struct store *store;
+    struct source_pubsub *source;
+    struct spool *spool; /* NULL: none */
+    struct admin *admin; /* NULL: off, or closing */
+    bool spool_open;
+    bool source_open;
+    bool store_open;
+    bool admin_open;
+    bool store_was_up;
+    uv_signal_t signals[DAEMON_SIGNALS];
+    uv_timer_t tick; /* once a second: what is due now and then */
+    int64_t orphans_due_ms;
+    int64_t stop_by_ms; /* on the loop's clock */
+    uv_timer_t drain;   /* the end of patience, twice: first for messages, then for threads */
+    bool handles_open;
+};
+
+/* daemon.c: the edges of its life. */
+void daemon_start_draining(struct daemon *daemon, int signal_number);
+void daemon_close_if_drained(struct daemon *daemon);
+void daemon_module_closed(struct daemon *daemon); /* one of the `_open` flags has become false */
+void daemon_on_store_closed(struct daemon *daemon);
+
+/* options.c */
+struct message_rules options_rules(const struct settings *settings);
+struct inbox_limits options_limits(const struct settings *settings);
+struct store_tuning options_store_tuning(const struct settings *settings);
+struct source_pubsub_tuning options_source_tuning(const struct settings *settings);
+struct statement_statuses options_statuses(const struct settings *settings);
+
+/* wiring.c: opens the modules, and joins them by their callbacks. */
+bool wiring_open(struct daemon *daemon, struct error *error);
+void wiring_on_unfinished(void *context, struct job *job); /* what store_close hands back */
+void wiring_reset_circuits(void *context, bool *redis, bool *database);
+
+/* signals.c */
+void signals_open(struct daemon *daemon);
+void signals_close(struct daemon *daemon);
+
+/* snapshot.c: how everything is at this moment. */
+void snapshot_gauges(struct daemon *daemon);              /* in daemon->metrics */
+void snapshot_look(void *context, struct health *health); /* the context is the daemon */
+
+#endif

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+/* How everything is at this moment, for those who ask: state line, metrics, health, status page. */
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon_private.h"
+#include "promptd/clock.h"
+
+static size_t connections(const struct daemon *daemon)
+{
+    return daemon->store_open ? store_connections(daemon->store) : 0;
+}
+
+static void look_at_redis(const struct daemon *daemon, struct health *health)
+{
+    const struct redis_address *address = &daemon->redis;
+    bool bracketed = address->host && strchr(address->host, ':');
+    if (address->unix_path)
+        (void)snprintf(health->redis.server, sizeof health->redis.server, "%s", address->unix_path);
+    else
+        (void)snprintf(health->redis.server, sizeof health->redis.server, "%s%s%s:%d", bracketed ? "[" : "",
+                       address->host, bracketed ? "]" : "", address->port);
+    health->redis.channel = daemon->settings.redis_channel;
+    health->redis.mode = "pubsub";
+    health->redis.max_failures = (unsigned)daemon->settings.breaker_failures;
+    health->redis.last_message_ms = daemon->last_message_wall_ms;
+    if (!daemon->source_open)
+        return;
+    const struct source_pubsub *source = daemon->source;
+    uint64_t alive_ms = source_pubsub_last_alive_ms(source);
+    health->redis.listening = daemon->state == DAEMON_RUNNING;
+    health->redis.subscribed = health->redis.listening && source_pubsub_is_subscribed(source);
+    health->redis.heartbeat_is_well = source_pubsub_heartbeat_is_well(source);
+    health->redis.circuit_open = source_pubsub_circuit_is_open(source);
+    health->redis.failures = source_pubsub_failures(source);
+    if (alive_ms > 0)
+        health->redis.last_check_ms = health->now_ms - (int64_t)(uv_now(&daemon->loop) - alive_ms);
+}
+
+static void look_at_rest(const struct daemon *daemon, struct health *health)
+{
+    const struct settings *settings = &daemon->settings;
+    health->atomicity = settings->atomicity == ATOMICITY_TRANSACTION ? "transaction" : "compensate";
+    health->database.up = daemon->store_open && store_is_up(daemon->store);
+    health->database.circuit_open = daemon->store_open && store_circuit_is_open(daemon->store);
+    health->database.connections = connections(daemon);
+    health->database.connections_wanted = (size_t)settings->db_connections;
+    health->queue.max_messages = (size_t)settings->queue_max_messages;
+    health->queue.max_bytes = (size_t)settings->queue_max_bytes;
+    health->spool.directory = settings->spool_dir[0] ? settings->spool_dir : NULL;
+    health->spool.writable = daemon->spool && spool_counts(daemon->spool).writable;
+    health->orphan_count = pipeline_list_orphans(daemon->pipeline, health->orphans, HEALTH_ORPHANS_MAX);
+}
+
+static void set_gauges(struct metrics *metrics, const struct daemon *daemon, const struct health *health)
+{
+    const char *reasons[HEALTH_REASONS_MAX];
+    const struct spool_counts spool = daemon->spool ? spool_counts(daemon->spool) : (struct spool_counts){0};
+    metrics->waiting = pipeline_waiting(daemon->pipeline);
+    metrics->queue_messages = pipeline_in_memory(daemon->pipeline);
+    metrics->queue_bytes = pipeline_memory_bytes(daemon->pipeline);
+    metrics->spool_messages = spool.waiting;
+    metrics->spool_bytes = spool.waiting_bytes;
+    metrics->spool_max_bytes = daemon->spool ? (uint64_t)daemon->settings.spool_max_bytes : 0;
+    metrics->dead_letters = spool.dead;
+    metrics->dead_letter_bytes = spool.dead_bytes;
+    metrics->orphans_open = pipeline_open_orphans(daemon->pipeline);
+    metrics->ready = health_not_ready(health, reasons) == 0;
+    metrics->subscribed = health->redis.subscribed;
+    metrics->redis_circuit_open = health->redis.circuit_open;
+    metrics->database_up = health->database.up;
+    metrics->db_circuit_open = health->database.circuit_open;
+    metrics->db_connections = health->database.connections;
+    metrics->uptime_s = (uint64_t)health->uptime_ms / 1000;
+}
+
+void snapshot_look(void *context, struct health *health)
+{
+    struct daemon *daemon = context;
+    *health = (struct health){
+        .draining = daemon->state != DAEMON_RUNNING,
+        .now_ms = clock_wall_ms(),
+        .started_ms = daemon->started_wall_ms,
+        .uptime_ms = (int64_t)uv_now(&daemon->loop) - daemon->started_ms,
+        .metrics = &daemon->metrics,
+        .troubles = &daemon->troubles,
+        .history = &daemon->history,
+    };
+    look_at_redis(daemon, health);
+    look_at_rest(daemon, health);
+    set_gauges(&daemon->metrics, daemon, health);
+}
+
+void snapshot_gauges(struct daemon *daemon)
+{
+    struct health health;
+    snapshot_look(daemon, &health);
+}

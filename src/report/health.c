@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: MIT */
+/* The JSON of /readyz, /health/redis and /status. */
+#include "promptd/health.h"
+
+#include <unistd.h>
+
+#include "json.h"
+#include "promptd/version.h"
+
+enum { HEALTH_DEGRADED_FAILURES = 3 };
+
+size_t health_not_ready(const struct health *health, const char *reasons[HEALTH_REASONS_MAX])
+{
+    size_t count = 0;
+    if (health->draining)
+        reasons[count++] = "promptd is stopping";
+    if (!health->redis.subscribed)
+        reasons[count++] = "not subscribed to the channel in Redis";
+    else if (!health->redis.heartbeat_is_well)
+        reasons[count++] = "Redis has not answered the last heartbeat";
+    if (!health->database.up)
+        reasons[count++] = "the database does not answer, or takes no writes";
+    return count;
+}
+
+static void append_reasons(struct buffer *buffer, const char *key, const struct health *health)
+{
+    const char *reasons[HEALTH_REASONS_MAX];
+    size_t count = health_not_ready(health, reasons);
+    json_open(buffer, key, '[');
+    for (size_t i = 0; i < count; i++)
+        json_text(buffer, NULL, reasons[i]);
+    json_close(buffer, ']');
+}
+
+void health_append_readiness(const struct health *health, struct buffer *buffer)
+{
+    const char *reasons[HEALTH_REASONS_MAX];
+    json_open(buffer, NULL, '{');
+    json_text(buffer, "status", health_not_ready(health, reasons) == 0 ? "ready" : "not ready");
+    append_reasons(buffer, "reasons", health);
+    json_close(buffer, '}');
+}
+
+/* --- Redis ------------------------------------------------------------------------------------------------------ */
+
+static const char *redis_verdict(const struct health *health)
+{
+    if (!health->redis.listening)
+        return "stopped";
+    if (health->redis.circuit_open)
+        return "unhealthy";
+    return health->redis.failures >= HEALTH_DEGRADED_FAILURES ? "degraded" : "healthy";
+}
+
+static double seconds(int64_t ms)
+{
+    return (double)ms / 1000;
+}
+
+void health_append_redis(const struct health *health, struct buffer *buffer)
+{
+    const struct metrics *m = health->metrics;
+    json_open(buffer, NULL, '{');
+    json_text(buffer, "status", redis_verdict(health));
+    json_boolean(buffer, "listener_running", health->redis.listening);
+    json_boolean(buffer, "circuit_breaker_open", health->redis.circuit_open);
+    json_number(buffer, "failures", health->redis.failures);
+    json_number(buffer, "max_failures", health->redis.max_failures);
+    json_number(buffer, "total_messages_processed", m->success + m->duplicate + m->failure + m->rejected + m->dropped);
+    json_time(buffer, "last_health_check", health->redis.last_check_ms);
+    json_time(buffer, "last_message_received", health->redis.last_message_ms);
+    if (health->redis.last_message_ms)
+        json_decimal(buffer, "time_since_last_message_seconds",
+                     seconds(health->now_ms - health->redis.last_message_ms));
+    else
+        json_text(buffer, "time_since_last_message_seconds", NULL);
+    json_decimal(buffer, "uptime_seconds", seconds(health->uptime_ms));
+    json_open(buffer, "subscribed_channels", '[');
+    if (health->redis.subscribed)
+        json_text(buffer, NULL, health->redis.channel);
+    json_close(buffer, ']');
+    json_time(buffer, "timestamp", health->now_ms);
+    json_close(buffer, '}');
+}
+
+/* --- the whole state -------------------------------------------------------------------------------------------- */
+
+static void append_process(struct buffer *buffer, const struct health *health)
+{
+    json_text(buffer, "version", PROMPTD_VERSION);
+    json_text(buffer, "state", health->draining ? "draining" : "running");
+    json_time(buffer, "started_at", health->started_ms);
+    json_time(buffer, "timestamp", health->now_ms);
+    json_decimal(buffer, "uptime_seconds", seconds(health->uptime_ms));
+    json_number(buffer, "pid", (uint64_t)getpid());
+    json_boolean(buffer, "ready", health->metrics->ready);
+    append_reasons(buffer, "not_ready", health);
+}
+
+static void append_links(struct buffer *buffer, const struct health *health)
+{
+    json_open(buffer, "redis", '{');
+    json_text(buffer, "server", health->redis.server);
+    json_text(buffer, "channel", health->redis.channel);
+    json_text(buffer, "mode", health->redis.mode);
+    json_boolean(buffer, "connected", health->redis.subscribed);
+    json_boolean(buffer, "circuit_open", health->redis.circuit_open);
+    json_number(buffer, "failures", health->redis.failures);
+    json_time(buffer, "last_message_received", health->redis.last_message_ms);
+    json_time(buffer, "last_health_check", health->redis.last_check_ms);
+    json_number(buffer, "gaps", health->metrics->gaps);
+    json_decimal(buffer, "gap_seconds", seconds((int64_t)health->metrics->gap_ms));
+    json_close(buffer, '}');
+    json_open(buffer, "database", '{');
+    json_boolean(buffer, "up", health->database.up);
+    json_boolean(buffer, "circuit_open", health->database.circuit_open);
+    json_number(buffer, "connections", health->database.connections);
+    json_number(buffer, "connections_wanted", health->database.connections_wanted);
+    json_close(buffer, '}');
+}
+
+static void append_waiting(struct buffer *buffer, const struct health *health)
+{
+    const struct metrics *m = health->metrics;
+    json_open(buffer, "queue", '{');
+    json_number(buffer, "messages", m->queue_messages);
+    json_number(buffer, "bytes", m->queue_bytes);
+    json_number(buffer, "max_messages", health->queue.max_messages);
+    json_number(buffer, "max_bytes", health->queue.max_bytes);
+    json_close(buffer, '}');
+    if (!health->spool.directory) {
+        json_text(buffer, "spool", NULL);
+        return;
+    }
+    json_open(buffer, "spool", '{');
+    json_text(buffer, "directory", health->spool.directory);
+    json_number(buffer, "messages", m->spool_messages);
+    json_number(buffer, "bytes", m->spool_bytes);
+    json_number(buffer, "max_bytes", m->spool_max_bytes);
+    json_number(buffer, "dead_letters", m->dead_letters);
+    json_number(buffer, "dead_bytes", m->dead_letter_bytes);
+    json_boolean(buffer, "writable", health->spool.writable);
+    json_close(buffer, '}');
+}
+
+static void append_rejected_by(struct buffer *buffer, const struct metrics *metrics)
+{
+    json_open(buffer, "rejected_by", '{');
+    for (int reason = REJECT_NONE + 1; reason < REJECT_COUNT; reason++)
+        json_number(buffer, reject_name((enum reject_reason)reason), metrics->rejected_by[reason]);
+    json_close(buffer, '}');
+}
+
+/* Every counter of the table, and what waits: with it they add up. */
+static void append_counters(struct buffer *buffer, const struct metrics *metrics)
+{
+    json_open(buffer, "counters", '{');
+    for (size_t i = 0; metrics_row(i); i++) {
+        const struct metric *row = metrics_row(i);
+        if (!row->member || row->kind == METRIC_GAUGE)
+            continue;
+        json_number(buffer, row->member, metrics_value(metrics, row));
+        if (row->kind == METRIC_COUNTER_BY_REASON)
+            append_rejected_by(buffer, metrics);
+    }
+    json_number(buffer, "waiting", metrics->waiting);
+    json_close(buffer, '}');
+}
+
+static void append_history(struct buffer *buffer, const struct history *history)
+{
+    json_open(buffer, "history", '{');
+    json_number(buffer, "interval_seconds", HISTORY_INTERVAL_S);
+    json_open(buffer, "points", '[');
+    const struct history_point *point;
+    for (size_t i = 0; (point = history_at(history, i)); i++) {
+        json_open(buffer, NULL, '{');
+        json_time(buffer, "time", point->wall_ms);
+        json_number(buffer, "received", point->received);
+        json_number(buffer, "stored", point->stored);
+        json_number(buffer, "failed", point->failed);
+        json_decimal(buffer, "p50_ms", point->p50_ms);
+        json_decimal(buffer, "p99_ms", point->p99_ms);
+        json_close(buffer, '}');
+    }
+    json_close(buffer, ']');
+    json_close(buffer, '}');
+}
+
+static void append_orphans(struct buffer *buffer, const struct health *health)
+{
+    json_open(buffer, "orphans", '[');
+    for (size_t i = 0; i < health->orphan_count; i++) {
+        const struct open_orphan *orphan = &health->orphans[i];
+        json_open(buffer, NULL, '{');
+        json_uuid(buffer, "interview_id", orphan->interview_id);
+        json_uuid(buffer, "prompt_id", orphan->prompt_id);
+        json_time(buffer, "since", orphan->since_ms);
+        json_close(buffer, '}');
+    }
+    json_close(buffer, ']');
+}
+
+static void append_troubles(struct buffer *buffer, const struct troubles *troubles)
+{
+    json_open(buffer, "troubles", '[');
+    const struct trouble *trouble;
+    for (size_t i = 0; (trouble = troubles_at(troubles, i)); i++) {
+        json_open(buffer, NULL, '{');
+        json_time(buffer, "time", trouble->wall_ms);
+        json_text(buffer, "outcome", outcome_name(trouble->outcome));
+        json_uuid(buffer, "interview_id", trouble->has_interview_id ? trouble->interview_id : NULL);
+        json_uuid(buffer, "prompt_id", trouble->has_prompt_id ? trouble->prompt_id : NULL);
+        json_text(buffer, "reason", trouble->reason);
+        json_text(buffer, "sqlstate", trouble->sqlstate[0] ? trouble->sqlstate : NULL);
+        json_close(buffer, '}');
+    }
+    json_close(buffer, ']');
+}
+
+void health_append_status(const struct health *health, struct buffer *buffer)
+{
+    json_open(buffer, NULL, '{');
+    append_process(buffer, health);
+    append_links(buffer, health);
+    append_waiting(buffer, health);
+    json_text(buffer, "atomicity", health->atomicity);
+    append_counters(buffer, health->metrics);
+    append_history(buffer, health->history);
+    append_orphans(buffer, health);
+    append_troubles(buffer, health->troubles);
+    json_close(buffer, '}');
+}
