@@ -56,9 +56,10 @@ def server_program(name):
 
 
 class Cluster:
-    def __init__(self, folder, sql_folder):
+    def __init__(self, folder, sql_folder, configuration=None):
         self.folder = folder
         self.sql_folder = sql_folder
+        self.configuration = {**CONFIGURATION, **(configuration or {})}
         self.log_path = os.path.join(folder, "postgresql.log")
         self._data = os.path.join(folder, "data")
         self._port = Port()
@@ -86,7 +87,7 @@ class Cluster:
         return {"user": user, "group": user, "extra_groups": []} if user else {}
 
     def start(self):
-        options = dict(CONFIGURATION, port=str(self.port), unix_socket_directories=self.folder)
+        options = dict(self.configuration, port=str(self.port), unix_socket_directories=self.folder)
         command = [server_program("postgres"), "-D", self._data]
         for name, value in options.items():
             command += ["-c", f"{name}={value}"]

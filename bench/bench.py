@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""Measures promptd beside the limit of PostgreSQL and beside what users would write instead. Called by bench/run."""
+
+import argparse
+import os
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "tests")]
+
+from measure import corpus, growth, latency, plots, report, resources, throughput  # noqa: E402 (after the path is set)
+from measure.stand import Stand  # noqa: E402
+
+SIZES = (512, 2048, 8192, 49152)
+PARTS = ("throughput", "latency", "resources", "growth")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="bench/run", description=__doc__)
+    parser.add_argument("--build", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the results go (default build/bench/results)")
+    parser.add_argument("--quick", action="store_true", help="about a minute: 2 KB and 8 KB, two runs, no growth")
+    parser.add_argument("--without-node", action="store_true", help="for machines without npm's registry")
+    parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be given again")
+    return parser.parse_args()
+
+
+def plan(quick):
+    """How much of everything."""
+    if quick:
+        return {"sizes": (2048, 8192), "runs": {2048: 2, 8192: 1}, "share": 0.5, "parts": PARTS[:3],
+                "messages": {2048: 20000, 8192: 12000}, "rates": (500,), "latency_seconds": 2, "latency_runs": 1,
+                "bounds": (8192,), "idle_seconds": 2, "starts": 3, "growth_runs": 0}
+    return {"sizes": SIZES, "runs": {512: 3, 2048: 5, 8192: 5, 49152: 3}, "share": 1, "parts": PARTS,
+            "messages": {512: 60000, 2048: 100000, 8192: 12000, 49152: 2500}, "rates": (50, 500), "latency_seconds": 6,
+            "latency_runs": 2, "bounds": (8192, 49152), "idle_seconds": 10, "starts": 7, "growth_runs": 2}
+
+
+def measure(stand, wanted, parts, with_node):
+    began = time.monotonic()
+
+    def say(text):
+        print(f"  {time.monotonic() - began:6.1f} s  {text}", flush=True)
+
+    corpora = corpus.make(stand.folder, wanted["messages"])
+    for messages in corpora.values():
+        messages.install(stand.database)
+    say("servers and messages are there")
+    # The first to write finds cold caches, and no WAL segments to use again.
+    throughput.run_limit(stand, corpora[2048], wanted["messages"][2048])
+    results = {"machine": report.machine(),
+               "postgresql": stand.database.value("select current_setting('server_version')")}
+    if "throughput" in parts:
+        results["throughput"] = throughput.measure(stand, corpora, wanted["sizes"], wanted["runs"], wanted["share"],
+                                                   with_node, say)
+    if "latency" in parts:
+        results["latency"] = latency.measure(stand, corpora[2048], wanted["rates"], wanted["latency_seconds"],
+                                             wanted["latency_runs"], with_node, say)
+    if "resources" in parts:
+        results["resources"] = resources.measure(stand, corpora, wanted["bounds"], wanted["idle_seconds"],
+                                                 wanted["starts"], say)
+    if "growth" in parts:
+        results["growth"] = growth.measure(stand, corpora[2048], wanted["growth_runs"], say)
+    return results
+
+
+def main():
+    options = arguments()
+    wanted = plan(options.quick)
+    stand = Stand(os.path.abspath(options.build))
+    try:
+        results = measure(stand, wanted, options.only or wanted["parts"], not options.without_node)
+    finally:
+        stand.close()
+    report.write(options.output, results)
+    plots.draw(options.output, results)
+    print(report.table(results))
+    print(f"  Results and plots: {options.output}")
+
+
+main()

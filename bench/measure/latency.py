@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT
+"""From the moment a message is due to be published to the moment its commit is visible, in open loop."""
+
+import subprocess
+
+from support.redis_server import DEFAULT_CHANNEL
+
+
+def percentile(values, share):
+    """The smallest value that so many of all do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def _run(stand, corpus, count, rate, channel):
+    output = subprocess.run([stand.program("bench_latency"), corpus.path, "0", str(count), str(rate),
+                             str(stand.redis.port), channel, stand.conninfo],
+                            check=True, capture_output=True, text=True).stdout
+    micros = [float(line) for line in output.splitlines()]
+    return {"p50_us": percentile(micros, 0.5), "p99_us": percentile(micros, 0.99), "max_us": max(micros),
+            "count": len(micros)}
+
+
+def measure(stand, corpus, rates, seconds, runs, with_node, say):
+    """{rate: {system: [result of each run]}}."""
+    starts = {"two round trips": None, "promptd": stand.start_promptd,
+              "promptd, transaction": lambda: stand.start_promptd(atomicity="transaction"), "asyncio": stand.start_asyncio}
+    if with_node:
+        starts["node"] = stand.start_node
+    results = {rate: {} for rate in rates}
+    for rate in rates:
+        for run in range(runs):
+            for name, start in starts.items():
+                count = int(rate * seconds)
+                stand.reset(corpus, count)
+                process = start() if start else None
+                result = _run(stand, corpus, count, rate, DEFAULT_CHANNEL if process else "-")
+                if process:
+                    process.stop()
+                results[rate].setdefault(name, []).append(result)
+                say(f"{rate}/s, run {run + 1}, {name}: p50 {result['p50_us']:.0f} µs, p99 {result['p99_us']:.0f} µs")
+    return results
