@@ -3,9 +3,11 @@
 #include "promptd/settings.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "promptd/buffer.h"
 #include "promptd/settings_table.h"
@@ -232,6 +234,15 @@ static bool offer_value_file(struct loader *loader, const struct setting *row, c
     return good;
 }
 
+/* systemd leaves out a credential that nobody provides: then the variable that names it is as good as absent. */
+static bool is_absent_credential(const char *path, char *const environment[])
+{
+    const char *folder = find_variable(environment, "CREDENTIALS_DIRECTORY");
+    size_t length = folder ? strlen(folder) : 0;
+    return length > 0 && strncmp(path, folder, length) == 0 && path[length] == '/' && access(path, F_OK) != 0 &&
+           errno == ENOENT;
+}
+
 static bool take_variable(struct loader *loader, const struct setting *row, char *const environment[])
 {
     char variable[VARIABLE_SIZE];
@@ -240,6 +251,8 @@ static bool take_variable(struct loader *loader, const struct setting *row, char
     (void)snprintf(file_variable, sizeof file_variable, "%s_FILE", variable);
     const char *value = find_variable(environment, variable);
     const char *path = row->secret ? find_variable(environment, file_variable) : NULL;
+    if (path && is_absent_credential(path, environment))
+        path = NULL;
     if (value && path)
         return error_set(loader->error, ERROR_CONFIG,
                          "setting %s: environment %s and environment %s are both set (allowed: one of them)", row->name,

@@ -215,6 +215,10 @@ static void test_value_files(void **state)
     assert_refused((struct start){.environment = WORDS("PROMPTD_REDIS_URL_FILE=absent")}, ERROR_CONFIG,
                    "setting redis_url: file \"absent\" from environment PROMPTD_REDIS_URL_FILE cannot be read: No "
                    "such file or directory");
+    assert_refused((struct start){.environment = WORDS("PROMPTD_REDIS_URL_FILE=absent", "CREDENTIALS_DIRECTORY=/run")},
+                   ERROR_CONFIG,
+                   "setting redis_url: file \"absent\" from environment PROMPTD_REDIS_URL_FILE cannot be read: No "
+                   "such file or directory");
     assert_refused((struct start){.environment = WORDS("PROMPTD_REDIS_URL_FILE=.")}, ERROR_CONFIG,
                    "setting redis_url: file \".\" from environment PROMPTD_REDIS_URL_FILE cannot be read: Is a "
                    "directory");
