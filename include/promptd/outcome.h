@@ -32,9 +32,6 @@ void outcome_report_left_in_spool(const struct job *job);
 /* A message that breaks a rule and was never a job. */
 void outcome_record_rejected(const struct outcome_record *record, enum reject_reason reason, size_t payload_bytes);
 
-/* Lines of drops and rejections are bounded in number; what was held back is summed up, at the latest here. */
-void outcome_flush_log(void);
-
 /* A message that could not even be looked at, for lack of memory. */
 void outcome_record_lost_memory(const struct outcome_record *record, size_t payload_bytes);
 

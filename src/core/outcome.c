@@ -7,42 +7,6 @@
 #define LOG_COMPONENT "store"
 #include "promptd/clock.h"
 #include "promptd/log.h"
-#include "promptd/log_rate.h"
-
-enum { OUTCOME_LINES_PER_SECOND = 500 };
-
-/* A flood of bad messages, or a full queue, must not fill the disk with log. */
-static struct log_rate drop_rate = {.per_second = OUTCOME_LINES_PER_SECOND};
-static struct log_rate reject_rate = {.per_second = OUTCOME_LINES_PER_SECOND};
-
-static void log_held_back(uint64_t dropped, uint64_t rejected)
-{
-    if (dropped > 0)
-        log_error(LOG_FIELDS(log_number("messages", dropped)), "more messages dropped than lines may be written");
-    if (rejected > 0)
-        log_error(LOG_FIELDS(log_number("messages", rejected)), "more messages rejected than lines may be written");
-}
-
-static bool may_log_drop(void)
-{
-    uint64_t held_back;
-    bool may = log_rate_allows(&drop_rate, clock_monotonic_us(), &held_back);
-    log_held_back(held_back, 0);
-    return may;
-}
-
-static bool may_log_rejection(void)
-{
-    uint64_t held_back;
-    bool may = log_rate_allows(&reject_rate, clock_monotonic_us(), &held_back);
-    log_held_back(0, held_back);
-    return may;
-}
-
-void outcome_flush_log(void)
-{
-    log_held_back(log_rate_flush(&drop_rate), log_rate_flush(&reject_rate));
-}
 
 struct names {
     char interview[UUID_TEXT_SIZE];
@@ -142,8 +106,6 @@ static void log_failure(const struct job *job, const char *text)
 
 static void log_rejected(enum reject_reason reason, size_t payload_bytes, const char *interview)
 {
-    if (!may_log_rejection())
-        return;
     log_error(LOG_FIELDS(log_text("reason", reject_name(reason)), log_number("bytes", payload_bytes),
                          log_text("interview_id", interview)),
               "message rejected: %s", reject_meaning(reason));
@@ -169,8 +131,7 @@ void outcome_record_lost_memory(const struct outcome_record *record, size_t payl
     static const char reason[] = "out of memory";
     record->metrics->dropped++;
     memcpy(troubles_add(record->troubles, OUTCOME_DROPPED)->reason, reason, sizeof reason);
-    if (may_log_drop())
-        log_error(LOG_FIELDS(log_number("bytes", payload_bytes)), "message dropped: out of memory");
+    log_error(LOG_FIELDS(log_number("bytes", payload_bytes)), "message dropped: out of memory");
 }
 
 static void report_stuck(const struct job *job)
@@ -181,17 +142,29 @@ static void report_stuck(const struct job *job)
         "INTERVIEW STUCK: %s could not be marked failed.", names.interview);
 }
 
+static void log_dropped(const struct job *job)
+{
+    if (job->content.has_interview_id)
+        log_failure(job, "message dropped");
+    else
+        log_error(LOG_FIELDS(log_text("error", text_of(job->failure)), log_number("bytes", job->payload_bytes)),
+                  "message dropped");
+}
+
 static void record_rejected_job(const struct outcome_record *record, const struct job *job)
 {
     const struct names names = names_of(job);
-    set_interview(count_rejected(record, job->content.reject), job->content.interview_id);
-    log_rejected(job->content.reject, job->payload_bytes, names.interview);
+    struct trouble *trouble = count_rejected(record, job->content.reject);
+    if (job->content.has_interview_id)
+        set_interview(trouble, job->content.interview_id);
+    log_rejected(job->content.reject, job->payload_bytes, job->content.has_interview_id ? names.interview : NULL);
 }
 
 static void note_trouble(const struct outcome_record *record, const struct job *job)
 {
     struct trouble *trouble = troubles_add(record->troubles, job->outcome);
-    set_interview(trouble, job->content.interview_id);
+    if (job->content.has_interview_id)
+        set_interview(trouble, job->content.interview_id);
     if (job->content.prompt)
         set_prompt(trouble, job->prompt_id);
     if (!job->failure)
@@ -264,8 +237,7 @@ void outcome_record(const struct outcome_record *record, const struct job *job)
     case OUTCOME_COUNT:
         record->metrics->dropped++;
         note_trouble(record, job);
-        if (may_log_drop())
-            log_failure(job, "message dropped");
+        log_dropped(job);
         break;
     }
     if (job->stuck) {

@@ -67,7 +67,6 @@ static void on_threads_late(uv_timer_t *timer)
         return;
     }
     pipeline_abandon_rest(daemon->pipeline);
-    outcome_flush_log();
     log_info(NULL, "stopped; not everything could be closed in time");
     _exit(0);
 }
@@ -124,7 +123,6 @@ void daemon_start_draining(struct daemon *daemon, int signal_number)
 static void on_tick(uv_timer_t *timer)
 {
     struct daemon *daemon = timer->data;
-    outcome_flush_log();
     pipeline_pump(daemon->pipeline);
     int64_t now_ms = (int64_t)uv_now(&daemon->loop);
     history_look(&daemon->history, &daemon->metrics, now_ms, clock_wall_ms());
@@ -149,7 +147,6 @@ static void open_handles(struct daemon *daemon)
 static int finish(struct daemon *daemon)
 {
     pipeline_abandon_rest(daemon->pipeline);
-    outcome_flush_log();
     pipeline_free(daemon->pipeline);
     int status = uv_loop_close(&daemon->loop);
     if (status != 0)

@@ -94,6 +94,8 @@ def test_memory_is_bounded_in_a_long_outage(start_promptd, database, channel, da
     channel.publish_burst(messages)
     counters = promptd.wait_counters(received=1000)
     assert counters["waiting"] == 100 and counters["dropped"] == 900
+    log = promptd.find("ERROR", "message dropped")
+    assert len(log) == 900 and all(message.interview in line.text for message, line in zip(messages[100:], log))
     database_proxy.restore()
     assert promptd.settle(1000).outcomes() == {"success": 100, "dropped": 900}
     expect_stored(database, *messages[:100])

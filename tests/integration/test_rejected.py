@@ -85,7 +85,7 @@ def test_reason(start_promptd, database, channel, name):
     assert counters.outcomes() == {"rejected": 1}
     line = promptd.one("ERROR", reason)
     assert str(len(payload)) in line.text, "the line lacks the length of the message"
-    assert (interview in line.text) == readable
+    assert line.fields.get("interview_id") == (interview if readable else None)
     for word in (TEXT, "gossip", "morning"):
         assert word not in line.text
     expect_nothing_stored(database, interview, "failed" if readable else "enhancing")
@@ -137,6 +137,13 @@ def test_limits_of_ones_own(start_promptd, database, channel):
     for reason in ("prompt_too_short", "prompt_too_long", "invalid_source", "too_large"):
         promptd.one("ERROR", reason)
     assert database.status(good) == "ready"
+
+
+def test_a_flood_of_rejected_messages_has_a_line_each(start_promptd, channel):
+    promptd = start_promptd()
+    channel.publish_burst([b"rubbish %d" % number for number in range(2000)])
+    assert promptd.settle(2000).outcomes() == {"rejected": 2000}
+    assert len(promptd.find("ERROR", "reason=not_json")) == 2000
 
 
 def test_message_after_a_rejected_one(promptd, database, channel):
