@@ -24,8 +24,9 @@ enum pool_state {
 struct lane {
     struct pg_pool *pool;
     struct pg_session *session;
-    bool proved;  /* it has answered since it was dialled */
-    bool refused; /* given up because of an outage that the server itself reported */
+    bool unchecked; /* it is open and waits for its turn to check the schema */
+    bool proved;    /* it has answered since it was dialled */
+    bool refused;   /* given up because of an outage that the server itself reported */
 };
 
 struct pg_pool {
@@ -38,7 +39,8 @@ struct pg_pool {
     uv_timer_t *ping;
     int64_t down_since_ms;
     unsigned failures; /* since then */
-    char *findings;    /* of the last schema check, to name each once */
+    struct lane *checking; /* the one whose check of the schema is under way, or NULL */
+    char *findings;        /* of the last schema check, to name each once */
 };
 
 static void dial_more(struct pg_pool *pool);
@@ -172,10 +174,14 @@ static void report_findings(struct pg_pool *pool, const struct pg_answer *answer
         buffer_free(&all);
 }
 
+static void check_next(struct pg_pool *pool);
+
 static void on_checked(void *context, struct pg_session *session, const struct pg_answer *answer)
 {
     struct lane *lane = context;
     struct pg_pool *pool = lane->pool;
+    pool->checking = NULL;
+    check_next(pool);
     if (answer->status == PG_LOST)
         return; /* on_down follows */
     if (answer->status == PG_FAILED) {
@@ -195,6 +201,23 @@ static void on_checked(void *context, struct pg_session *session, const struct p
     }
     dial_more(pool);
     pool->options.on_idle(pool->options.context);
+}
+
+/* One at a time: of two at once, the answer that comes last need not be the one that saw the schema last. */
+static void check_next(struct pg_pool *pool)
+{
+    struct pg_statement check;
+    if (pool->state == POOL_CLOSING)
+        return;
+    for (size_t i = 0; i < pool->options.connections && !pool->checking; i++) {
+        struct lane *lane = &pool->lanes[i];
+        if (!lane->unchecked || !pg_session_is_idle(lane->session))
+            continue;
+        lane->unchecked = false;
+        pool->checking = lane;
+        statements_build_check(&check);
+        pg_session_run(lane->session, &check, 1, on_checked, lane);
+    }
 }
 
 /* --- signs of life ---------------------------------------------------------------------------------------------- */
@@ -237,12 +260,12 @@ static void start_ping(struct pg_pool *pool)
 
 static void on_session_up(void *context, struct pg_session *session)
 {
+    (void)session;
     struct lane *lane = context;
-    struct pg_statement check;
-    statements_build_check(&check);
+    lane->unchecked = true;
     lane->proved = false;
     lane->refused = false;
-    pg_session_run(session, &check, 1, on_checked, lane);
+    check_next(lane->pool);
 }
 
 static void on_session_down(void *context, struct pg_session *session, const char *reason)
@@ -253,6 +276,7 @@ static void on_session_down(void *context, struct pg_session *session, const cha
     struct job_failure why = {.sqlstate = ""};
     strncpy(why.text, reason, sizeof why.text - 1);
     bool fresh_loss = lane->proved && !lane->refused;
+    lane->unchecked = false;
     lane->proved = false;
     lane->refused = false;
     log_debug(LOG_FIELDS(log_text("error", reason)), "connection %s", fresh_loss ? "lost" : "failed");
