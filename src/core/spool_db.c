@@ -356,5 +356,7 @@ enum spool_db_result spool_db_shrink(struct spool_db *db, int pages)
         return result;
     char sql[48];
     (void)snprintf(sql, sizeof sql, "pragma incremental_vacuum(%d)", surplus < pages ? surplus : pages);
-    return spool_db_execute(db, sql);
+    result = spool_db_execute(db, sql);
+    /* Until a checkpoint the file keeps its length, and without new messages none would come. */
+    return result == SPOOL_DB_OK ? spool_db_execute(db, "pragma wal_checkpoint(passive)") : result;
 }

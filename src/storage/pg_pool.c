@@ -38,7 +38,7 @@ struct pg_pool {
     uv_timer_t *gate; /* active: no dial before it fires */
     uv_timer_t *ping;
     int64_t down_since_ms;
-    unsigned failures; /* since then */
+    unsigned failures;     /* since then */
     struct lane *checking; /* the one whose check of the schema is under way, or NULL */
     char *findings;        /* of the last schema check, to name each once */
 };
@@ -203,21 +203,25 @@ static void on_checked(void *context, struct pg_session *session, const struct p
     pool->options.on_idle(pool->options.context);
 }
 
+static struct lane *next_unchecked(struct pg_pool *pool)
+{
+    for (size_t i = 0; i < pool->options.connections; i++)
+        if (pool->lanes[i].unchecked && pg_session_is_idle(pool->lanes[i].session))
+            return &pool->lanes[i];
+    return NULL;
+}
+
 /* One at a time: of two at once, the answer that comes last need not be the one that saw the schema last. */
 static void check_next(struct pg_pool *pool)
 {
-    struct pg_statement check;
-    if (pool->state == POOL_CLOSING)
+    struct lane *lane = pool->checking || pool->state == POOL_CLOSING ? NULL : next_unchecked(pool);
+    if (!lane)
         return;
-    for (size_t i = 0; i < pool->options.connections && !pool->checking; i++) {
-        struct lane *lane = &pool->lanes[i];
-        if (!lane->unchecked || !pg_session_is_idle(lane->session))
-            continue;
-        lane->unchecked = false;
-        pool->checking = lane;
-        statements_build_check(&check);
-        pg_session_run(lane->session, &check, 1, on_checked, lane);
-    }
+    struct pg_statement check;
+    statements_build_check(&check);
+    lane->unchecked = false;
+    pool->checking = lane;
+    pg_session_run(lane->session, &check, 1, on_checked, lane);
 }
 
 /* --- signs of life ---------------------------------------------------------------------------------------------- */
