@@ -157,6 +157,11 @@ class Promptd:
     def tail(self, lines=40):
         return tail(self.log_path, lines)
 
+    @property
+    def admin_url(self):
+        """Where it serves its state and its page, without a slash at the end."""
+        return self.wait_line("INFO", "admin listening").fields["url"].rstrip("/")
+
     # The counters
 
     def counters(self, timeout=10.0):
