@@ -4,7 +4,23 @@
 
 #define DEAD_SETTINGS "--spool-dir"
 
+#define REDIS_SETTINGS "--redis-url --redis-channel"
+#define DATABASE_SETTINGS "--database-url --statement-timeout-ms"
+#define MESSAGE_SETTINGS "--sources --prompt-min-chars --prompt-max-chars --message-max-bytes"
+
 const struct ctl_command ctl_commands[] = {
+    {.name = "check",
+     .options = CTL_TAKES(JSON),
+     .settings = REDIS_SETTINGS " " DATABASE_SETTINGS " --ready-status --failed-status --awaiting-statuses",
+     .summary = "try all that promptd needs, and change nothing",
+     .details =
+         "A dry run over real connections, step by step. Redis: reach it, log in, see who listens on the channel "
+         "already, subscribe. PostgreSQL: reach it, log in, see whether it takes writes; tables, columns, types "
+         "and privileges; then store a prompt, take it away and set the statuses, in a transaction that is "
+         "rolled back.\n"
+         "Each step is ok, or wrong and why; a ! is worth a look and no fault. The write borrows an interview "
+         "that is awaiting, whose row is locked for that moment; triggers on the tables run.\n",
+     .run = ctl_check},
     {.name = "dead list",
      .options = CTL_TAKES(JSON),
      .settings = DEAD_SETTINGS,
@@ -45,5 +61,27 @@ const struct ctl_command ctl_commands[] = {
      .details = "Their messages are gone, and overwritten on disk. Interviews keep their status.\n"
                 "If one of the IDs is no dead letter, nothing is changed.\n",
      .run = ctl_dead_drop},
+    {.name = "publish",
+     .operands = "FILE",
+     .operands_min = 1,
+     .operands_max = 1,
+     .options = CTL_TAKES(INTERVIEW) | CTL_TAKES(SOURCE) | CTL_TAKES(JSON),
+     .settings = REDIS_SETTINGS " " MESSAGE_SETTINGS,
+     .summary = "send a prompt as the workflow would",
+     .details = "The text of FILE, to the last byte, is the prompt; - is standard input. The message is judged first: "
+                "what promptd would reject is not sent. Says how many received it; that nobody did is exit code 1, for "
+                "Redis keeps nothing of it.\n",
+     .run = ctl_publish},
+    {.name = "validate",
+     .operands = "FILE...",
+     .operands_max = INT32_MAX,
+     .options = CTL_TAKES(LINES) | CTL_TAKES(JSON),
+     .settings = MESSAGE_SETTINGS,
+     .summary = "say whether messages would be accepted",
+     .details =
+         "Each FILE is one message as it would arrive, or with --lines one a line; without a FILE, or with -, "
+         "standard input. Says accepted, or rejected and the reason. Nothing is connected to. The exit code is 0 "
+         "only if all are accepted.\n",
+     .run = ctl_validate},
     {.name = NULL},
 };

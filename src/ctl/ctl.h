@@ -16,7 +16,7 @@
 /* The exit codes: name, code, meaning. Those from 64 are promptd's own (error.h). */
 #define CTL_EXIT_MAP(X)                                                                                                \
     X(OK, 0, "done, or nothing is wrong")                                                                              \
-    X(FOUND, 1, "something was found and left, did not pass, or was not to be done after all")                         \
+    X(FOUND, 1, "something was found and left, did not pass, or was not done after all")                               \
     X(USAGE, 64, "bad command line; or a change was asked for without a terminal and without --yes")                   \
     X(UNREACHABLE, 69, "Redis, PostgreSQL or the daemon cannot be reached")                                            \
     X(INTERNAL, 70, "internal error, such as output that cannot be written")                                           \
@@ -32,8 +32,11 @@ enum ctl_exit {
 /* Options besides the settings: name, argument (NULL: none), what it does. Which command takes which is in its row. */
 #define CTL_OPTION_MAP(X)                                                                                              \
     X(ALL, "all", NULL, "All of them.")                                                                                \
+    X(INTERVIEW, "interview", "ID", "The interview that the prompt is for.")                                           \
     X(JSON, "json", NULL, "Print JSON, for programs.")                                                                 \
+    X(LINES, "lines", NULL, "Each line is a message; blank ones are passed over.")                                     \
     X(RAW, "raw", NULL, "Print the message alone, byte for byte.")                                                     \
+    X(SOURCE, "source", "SOURCE", "The message's source; without it the field is left out.")                           \
     X(YES, "yes", NULL, "Do not ask. Needed where there is no terminal to ask on.")
 
 enum ctl_option {
@@ -71,6 +74,9 @@ int ctl_dead_list(struct ctl *ctl);
 int ctl_dead_show(struct ctl *ctl);
 int ctl_dead_replay(struct ctl *ctl);
 int ctl_dead_drop(struct ctl *ctl);
+int ctl_check(struct ctl *ctl);
+int ctl_publish(struct ctl *ctl);
+int ctl_validate(struct ctl *ctl);
 
 static inline bool ctl_has(const struct ctl *ctl, enum ctl_option option)
 {

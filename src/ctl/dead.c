@@ -232,7 +232,7 @@ static int no_such_letter(int64_t id)
 int ctl_dead_show(struct ctl *ctl)
 {
     struct error error;
-    int64_t id;
+    int64_t id = 0;
     struct dead_letters *letters = parse_id(ctl->operands[0], &id, &error) ? open_letters(ctl, &error) : NULL;
     if (!letters)
         return output_fail(&error);

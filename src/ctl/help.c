@@ -97,7 +97,13 @@ static void append_command(struct buffer *out, const struct ctl_command *command
         if (command->options & 1U << i)
             append_entry(out, word, options[i].meaning);
     }
-    buffer_printf(out, "\nSettings that count, as for promptd: --config=FILE %s\n", command->settings);
+    struct buffer settings = {0};
+    buffer_printf(&settings, "Settings that count, as for promptd: --config=FILE %s", command->settings);
+    buffer_append_char(&settings, '\0');
+    out->failed |= settings.failed;
+    if (!settings.failed)
+        append_paragraphs(out, settings.data);
+    buffer_free(&settings);
 }
 
 static void append_all(struct buffer *out)

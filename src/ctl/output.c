@@ -16,7 +16,7 @@ int output_fail(const struct error *error)
 {
     (void)fflush(stdout);
     (void)fprintf(stderr, "promptctl: %s\n", error->text);
-    return error_exit_status(error->code);
+    return error->code == ERROR_NONE ? CTL_FOUND : error_exit_status(error->code);
 }
 
 void output_note(const char *format, ...)

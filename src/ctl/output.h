@@ -10,7 +10,8 @@
 #include "ctl.h"
 #include "promptd/buffer.h"
 
-/* "promptctl: …" on standard error; returns the exit code that belongs to the error. */
+/* "promptctl: …" on standard error; returns the exit code that belongs to the error. With ERROR_NONE that is CTL_FOUND:
+ * neither the command line nor the configuration nor promptctl is to blame. */
 int output_fail(const struct error *error);
 
 /* A line on standard error that is no error. */

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/* promptctl check: Redis, up to a real subscription. */
+#include <stdio.h>
+#include <string.h>
+
+#include "check.h"
+#include "redis.h"
+
+static bool check_connection(struct check *check, struct redis_client *client, struct error *error)
+{
+    if (!redis_client_connect(client, &check->ctl->settings, error)) {
+        check_fail(check, "redis_connection", error);
+        return false;
+    }
+    check_tell(check, "redis_connection", CHECK_OK, "%s", client->server);
+    return true;
+}
+
+/* A server that wants a password says so at the first command. That PING itself may be forbidden is no fault. */
+static bool asks_for_password(struct redis_client *client, struct error *error)
+{
+    const char *const ping[] = {"PING"};
+    redisReply *reply = redis_client_call(client, 1, ping, NULL, error);
+    bool asks = !reply && (error->code != ERROR_CONFIG || strstr(error->text, "NOAUTH"));
+    freeReplyObject(reply);
+    return asks;
+}
+
+static bool check_login(struct check *check, struct redis_client *client, struct error *error)
+{
+    if (!redis_client_login(client, error) || asks_for_password(client, error)) {
+        check_fail(check, "redis_login", error);
+        return false;
+    }
+    check_tell(check, "redis_login", CHECK_OK, "as user %s%s", client->address.user ? client->address.user : "default",
+               client->address.password ? "" : ", without a password");
+    return true;
+}
+
+/* Before we listen ourselves. */
+static void check_listeners(struct check *check, struct redis_client *client, struct error *error)
+{
+    const char *channel = check->ctl->settings.redis_channel;
+    const char *const words[] = {"PUBSUB", "NUMSUB", channel};
+    redisReply *reply = redis_client_call(client, 3, words, NULL, error);
+    if (!reply && error->code != ERROR_CONFIG)
+        check_fail(check, "redis_listeners", error);
+    else if (!reply || reply->type != REDIS_REPLY_ARRAY || reply->elements != 2)
+        check_tell(check, "redis_listeners", CHECK_NOTE, "cannot be seen: %s", reply ? "no answer" : error->text);
+    else if (reply->element[1]->integer == 0)
+        check_tell(check, "redis_listeners", CHECK_OK, "nobody else listens on %s", channel);
+    else
+        check_tell(check, "redis_listeners", CHECK_NOTE,
+                   "%lld other%s on %s: a running promptd is one; is each of them meant to be there?",
+                   reply->element[1]->integer, reply->element[1]->integer == 1 ? " listens" : "s listen", channel);
+    freeReplyObject(reply);
+}
+
+static void check_subscription(struct check *check, struct redis_client *client, struct error *error)
+{
+    const char *channel = check->ctl->settings.redis_channel;
+    const char *const words[] = {"SUBSCRIBE", channel};
+    redisReply *reply = redis_client_call(client, 2, words, NULL, error);
+    if (!reply)
+        check_fail(check, "redis_subscribe", error);
+    else
+        check_tell(check, "redis_subscribe", CHECK_OK, "%s", channel);
+    freeReplyObject(reply);
+}
+
+void check_redis(struct check *check)
+{
+    struct redis_client client;
+    struct error error;
+    bool connected = check_connection(check, &client, &error);
+    if (!connected)
+        check_tell(check, "redis_login", CHECK_SKIPPED, "not tried");
+    if (connected && check_login(check, &client, &error)) {
+        check_listeners(check, &client, &error);
+        check_subscription(check, &client, &error);
+    } else {
+        check_tell(check, "redis_listeners", CHECK_SKIPPED, "not tried");
+        check_tell(check, "redis_subscribe", CHECK_SKIPPED, "not tried");
+    }
+    redis_client_close(&client);
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/* A blocking connection to the Redis of the settings, for one command or two. Each call ends within some seconds. */
+#ifndef PROMPTCTL_REDIS_H
+#define PROMPTCTL_REDIS_H
+
+#include <hiredis/hiredis.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "promptd/error.h"
+#include "promptd/settings.h"
+
+struct redis_client {
+    redisContext *context;
+    struct redis_address address;
+    char server[300]; /* for people: "127.0.0.1:6379", "unix:/path" */
+};
+
+/*
+ * ERROR_UNAVAILABLE: cannot be reached, does not answer, or is not ready for anyone (loading, too many clients);
+ * ERROR_CONFIG: the server refuses us. Either names the server. After a failure only redis_client_close may follow.
+ */
+bool redis_client_connect(struct redis_client *client, const struct settings *settings, struct error *error);
+bool redis_client_login(struct redis_client *client, struct error *error);
+void redis_client_close(struct redis_client *client);
+
+/* The reply, to be freed with freeReplyObject; NULL with *error as above, also for an error reply. */
+redisReply *redis_client_call(struct redis_client *client, int argc, const char *const *argv, const size_t *lengths,
+                              struct error *error);
+
+/* The next message of a subscription, or whatever comes. */
+redisReply *redis_client_read(struct redis_client *client, struct error *error);
+
+#endif

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: MIT
+"""promptctl check: each step of the dry run, on good and on broken set-ups; and nothing is changed by it."""
+
+import pytest
+
+from support.postgres import PASSWORD_ROLE, ROLE
+
+STEPS = ["redis_connection", "redis_login", "redis_listeners", "redis_subscribe", "database_connection",
+         "database_writes", "database_tables", "database_views", "insert_prompt", "ready_status", "failed_status",
+         "delete_prompt"]
+
+
+@pytest.fixture
+def check(promptctl, database):
+    """check(**settings) -> (exit code, {step: result}, {step: details}), on a database with an interview."""
+    interview = database.interview()
+
+    def run(**settings):
+        result = promptctl("check", "--json", **settings)
+        steps = result.json()
+        assert database.status(interview) == "enhancing" and database.prompt_count() == 0
+        assert list(dict.fromkeys(step["step"] for step in steps)) == STEPS
+        details = {}
+        for step in steps:
+            details[step["step"]] = f"{details.get(step['step'], '')}\n{step['detail']}".strip()
+        return result.code, {step["step"]: step["result"] for step in steps}, details
+
+    return run
+
+
+def expect_failure(outcome, code, step, *words):
+    """Only that step failed, and says why; what needs it was not tried, all else is well."""
+    exit_code, results, details = outcome
+    assert exit_code == code, outcome
+    assert [name for name, result in results.items() if result == "failed"] == [step], details
+    for word in words:
+        assert word in details[step]
+
+
+def test_all_is_well(promptctl, database, check):
+    code, results, _ = check()
+    assert code == 0 and set(results.values()) == {"ok"}
+    result = promptctl("check")
+    assert result.code == 0 and result.err == "" and [line[:8] for line in result.lines()] == ["ok      "] * len(STEPS)
+    assert [line[8:29].strip().replace(" ", "_") for line in result.lines()] == STEPS
+
+
+def test_colours_on_a_terminal(promptctl, database):
+    database.interview()
+    assert "\x1b[32mok" in promptctl.on_terminal("check").out
+
+
+# Redis
+
+
+def test_others_listen(check, channel, start_promptd):
+    assert "nobody else" in check()[2]["redis_listeners"]
+    start_promptd()
+    code, results, details = check()
+    assert code == 0 and results["redis_listeners"] == "note" and details["redis_listeners"].startswith("1 other listens")
+    start_promptd()
+    assert check()[2]["redis_listeners"].startswith("2 others listen")
+
+
+def test_redis_is_away(check):
+    outcome = check(redis_url="redis://127.0.0.1:1")
+    expect_failure(outcome, 69, "redis_connection", "127.0.0.1:1", "refused")
+    assert outcome[1]["redis_login"] == outcome[1]["redis_subscribe"] == "skipped"
+    assert outcome[1]["delete_prompt"] == "ok"
+
+
+def test_redis_is_silent(check, own_redis):
+    own_redis.freeze()
+    expect_failure(check(redis_url=own_redis.url), 69, "redis_login", "no answer")
+    own_redis.thaw()
+
+
+@pytest.mark.parametrize("login, word", [("", "NOAUTH"), (":wrong@", "WRONGPASS"), ("nobody:wrong@", "WRONGPASS")])
+def test_redis_login_is_refused(check, own_redis, login, word):
+    own_redis.admin.config_set("requirepass", "secret")
+    expect_failure(check(redis_url=f"redis://{login}127.0.0.1:{own_redis.port}"), 78, "redis_login", word)
+    own_redis.log_in("secret")
+
+
+def test_redis_account_may_not_subscribe(check, own_redis):
+    own_redis.admin.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "~*", "&other", "+@all")
+    expect_failure(check(redis_url=f"redis://reader:secret@127.0.0.1:{own_redis.port}"), 78, "redis_subscribe", "NOPERM")
+
+
+def test_redis_account_with_just_what_is_needed(check, own_redis):
+    own_redis.admin.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "&*", "+subscribe")
+    code, results, _ = check(redis_url=f"redis://reader:secret@127.0.0.1:{own_redis.port}")
+    assert code == 0 and results["redis_listeners"] == "note" and results["redis_subscribe"] == "ok"
+
+
+# PostgreSQL
+
+
+def test_database_is_away(check):
+    outcome = check(database_url="postgresql://127.0.0.1:1/nothing")
+    expect_failure(outcome, 69, "database_connection", "port 1", "refused")
+    assert outcome[1]["insert_prompt"] == "skipped" and outcome[1]["redis_subscribe"] == "ok"
+
+
+def test_database_is_silent(check, database, new_proxy, postgres):
+    proxy = new_proxy(("127.0.0.1", postgres.port))
+    proxy.swallow()
+    expect_failure(check(database_url=database.url(proxy.port)), 69, "database_connection", "no answer within 10 s")
+
+
+def test_both_are_away(check):
+    code, results, _ = check(database_url="postgresql://127.0.0.1:1/nothing", redis_url="redis://127.0.0.1:1")
+    assert code == 69 and set(results.values()) == {"failed", "skipped"}
+
+
+def test_what_is_wrong_counts_over_what_is_away(check, database):
+    assert check(database_url=database.url() + "x", redis_url="redis://127.0.0.1:1")[0] == 78
+
+
+@pytest.mark.parametrize("url, word", [
+    (lambda database: database.url(user=PASSWORD_ROLE), "wants a password"),
+    (lambda database: database.url(user=PASSWORD_ROLE, password="wrong-word"), "28P01"),
+    (lambda database: database.url(user="stranger"), "stranger"),
+    (lambda database: database.url() + "x", "does not exist"),
+    (lambda database: "host=localhost nonsense=1", "database_url"),
+], ids=["no password", "wrong password", "no role", "no database", "no URL"])
+def test_database_login_is_refused(check, database, url, word):
+    outcome = check(database_url=url(database))
+    expect_failure(outcome, 78, "database_connection", word)
+    assert "wrong-word" not in str(outcome)
+
+
+def test_read_only_database(check, database):
+    database.execute(f"alter database {database.name} set default_transaction_read_only = on")
+    outcome = check()
+    expect_failure(outcome, 78, "database_writes", "read-only")
+    assert outcome[1]["insert_prompt"] == "skipped"
+
+
+@pytest.mark.parametrize("sql, words", [
+    ("drop table interview_enhanced_prompts cascade", ["table interview_enhanced_prompts is missing"]),
+    ("alter table interview_enhanced_prompts drop column prompt", ["column interview_enhanced_prompts.prompt is missing"]),
+    ("alter table interview_enhanced_prompts alter prompt type bytea using ''", ["bytea instead of text"]),
+    (f"revoke delete on interview_enhanced_prompts from {ROLE}", ["may not delete", ROLE]),
+    (f"revoke insert on interview_enhanced_prompts from {ROLE}", ["may not insert"]),
+    (f"revoke update (status) on interviews from {ROLE}; revoke select (id) on interviews from {ROLE}",
+     ["may not update column interviews.status", "may not select column interviews.id"]),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_tables_and_privileges(promptctl, database, sql, words):
+    database.interview()
+    database.execute(sql)
+    result = promptctl("check", "--json")
+    failed = [step for step in result.json() if step["result"] == "failed"]
+    assert result.code == 78 and {step["step"] for step in failed} == {"database_tables"}
+    for word in words:
+        assert word in str(failed)
+
+
+def test_views_are_missing(check, database):
+    database.execute("drop view promptd_orphans")
+    code, results, details = check()
+    assert code == 0 and results["database_views"] == "note" and "sql/03_views.sql" in details["database_views"]
+
+
+def test_status_that_the_column_does_not_take(check, database):
+    database.execute("alter table interviews add check (status <> 'ready')")
+    expect_failure(check(), 78, "ready_status", "ready", "check constraint")
+
+
+def test_status_that_the_enum_does_not_have(check, database):
+    database.execute("drop view promptd_orphans, promptd_stuck; create type state as enum ('enhancing', 'ready');"
+                     "alter table interviews alter status type state using status::state")
+    outcome = check()
+    expect_failure(outcome, 78, "failed_status", "failed", "enum")
+    assert outcome[1]["ready_status"] == "ok"
+
+
+def test_source_that_the_column_does_not_take(check, database):
+    database.execute("alter table interview_enhanced_prompts add check (source in ('rag', 'new_data', 'fallback'))")
+    outcome = check()
+    expect_failure(outcome, 78, "insert_prompt", "existing_data")
+    assert outcome[1]["delete_prompt"] == "ok"
+
+
+def test_trigger_that_raises_or_keeps_things_from_happening(check, database):
+    database.raise_on("interviews", "update", "never ready", when="new.status = 'ready'")
+    database.trigger("interview_enhanced_prompts", "delete", "return null;")
+    code, results, details = check()
+    assert code == 78 and results["insert_prompt"] == results["failed_status"] == "ok"
+    assert "never ready" in details["ready_status"] and "no row was changed" in details["delete_prompt"]
+
+
+def test_interview_that_is_not_awaiting_proves_little(promptctl, database):
+    database.interview("completed")
+    database.raise_on("interviews", "update", "completed is completed", when="old.status = 'completed'")
+    result = promptctl("check", "--json")
+    results = {step["step"]: step["result"] for step in result.json()}
+    assert result.code == 0 and results["ready_status"] == results["failed_status"] == "note"
+    database.execute("alter table interviews add check (status <> 'ready')")
+    database.drop_faults()
+    assert promptctl("check").code == 78
+
+
+def test_no_interview_to_try_with(promptctl):
+    result = promptctl("check", "--json")
+    assert result.code == 0 and {step["result"] for step in result.json()[-4:]} == {"note"}
+
+
+def test_any_status_may_be_awaiting(check):
+    code, results, _ = check(awaiting_statuses="*")
+    assert code == 0 and set(results.values()) == {"ok"}
+
+
+def test_locked_interviews_are_passed_over(check, database, postgres):
+    with postgres.connect(database.name) as other:
+        other.autocommit = False
+        other.execute("select from interviews for update")
+        code, results, _ = check()
+        assert code == 0 and results["ready_status"] == "note"
