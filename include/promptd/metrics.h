@@ -13,6 +13,7 @@
 #include "promptd/histogram.h"
 #include "promptd/log.h"
 #include "promptd/message.h"
+#include "promptd/samples.h"
 
 enum metric_kind {
     METRIC_COUNTER,           /* only grows, from 0 at the start */
@@ -78,6 +79,7 @@ struct metrics {
 #undef X
     uint64_t rejected_by[REJECT_COUNT]; /* their sum is `rejected` */
     struct histogram durations;         /* from arrival to outcome, of messages stored, duplicate or failed */
+    struct samples samples;             /* some of them, for StatsD */
 };
 
 struct metric {

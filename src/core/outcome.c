@@ -176,7 +176,9 @@ static void note_trouble(const struct outcome_record *record, const struct job *
 /* Of an operation that was begun and has ended. What was rejected or dropped never was one. */
 static void note_duration(struct metrics *metrics, const struct job *job)
 {
-    histogram_add(&metrics->durations, clock_monotonic_us() - job->arrived_us);
+    int64_t duration_us = clock_monotonic_us() - job->arrived_us;
+    histogram_add(&metrics->durations, duration_us);
+    samples_add(&metrics->samples, duration_us);
 }
 
 static void count(struct metrics *metrics, const struct job *job)

@@ -32,7 +32,8 @@ enum {
 
 void daemon_module_closed(struct daemon *daemon)
 {
-    if (daemon->source_open || daemon->admin_open || daemon->store_open || daemon->spool_open || !daemon->handles_open)
+    if (daemon->source_open || daemon->admin_open || daemon->notify_open || daemon->store_open || daemon->spool_open ||
+        !daemon->handles_open)
         return;
     daemon->handles_open = false;
     signals_close(daemon);
@@ -67,6 +68,8 @@ static void on_threads_late(uv_timer_t *timer)
         return;
     }
     pipeline_abandon_rest(daemon->pipeline);
+    if (daemon->statsd)
+        statsd_flush(daemon->statsd);
     log_info(NULL, "stopped; not everything could be closed in time");
     _exit(0);
 }
@@ -79,6 +82,18 @@ static void close_admin(struct daemon *daemon)
         admin_close(admin);
 }
 
+/* The watchdog, with the timer that feeds it, goes first: closing has its own limit. */
+static void close_report(struct daemon *daemon)
+{
+    close_admin(daemon);
+    if (daemon->statsd)
+        statsd_stop(daemon->statsd);
+    struct notify *notify = daemon->notify;
+    daemon->notify = NULL;
+    if (notify)
+        notify_close(notify);
+}
+
 static void start_closing(struct daemon *daemon)
 {
     if (daemon->state == DAEMON_CLOSING)
@@ -86,7 +101,7 @@ static void start_closing(struct daemon *daemon)
     daemon->state = DAEMON_CLOSING;
     uv_update_time(&daemon->loop);
     (void)uv_timer_start(&daemon->drain, on_threads_late, DAEMON_THREADS_GRACE_MS, 0);
-    close_admin(daemon);
+    close_report(daemon);
     store_close(daemon->store, wiring_on_unfinished);
 }
 
@@ -105,11 +120,22 @@ static void on_drain_timeout(uv_timer_t *timer)
     start_closing(daemon);
 }
 
+static void tell_status(struct daemon *daemon)
+{
+    struct health health;
+    if (!daemon->notify)
+        return;
+    snapshot_look(daemon, &health);
+    notify_status(daemon->notify, &health);
+}
+
 void daemon_start_draining(struct daemon *daemon, int signal_number)
 {
     log_info(LOG_FIELDS(log_number("waiting", pipeline_waiting(daemon->pipeline))), "stopping on %s",
              signal_number == SIGINT ? "SIGINT" : "SIGTERM");
     daemon->state = DAEMON_DRAINING;
+    notify_stopping(daemon->notify);
+    tell_status(daemon);
     uint64_t patience_ms = (uint64_t)daemon->settings.shutdown_timeout_s * 1000 - DAEMON_CLOSING_MS;
     uv_update_time(&daemon->loop);
     daemon->stop_by_ms = (int64_t)(uv_now(&daemon->loop) + patience_ms) + DAEMON_CLOSING_MS - 2 * DAEMON_LAST_LOOK_MS;
@@ -125,6 +151,9 @@ static void on_tick(uv_timer_t *timer)
     struct daemon *daemon = timer->data;
     pipeline_pump(daemon->pipeline);
     int64_t now_ms = (int64_t)uv_now(&daemon->loop);
+    tell_status(daemon);
+    if (daemon->statsd)
+        statsd_flush(daemon->statsd);
     history_look(&daemon->history, &daemon->metrics, now_ms, clock_wall_ms());
     int64_t interval_ms = daemon->settings.reconcile_interval_s * 1000;
     if (interval_ms == 0 || now_ms < daemon->orphans_due_ms || daemon->state != DAEMON_RUNNING)
@@ -148,6 +177,7 @@ static int finish(struct daemon *daemon)
 {
     pipeline_abandon_rest(daemon->pipeline);
     pipeline_free(daemon->pipeline);
+    statsd_free(daemon->statsd);
     int status = uv_loop_close(&daemon->loop);
     if (status != 0)
         log_critical(LOG_FIELDS(log_text("error", uv_strerror(status))), "the event loop was not left clean");
@@ -176,8 +206,11 @@ static bool start(struct daemon *daemon, struct error *error)
         return false;
     open_handles(daemon);
     log_info(NULL, "promptd %s starting", PROMPTD_VERSION);
-    if (wiring_open(daemon, error))
+    if (wiring_open(daemon, error)) {
+        tell_status(daemon);
+        notify_ready(daemon->notify);
         return true;
+    }
     close_admin(daemon); /* its socket's file must not stay behind */
     return false;
 }

@@ -11,8 +11,10 @@
 #include "promptd/admin.h"
 #include "promptd/daemon.h"
 #include "promptd/health.h"
+#include "promptd/notify.h"
 #include "promptd/pipeline.h"
 #include "promptd/source_pubsub.h"
+#include "promptd/statsd.h"
 #include "promptd/store.h"
 
 enum daemon_state {
@@ -38,12 +40,15 @@ struct daemon {
     struct pipeline *pipeline;
     struct store *store;
     struct source_pubsub *source;
-    struct spool *spool; /* NULL: none */
-    struct admin *admin; /* NULL: off, or closing */
+    struct spool *spool;   /* NULL: none */
+    struct admin *admin;   /* NULL: off, or closing */
+    struct statsd *statsd; /* NULL: off */
+    struct notify *notify; /* NULL: closing */
     bool spool_open;
     bool source_open;
     bool store_open;
     bool admin_open;
+    bool notify_open;
     bool store_was_up;
     uv_signal_t signals[DAEMON_SIGNALS];
     uv_timer_t tick; /* once a second: what is due now and then */

@@ -67,8 +67,11 @@ static void on_signal(uv_signal_t *handle, int number)
         bool database;
         wiring_reset_circuits(daemon, &redis, &database);
     } else if (number == SIGHUP) {
-        if (daemon->state == DAEMON_RUNNING)
-            reload(daemon);
+        if (daemon->state != DAEMON_RUNNING)
+            return;
+        notify_reloading(daemon->notify);
+        reload(daemon);
+        notify_ready(daemon->notify);
     } else if (daemon->state == DAEMON_RUNNING) {
         daemon_start_draining(daemon, number);
     } else {

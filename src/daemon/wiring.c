@@ -143,6 +143,13 @@ static void on_admin_closed(void *context)
     daemon_module_closed(daemon);
 }
 
+static void on_notify_closed(void *context)
+{
+    struct daemon *daemon = context;
+    daemon->notify_open = false;
+    daemon_module_closed(daemon);
+}
+
 /* --- opening ---------------------------------------------------------------------------------------------------- */
 
 static bool open_spool(struct daemon *daemon, struct error *error)
@@ -185,6 +192,23 @@ static bool open_admin(struct daemon *daemon, struct error *error)
         error);
     daemon->admin_open = daemon->admin;
     return daemon->admin;
+}
+
+static bool open_statsd(struct daemon *daemon, struct error *error)
+{
+    if (!daemon->settings.statsd[0])
+        return true;
+    daemon->statsd = statsd_new(&(struct statsd_options){
+        .loop = &daemon->loop, .server = daemon->settings.statsd, .metrics = &daemon->metrics});
+    return daemon->statsd || error_set(error, ERROR_INTERNAL, "out of memory");
+}
+
+static bool open_notify(struct daemon *daemon, struct error *error)
+{
+    daemon->notify = notify_new(
+        &(struct notify_options){.loop = &daemon->loop, .on_closed = on_notify_closed, .context = daemon});
+    daemon->notify_open = daemon->notify;
+    return daemon->notify || error_set(error, ERROR_INTERNAL, "out of memory");
 }
 
 static bool open_pipeline(struct daemon *daemon, struct error *error)
@@ -251,5 +275,6 @@ static bool open_source(struct daemon *daemon, struct error *error)
 bool wiring_open(struct daemon *daemon, struct error *error)
 {
     return open_pipeline(daemon, error) && open_admin(daemon, error) && open_spool(daemon, error) &&
-           open_store(daemon, error) && open_source(daemon, error);
+           open_statsd(daemon, error) && open_notify(daemon, error) && open_store(daemon, error) &&
+           open_source(daemon, error);
 }

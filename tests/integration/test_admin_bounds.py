@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT
+"""Whoever talks to the admin interface, and however badly: messages and /healthz go on, and memory stays bounded."""
+
+import os
+import resource
+import socket
+import time
+
+from support import admin
+from support.wait import SLOW, wait_until
+
+
+def is_closed(bare):
+    bare.setblocking(False)
+    try:
+        return bare.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def test_two_hundred_idle_connections(start_promptd, database, channel):
+    promptd = start_promptd()
+    http = admin.of(promptd)
+    idle = [http.raw() for _ in range(200)]
+    for _ in range(20):
+        assert http.json("/healthz") == {"status": "ok"}
+    channel.publish(database.interview())
+    assert promptd.settle(1).outcomes() == {"success": 1}
+    assert http.json("/readyz")["status"] == "ready"
+    closed = wait_until(lambda: [bare for bare in idle if is_closed(bare)], "the oldest to make room")
+    assert idle[0] in closed and not is_closed(idle[-1])
+    for bare in idle:
+        bare.close()
+    for _ in range(100):
+        assert http.json("/healthz") == {"status": "ok"}
+
+
+def test_idle_ones_come_back_as_often_as_they_like(start_promptd):
+    promptd = start_promptd()
+    http = admin.of(promptd)
+    before = promptd.memory_kb()
+    for _ in range(10):
+        idle = [http.raw() for _ in range(200)]
+        for bare in idle[::2]:
+            bare.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ")
+        assert http.json("/healthz") == {"status": "ok"}
+        for bare in idle:
+            bare.close()
+    assert http.json("/healthz") == {"status": "ok"}
+    assert promptd.memory_kb() - before < 8192 * SLOW
+
+
+def test_a_request_that_never_ends(start_promptd):
+    promptd = start_promptd()
+    http = admin.of(promptd)
+    slow = http.raw(timeout=30)
+    slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
+    began = time.monotonic()
+
+    def drip():
+        try:
+            slow.sendall(b"X-Drip: x\r\n")
+        except OSError:
+            return True
+        return is_closed(slow)
+
+    wait_until(drip, "the slow client to be sent away", 20, interval=0.5)
+    assert time.monotonic() - began < 15 * SLOW
+    assert http.json("/healthz") == {"status": "ok"}
+
+
+def test_a_client_that_reads_nothing(start_promptd, channel):
+    promptd = start_promptd()
+    http = admin.of(promptd)
+    for number in range(100):
+        channel.publish_raw(b"x" * (number + 1))
+    promptd.wait_counters(rejected=100)
+    before = promptd.memory_kb()
+    greedy = []
+    for _ in range(60):
+        bare = socket.socket()
+        bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        bare.connect(http.address)
+        bare.sendall(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20)
+        greedy.append(bare)
+    assert http.json("/healthz") == {"status": "ok"}
+    assert promptd.memory_kb() - before < 32768 * SLOW
+    wait_until(lambda: all(fully_closed(bare) for bare in greedy), "them to be sent away", 20, interval=0.5)
+    assert http.json("/healthz") == {"status": "ok"}
+
+
+def fully_closed(bare):
+    """After what was sent before the end."""
+    bare.setblocking(False)
+    try:
+        while bare.recv(65536):
+            pass
+        return True
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def test_keep_alive(start_promptd):
+    promptd = start_promptd()
+    connection = admin.of(promptd).connection()
+    for _ in range(50):
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read() == b'{"status":"ok"}'
+    connection.close()
+
+
+def test_no_descriptor_left(start_promptd):
+    """Nobody can be accepted; the loop rests all the same, and goes on when there is room again."""
+    promptd = start_promptd()
+    http = admin.of(promptd)
+    held = [http.raw() for _ in range(20)]
+    http.json("/healthz")
+    limit = len(os.listdir(f"/proc/{promptd.process.pid}/fd"))
+    soft, hard = resource.prlimit(promptd.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(promptd.process.pid, resource.RLIMIT_NOFILE, (limit, hard))
+    more = [http.raw() for _ in range(5)]
+    used = cpu_seconds(promptd)
+    time.sleep(1)  # the measure itself is time
+    assert cpu_seconds(promptd) - used < 0.3 * SLOW
+    resource.prlimit(promptd.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    for bare in held + more:
+        bare.close()
+    assert http.json("/healthz") == {"status": "ok"}
+
+
+def cpu_seconds(promptd):
+    with open(f"/proc/{promptd.process.pid}/stat", encoding="ascii") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / 100
