@@ -51,7 +51,7 @@ static int bind_address(const struct addrinfo *at)
 /* Where it really is: port 0 has become another one. */
 static bool describe(struct admin_listener *listener)
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
     socklen_t length = sizeof address;
     char host[INET6_ADDRSTRLEN + IF_NAMESIZE + 1]; /* an address, with its scope */
     char port[NI_MAXSERV];

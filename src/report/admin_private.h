@@ -17,11 +17,13 @@ struct admin_connection {
     int64_t since_ms;
 };
 
+TAILQ_HEAD(admin_connections, admin_connection);
+
 struct admin {
     struct admin_options options;
     struct admin_listener listener;
     struct MHD_Daemon *http;
-    TAILQ_HEAD(, admin_connection) connections;
+    struct admin_connections connections;
     size_t connection_count; /* also those that are leaving */
     bool paused;             /* no descriptor is free: nobody is accepted for a while */
     struct health health;    /* filled for each answer */

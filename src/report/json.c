@@ -9,8 +9,8 @@
 /* A comma, unless this is the first value of an object or array, or of all. */
 static void begin(struct buffer *buffer, const char *key)
 {
-    char last = buffer->length > 0 ? buffer->data[buffer->length - 1] : '{';
-    if (last != '{' && last != '[')
+    const char *last = buffer->length > 0 ? &buffer->data[buffer->length - 1] : "{";
+    if (*last != '{' && *last != '[')
         buffer_append_char(buffer, ',');
     if (key)
         buffer_printf(buffer, "\"%s\":", key);

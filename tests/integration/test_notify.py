@@ -82,7 +82,7 @@ def test_ready_does_not_wait_for_servers(start_promptd, systemd):
 
 
 def test_status_only_when_it_changes(start_promptd, systemd, own_redis):
-    promptd = start_promptd(on=Channel(own_redis), extra={"NOTIFY_SOCKET": systemd.path, "WATCHDOG_USEC": "400000"})
+    start_promptd(on=Channel(own_redis), extra={"NOTIFY_SOCKET": systemd.path, "WATCHDOG_USEC": "400000"})
     systemd.wait("STATUS=Ready")
     beats = len(systemd.heard("WATCHDOG=1"))
     systemd.wait("WATCHDOG=1", count=beats + 12)

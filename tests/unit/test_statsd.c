@@ -96,8 +96,8 @@ static void test_datagrams_end_with_a_line(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_only_what_was_added),   cmocka_unit_test(test_durations_in_milliseconds),
-        cmocka_unit_test(test_a_sample_has_its_rate), cmocka_unit_test(test_samples_are_fair),
+        cmocka_unit_test(test_only_what_was_added),       cmocka_unit_test(test_durations_in_milliseconds),
+        cmocka_unit_test(test_a_sample_has_its_rate),     cmocka_unit_test(test_samples_are_fair),
         cmocka_unit_test(test_datagrams_end_with_a_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
