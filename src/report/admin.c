@@ -24,8 +24,8 @@
 enum {
     ADMIN_CONNECTIONS_MAX = 64,
     ADMIN_ACCEPTS_AT_ONCE = 16,
-    ADMIN_SILENCE_MS = 10000,  /* for a request to arrive in, an answer to leave in, or a connection to be idle */
-    ADMIN_MEMORY_BYTES = 8192, /* a connection's, its request head included */
+    ADMIN_SILENCE_MS = 10000,   /* for a request to arrive in, an answer to leave in, or a connection to be idle */
+    ADMIN_MEMORY_BYTES = 16384, /* a connection's, its request head included */
     ADMIN_NO_DESCRIPTOR_MS = 1000
 };
 

@@ -23,14 +23,16 @@ static bool fail(struct error *error, const char *where, const char *why)
 
 /* --- TCP ---------------------------------------------------------------------------------------------------------- */
 
-static bool is_loopback(const struct sockaddr *address)
+static bool is_loopback(const struct sockaddr_storage *address)
 {
-    if (address->sa_family == AF_INET) {
-        const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)address;
-        return ntohl(v4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
-    }
-    const struct in6_addr *v6 = &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr;
-    return IN6_IS_ADDR_LOOPBACK(v6) || (IN6_IS_ADDR_V4MAPPED(v6) && v6->s6_addr[12] == IN_LOOPBACKNET);
+    struct sockaddr_in v4 = {.sin_family = AF_UNSPEC};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_UNSPEC};
+    memcpy(&v4, address, sizeof v4);
+    memcpy(&v6, address, sizeof v6);
+    if (v4.sin_family == AF_INET)
+        return ntohl(v4.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+    const struct in6_addr *host = &v6.sin6_addr;
+    return IN6_IS_ADDR_LOOPBACK(host) || (IN6_IS_ADDR_V4MAPPED(host) && host->s6_addr[12] == IN_LOOPBACKNET);
 }
 
 static int bind_address(const struct addrinfo *at)
@@ -59,7 +61,7 @@ static bool describe(struct admin_listener *listener)
         getnameinfo((struct sockaddr *)&address, length, host, sizeof host, port, sizeof port,
                     NI_NUMERICHOST | NI_NUMERICSERV) != 0)
         return false;
-    listener->is_loopback = is_loopback((const struct sockaddr *)&address);
+    listener->is_loopback = is_loopback(&address);
     bool bracketed = address.ss_family == AF_INET6;
     (void)snprintf(listener->url, sizeof listener->url, "http://%s%s%s:%s/", bracketed ? "[" : "", host,
                    bracketed ? "]" : "", port);

@@ -7,8 +7,10 @@
 #include <string.h>
 #include <sys/random.h>
 
+#define LOG_COMPONENT "admin"
 #include "admin_guard.h"
 #include "json.h"
+#include "promptd/log.h"
 
 enum { BODY_MAX_BYTES = 4096, NONCE_BYTES = 16, NONCE_SIZE = 2 * NONCE_BYTES + 1 };
 
@@ -77,6 +79,7 @@ static void answer_reset(struct admin *admin, struct answer *answer)
 {
     bool redis;
     bool database;
+    log_info(NULL, "asked to close the circuits");
     admin->options.reset_circuits(admin->options.context, &redis, &database);
     json_open(&answer->body, NULL, '{');
     json_text(&answer->body, "status", "ok");

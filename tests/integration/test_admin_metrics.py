@@ -168,11 +168,9 @@ def test_statsd(start_promptd, database, channel, listener):
 def test_statsd_in_a_flood(start_promptd, database, channel, listener):
     promptd = start_promptd(statsd=f"127.0.0.1:{listener.port}")
     promptd.wait_line("INFO", "metrics are sent to StatsD")
-    interview = database.interview()
-    for number in range(2000):
-        channel.publish(interview, f"Prompt number {number} for one and the same.")
+    channel.publish_burst([channel.message(interview) for interview in database.interviews(2000)])
     promptd.settle(2000, timeout=60)
-    wait_until(lambda: listener.count("rag.atomic_operation_success") == 2000, "every one", seen=listener.datagrams)
+    wait_until(lambda: listener.count("rag.atomic_operation_success") == 2000, "every one", seen=listener.lines)
     assert all(len(datagram) <= 1432 for datagram in listener.datagrams)
     durations = listener.durations()
     assert len(durations) < 2000 and any(rate < 1 for _, rate in durations)
