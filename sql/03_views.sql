@@ -9,6 +9,12 @@ set client_min_messages = warning;
 
 begin;
 
+-- Both know the shipped settings. A reader whose own differ says so, for its transaction, as promptctl does:
+--     select set_config('promptd.ready_status', 'prepared', true),
+--            set_config('promptd.failed_status', 'broken', true),
+--            set_config('promptd.awaiting_statuses', 'enhancing,queued', true);
+-- Statuses are compared as text, so that the column may also be an enum.
+
 -- Prompts whose interview will not use them: it is neither ready nor completed, or it does not exist.
 create or replace view promptd_orphans as
 select prompt.id as prompt_id,
@@ -19,21 +25,28 @@ select prompt.id as prompt_id,
        now() - prompt.created_at as age
 from interview_enhanced_prompts as prompt
 left join interviews as interview on interview.id = prompt.interview_id
-where interview.id is null or interview.status not in ('ready', 'completed');
+where interview.id is null
+   or interview.status::text not in
+      ('ready', 'completed', coalesce(nullif(current_setting('promptd.ready_status', true), ''), 'ready'));
 
 -- Interviews that still wait for a prompt. `failed` is over and done with, although a late prompt may still mend it.
--- These are the shipped `awaiting_statuses`; a reader whose setting differs says so, for its transaction, by
---     select set_config('promptd.awaiting_statuses', 'enhancing,queued', true);
+-- With awaiting_statuses = * that is every interview but those that are ready, failed or completed.
 create or replace view promptd_stuck as
 select id as interview_id,
        status,
        created_at,
        now() - created_at as age
 from interviews
-where status <> 'failed'
-  and status = any (string_to_array(
-      coalesce(nullif(current_setting('promptd.awaiting_statuses', true), ''),
-               'pending,not_started,enhancing,vector_search,web_scraping,processing'), ','));
+where status::text not in ('failed', coalesce(nullif(current_setting('promptd.failed_status', true), ''), 'failed'))
+  and case current_setting('promptd.awaiting_statuses', true)
+      when '*' then
+          status::text not in
+          ('ready', 'completed', coalesce(nullif(current_setting('promptd.ready_status', true), ''), 'ready'))
+      else
+          status::text = any (string_to_array(
+              coalesce(nullif(current_setting('promptd.awaiting_statuses', true), ''),
+                       'pending,not_started,enhancing,vector_search,web_scraping,processing'), ','))
+      end;
 
 grant select on promptd_orphans, promptd_stuck to promptd;
 

@@ -61,6 +61,17 @@ const struct ctl_command ctl_commands[] = {
      .details = "Their messages are gone, and overwritten on disk. Interviews keep their status.\n"
                 "If one of the IDs is no dead letter, nothing is changed.\n",
      .run = ctl_dead_drop},
+    {.name = "orphans",
+     .options = CTL_TAKES(DELETE) | CTL_TAKES(OLDER_THAN) | CTL_TAKES(YES) | CTL_TAKES(JSON),
+     .settings = DATABASE_SETTINGS " --ready-status",
+     .summary = "find, and delete, prompts whose interview will not use them",
+     .details = "Prompts whose interview is neither ready nor completed, or does not exist, oldest first: prompt, "
+                "interview, its status, source, when it was stored, age. Exit code 1 when some are left.\n"
+                "With --delete they are deleted, each by one statement that refuses once the interview is ready or "
+                "completed, also if that happens in the same moment. Interviews keep their status; see promptctl "
+                "stuck. Leave --older-than above the daemon's --settle-timeout-s: a younger prompt may be on its way.\n"
+                "Needs the view of sql/03_views.sql.\n",
+     .run = ctl_orphans},
     {.name = "publish",
      .operands = "FILE",
      .operands_min = 1,
@@ -72,6 +83,16 @@ const struct ctl_command ctl_commands[] = {
                 "what promptd would reject is not sent. Says how many received it; that nobody did is exit code 1, for "
                 "Redis keeps nothing of it.\n",
      .run = ctl_publish},
+    {.name = "stuck",
+     .options = CTL_TAKES(FAIL) | CTL_TAKES(OLDER_THAN) | CTL_TAKES(YES) | CTL_TAKES(JSON),
+     .settings = DATABASE_SETTINGS " --awaiting-statuses --ready-status --failed-status",
+     .summary = "find, and mark as failed, interviews that wait too long for a prompt",
+     .details = "Interviews in one of the --awaiting-statuses, failed apart, oldest first: interview, status, when it "
+                "was made, age. Exit code 1 when some are left.\n"
+                "With --fail they are marked with the --failed-status; one that is no longer awaiting at that moment "
+                "is left alone. A late prompt still makes a failed interview ready, as shipped.\n"
+                "Needs the view of sql/03_views.sql.\n",
+     .run = ctl_stuck},
     {.name = "validate",
      .operands = "FILE...",
      .operands_max = INT32_MAX,

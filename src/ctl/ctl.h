@@ -32,9 +32,12 @@ enum ctl_exit {
 /* Options besides the settings: name, argument (NULL: none), what it does. Which command takes which is in its row. */
 #define CTL_OPTION_MAP(X)                                                                                              \
     X(ALL, "all", NULL, "All of them.")                                                                                \
+    X(DELETE, "delete", NULL, "Delete what is found.")                                                                 \
+    X(FAIL, "fail", NULL, "Mark what is found as failed.")                                                             \
     X(INTERVIEW, "interview", "ID", "The interview that the prompt is for.")                                           \
     X(JSON, "json", NULL, "Print JSON, for programs.")                                                                 \
     X(LINES, "lines", NULL, "Each line is a message; blank ones are passed over.")                                     \
+    X(OLDER_THAN, "older-than", "AGE", "Only what is at least so old: 90, 90s, 5m, 1h, 2d. Default: 5m.")              \
     X(RAW, "raw", NULL, "Print the message alone, byte for byte.")                                                     \
     X(SOURCE, "source", "SOURCE", "The message's source; without it the field is left out.")                           \
     X(YES, "yes", NULL, "Do not ask. Needed where there is no terminal to ask on.")
@@ -75,7 +78,9 @@ int ctl_dead_show(struct ctl *ctl);
 int ctl_dead_replay(struct ctl *ctl);
 int ctl_dead_drop(struct ctl *ctl);
 int ctl_check(struct ctl *ctl);
+int ctl_orphans(struct ctl *ctl);
 int ctl_publish(struct ctl *ctl);
+int ctl_stuck(struct ctl *ctl);
 int ctl_validate(struct ctl *ctl);
 
 static inline bool ctl_has(const struct ctl *ctl, enum ctl_option option)

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT */
+/* Listing rows of a view, and dealing with them. */
+#include "findings.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "database.h"
+#include "duration.h"
+#include "list.h"
+#include "output.h"
+
+enum { OLDER_THAN_S = 300 };
+
+struct work {
+    const struct ctl *ctl;
+    const struct findings *findings;
+    struct database database;
+    PGresult *rows; /* what was found; NULL until then */
+    bool *done;     /* a row each */
+    int count;
+    int done_count;
+};
+
+static bool read_age(const struct ctl *ctl, char seconds[24], struct error *error)
+{
+    int64_t age = OLDER_THAN_S;
+    const char *text = ctl->options[CTL_OPTION_OLDER_THAN];
+    if (text && !duration_parse(text, &age))
+        return error_set(error, ERROR_USAGE, "flag --older-than: this is no duration (90, 90s, 5m, 1h, 2d)");
+    (void)snprintf(seconds, 24, "%" PRId64, age);
+    return true;
+}
+
+/* The views are told the statuses for one transaction. A view that is missing is the one fault that has a cure. */
+static bool find(struct work *work, const char *seconds, struct error *error)
+{
+    struct database *database = &work->database;
+    const char *const parameters[] = {seconds, NULL};
+    if (!database_do(database, "begin read only", error) || !database_tell_views(database, &work->ctl->settings, error))
+        return false;
+    work->rows = database_run(database, work->findings->select, parameters, error);
+    if (!work->rows && strncmp(database->sqlstate, "42", 2) == 0) {
+        struct error cause = *error;
+        return error_set(error, ERROR_CONFIG, "%.300s: apply sql/02_role.sql and sql/03_views.sql", cause.text);
+    }
+    if (!work->rows || !database_do(database, "commit", error))
+        return false;
+    work->count = PQntuples(work->rows);
+    work->done = calloc((size_t)work->count + 1, sizeof *work->done);
+    return work->done || error_set(error, ERROR_INTERNAL, "memory is out");
+}
+
+static const char *value_of(const struct work *work, int row, int column)
+{
+    return PQgetisnull(work->rows, row, column) ? NULL : PQgetvalue(work->rows, row, column);
+}
+
+static void list_row(struct work *work, struct list *list, int row)
+{
+    int last = (int)list->columns - 1;
+    char age[DURATION_TEXT_SIZE];
+    for (int column = 0; column < last; column++)
+        list_cell(list, value_of(work, row, column));
+    duration_format(strtoll(PQgetvalue(work->rows, row, last), NULL, 10), age);
+    list_cell(list, age);
+}
+
+/* "PROMPT ID" as "prompt_id" */
+static void write_key(const char *heading, char key[32])
+{
+    size_t i = 0;
+    for (; heading[i] && i < 31; i++)
+        key[i] = (char)(heading[i] == ' ' ? '_' : tolower((unsigned char)heading[i]));
+    key[i] = '\0';
+}
+
+static void list_as_json(struct work *work, struct list *list, int row)
+{
+    int last = (int)list->columns - 1;
+    struct buffer object = {0};
+    json_begin(&object);
+    for (int column = 0; column < last; column++) {
+        char key[32];
+        write_key(work->findings->headings[column], key);
+        json_text(&object, key, value_of(work, row, column));
+    }
+    json_number(&object, "age_seconds", strtoll(PQgetvalue(work->rows, row, last), NULL, 10));
+    if (ctl_has(work->ctl, work->findings->when))
+        json_bool(&object, work->findings->done, work->done[row]);
+    json_end(&object);
+    list_object(list, &object);
+}
+
+static void list_rows(struct work *work)
+{
+    struct list list;
+    list_begin(&list, work->ctl, work->findings->headings);
+    for (int row = 0; row < work->count; row++) {
+        if (list.json)
+            list_as_json(work, &list, row);
+        else
+            list_row(work, &list, row);
+    }
+    list_end(&list);
+}
+
+/* A row that is not returned had changed meanwhile: it is no finding any more. false: the statement failed. */
+static bool change_row(struct work *work, int row, struct error *error)
+{
+    const struct findings *findings = work->findings;
+    const char *const parameters[] = {value_of(work, row, 0), findings->parameters[0], findings->parameters[1],
+                                      findings->parameters[2], NULL};
+    PGresult *result = database_run(&work->database, findings->change, parameters, error);
+    if (!result)
+        return false;
+    work->done[row] = PQntuples(result) > 0;
+    work->done_count += work->done[row];
+    PQclear(result);
+    return true;
+}
+
+/* What one row meets need not meet the next, unless the server is gone. */
+static int change_rows(struct work *work)
+{
+    int status = CTL_OK;
+    int failures = 0;
+    for (int row = 0; row < work->count; row++) {
+        struct error cause;
+        struct error error;
+        if (change_row(work, row, &cause))
+            continue;
+        (void)error_set(&error, cause.code, "%s: %.400s", value_of(work, row, 0), cause.text);
+        status = output_fail(&error);
+        failures++;
+        if (status == CTL_UNREACHABLE)
+            break;
+    }
+    int over = work->count - work->done_count - failures;
+    output_note("%d of %d %s", work->done_count, work->count, work->findings->done);
+    if (status == CTL_OK && over > 0)
+        output_note("%d had changed meanwhile and %s left alone.", over, over == 1 ? "was" : "were");
+    return status;
+}
+
+static int deal_with(struct work *work)
+{
+    const struct findings *findings = work->findings;
+    const struct ctl *ctl = work->ctl;
+    bool json = ctl_has(ctl, CTL_OPTION_JSON);
+    bool change = ctl_has(ctl, findings->when) && work->count > 0;
+    int status = work->count > 0 ? CTL_FOUND : CTL_OK;
+    if (!json)
+        list_rows(work);
+    if (work->count == 0)
+        output_note("No %s.", findings->many);
+    if (change && output_confirm(ctl, "%s %d %s%s?", findings->verb, work->count,
+                                 work->count == 1 ? findings->one : findings->many, findings->consequence))
+        status = change_rows(work);
+    if (json)
+        list_rows(work);
+    return status;
+}
+
+int findings_run(struct ctl *ctl, const struct findings *findings)
+{
+    struct work work = {.ctl = ctl, .findings = findings};
+    struct error error;
+    char seconds[24];
+    bool asked = !ctl_has(ctl, findings->when) || output_may_change(ctl, &error);
+    if (!asked || !read_age(ctl, seconds, &error))
+        return output_fail(&error);
+    int status = CTL_OK;
+    if (database_open(&work.database, &ctl->settings, &error) && find(&work, seconds, &error))
+        status = deal_with(&work);
+    else
+        status = output_fail(&error);
+    PQclear(work.rows);
+    free(work.done);
+    database_close(&work.database);
+    return status;
+}
