@@ -60,6 +60,21 @@ static bool make_prompt_id(struct pipeline *pipeline, struct job *job)
                                                             content->prompt, content->prompt_bytes, job->prompt_id);
 }
 
+void pipeline_trace(const struct job *job, const char *stage)
+{
+    if (!log_wants(LOG_LEVEL_DEBUG))
+        return;
+    char interview[UUID_TEXT_SIZE];
+    char prompt[UUID_TEXT_SIZE];
+    uuid_format(job->content.interview_id, interview);
+    uuid_format(job->prompt_id, prompt);
+    log_debug(LOG_FIELDS(log_text("interview_id", job->content.has_interview_id ? interview : NULL),
+                         log_text("prompt_id", job->content.reject == REJECT_NONE ? prompt : NULL),
+                         log_number("bytes", job->payload_bytes), log_number("sequence", job->sequence),
+                         log_text("outcome", job->outcome != OUTCOME_NONE ? outcome_name(job->outcome) : NULL)),
+              "message %s", stage);
+}
+
 struct job *pipeline_judge(struct pipeline *pipeline, const char *bytes, size_t length)
 {
     struct message_content content;
@@ -104,8 +119,10 @@ void pipeline_receive(struct pipeline *pipeline, const char *bytes, size_t lengt
         return;
     }
     struct job *job = pipeline_judge(pipeline, bytes, length);
-    if (job)
-        pipeline_admit(pipeline, job);
+    if (!job)
+        return;
+    pipeline_trace(job, "received");
+    pipeline_admit(pipeline, job);
 }
 
 void pipeline_refuse_oversize(struct pipeline *pipeline, size_t bytes)
@@ -124,6 +141,7 @@ struct job *pipeline_take(struct pipeline *pipeline)
 static void end_message(struct pipeline *pipeline, struct job *job)
 {
     outcome_record(&pipeline->options.record, job);
+    pipeline_trace(job, "ended");
     pipeline_spool_ended(pipeline, job);
 }
 

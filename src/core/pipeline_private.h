@@ -39,6 +39,9 @@ void pipeline_admit(struct pipeline *pipeline, struct job *job);
 /* Ends a job that no store has seen. */
 void pipeline_end(struct pipeline *pipeline, struct job *job, enum outcome outcome, const char *why);
 
+/* One debug line a stage of a message: with them the log tells the way of each, for tests/faults and for people. */
+void pipeline_trace(const struct job *job, const char *stage);
+
 /* Room for so many bytes, and for one message more that holds so many. */
 bool pipeline_has_bytes(const struct pipeline *pipeline, size_t bytes);
 bool pipeline_has_room(const struct pipeline *pipeline, size_t bytes);

@@ -59,6 +59,7 @@ void pipeline_spool_receive(struct pipeline *pipeline, const char *bytes, size_t
     struct job *job = pipeline_judge(pipeline, bytes, length);
     if (!job)
         return;
+    pipeline_trace(job, "received");
     size_t put_bytes = sizeof(struct put) + length;
     /* What finds no room in memory waits on disk only: just its way there is bounded. */
     bool attempted = goes_on_at_once(pipeline) && pipeline_has_room(pipeline, put_bytes + job_size(job));
@@ -113,6 +114,8 @@ void pipeline_on_put(struct pipeline *pipeline, void *token, enum spool_put_resu
 {
     struct put *put = token;
     pipeline->put_bytes -= put->held_bytes;
+    log_debug(LOG_FIELDS(log_number("sequence", sequence)), "message is %s disk",
+              result == SPOOL_PUT_OK ? "on" : "not on");
     if (put->job)
         pipeline->puts--;
     else
@@ -190,6 +193,7 @@ static void take_up(struct pipeline *pipeline, const struct spool_entry *entry)
     int64_t waited_ms = clock_wall_ms() - entry->arrived_ms;
     if (waited_ms > 0)
         job->arrived_us -= waited_ms * 1000; /* its time on disk, also that before a restart, belongs to its duration */
+    pipeline_trace(job, "fetched");
     pipeline_admit(pipeline, job);
 }
 

@@ -138,6 +138,11 @@ class Cluster:
             end(self._process, signal.SIGINT, timeout=30)
             self._process = None
 
+    def crash(self):
+        """The immediate shutdown: the next start goes through recovery."""
+        end(self._process, signal.SIGQUIT, timeout=30)
+        self._process = None
+
     def close(self):
         self.stop()
         self._port.release()

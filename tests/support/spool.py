@@ -36,6 +36,9 @@ class Spool:
         """The outcomes of the dead letters, sorted."""
         return sorted(outcome for outcome, in self._rows("select outcome from dead"))
 
+    def dead_numbers(self):
+        return [number for number, in self._rows("select sequence from dead")]
+
     def payloads(self):
         return self._rows("select count(*) from payload")[0][0]
 
