@@ -12,8 +12,8 @@
  *
  * Whatever is logged, a line stays one line: control characters and invalid UTF-8 in message or values are escaped.
  * Never hand prompt text or passwords to these functions. errno is preserved. No call fails; lines that could not be
- * written are counted and the count is logged once writing works again. A line is one write(2); when memory is out it
- * comes without its fields. Any thread may log; opening, reopening and closing belong to the main thread. A closed
+ * written are counted and the count is logged once writing works again. A line is one write(2), or part of one between
+ * log_hold and log_release; when memory is out it comes without its fields. Any thread may log; opening, reopening and closing belong to the main thread. A closed
  * pipe raises SIGPIPE as ever: the program ignores it, or dies of its log.
  */
 #ifndef PROMPTD_LOG_H
@@ -56,6 +56,11 @@ bool log_wants(enum log_level level);
 
 /* True when standard error is a stream of the journal ($JOURNAL_STREAM, systemd.exec(5)). */
 bool log_stderr_is_journal(void);
+
+/* From here to log_release, in the same callback, lines of this thread are written together: the outcomes of a batch
+ * are one write(2), not hundreds. A WARNING, or what is worse, does not wait; nor do those before it. */
+void log_hold(void);
+void log_release(void);
 
 void log_close(void);
 

@@ -63,14 +63,18 @@ void buffer_printf(struct buffer *buffer, const char *format, ...)
     va_start(args, format);
     va_list again;
     va_copy(again, args);
-    int length = vsnprintf(NULL, 0, format, args);
+    size_t room = buffer->capacity - buffer->length;
+    int length = vsnprintf(room ? buffer->data + buffer->length : NULL, room, format, args);
     va_end(args);
-    if (length < 0) {
+    if (length < 0)
         buffer->failed = true;
-    } else if (buffer_reserve(buffer, (size_t)length + 1)) {
+    bool fits = length >= 0 && (size_t)length < room && !buffer->failed;
+    if (!fits && !buffer->failed && buffer_reserve(buffer, (size_t)length + 1)) {
         (void)vsnprintf(buffer->data + buffer->length, (size_t)length + 1, format, again);
-        buffer->length += (size_t)length;
+        fits = true;
     }
+    if (fits)
+        buffer->length += (size_t)length;
     va_end(again);
 }
 

@@ -2,7 +2,7 @@
 /* Reading and printing the clocks. */
 #include "promptd/clock.h"
 
-#include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 int64_t clock_monotonic_us(void)
@@ -20,13 +20,23 @@ int64_t clock_wall_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* Under load there are thousands of times in a second: what they share is printed once. */
 void clock_format_wall(int64_t wall_ms, char text[CLOCK_TEXT_SIZE])
 {
+    static _Thread_local time_t printed_seconds = -1;
+    static _Thread_local char printed[CLOCK_TEXT_SIZE];
     time_t seconds = (time_t)(wall_ms / 1000);
-    struct tm utc;
-    if (!gmtime_r(&seconds, &utc) || utc.tm_year + 1900 > 9999)
-        utc = (struct tm){.tm_year = 70, .tm_mday = 1};
-    char day[20];
-    (void)strftime(day, sizeof day, "%Y-%m-%dT%H:%M:%S", &utc);
-    (void)snprintf(text, CLOCK_TEXT_SIZE, "%s.%03uZ", day, (unsigned)(wall_ms % 1000) % 1000);
+    if (seconds != printed_seconds || !printed[0]) {
+        struct tm utc;
+        if (!gmtime_r(&seconds, &utc) || utc.tm_year + 1900 > 9999)
+            utc = (struct tm){.tm_year = 70, .tm_mday = 1};
+        (void)strftime(printed, sizeof printed, "%Y-%m-%dT%H:%M:%S.000Z", &utc);
+        printed_seconds = seconds;
+    }
+    memcpy(text, printed, CLOCK_TEXT_SIZE);
+    unsigned ms = (unsigned)(wall_ms % 1000) % 1000;
+    char *digits = text + sizeof "yyyy-mm-ddThh:mm:ss." - 1;
+    digits[0] = (char)('0' + ms / 100);
+    digits[1] = (char)('0' + ms / 10 % 10);
+    digits[2] = (char)('0' + ms % 10);
 }

@@ -17,7 +17,7 @@
 #include "promptd/clock.h"
 #include "promptd/text.h"
 
-enum { LOG_MESSAGE_STACK = 1024 };
+enum { LOG_MESSAGE_STACK = 1024, LOG_HELD_BYTES = 65536 };
 
 static struct {
     atomic_int level;
@@ -27,6 +27,12 @@ static struct {
     atomic_bool half_line; /* the last write was cut: the next line must not join its rest */
     char *file;            /* NULL: standard error */
 } sink = {.level = LOG_LEVEL_INFO, .format = LOG_FORMAT_TEXT, .fd = STDERR_FILENO};
+
+/* Lines of this thread that are to be written together. */
+static _Thread_local struct {
+    bool on;
+    struct buffer lines;
+} held;
 
 static const struct {
     const char *name;
@@ -92,6 +98,7 @@ void log_close(void)
     }
     sink.format = LOG_FORMAT_TEXT;
     sink.half_line = false;
+    buffer_free(&held.lines);
     errno = saved_errno;
 }
 
@@ -146,7 +153,7 @@ static void append_json_fields(struct buffer *line, const struct log_field *fiel
 static void build_line(struct buffer *line, enum log_level level, const char *component, const char *time,
                        const char *message, const struct log_field *fields)
 {
-    if (sink.half_line)
+    if (sink.half_line && line->length == 0)
         buffer_append_char(line, '\n');
     if (sink.format == LOG_FORMAT_JSON) {
         buffer_printf(line, "{\"time\":\"%s\",\"level\":\"%s\",\"component\":\"%s\",\"message\":", time,
@@ -193,15 +200,30 @@ static size_t build_poor_line(char *line, size_t size, enum log_level level, con
     return made < 0 ? 0 : (size_t)made < size ? (size_t)made : size - 1;
 }
 
-static bool write_line(const char *line, size_t length)
+/* How many lines could not be written as a whole. */
+static unsigned write_lines(const char *lines, size_t length)
 {
     ssize_t written;
     do {
-        written = write(sink.fd, line, length);
+        written = write(sink.fd, lines, length);
     } while (written < 0 && errno == EINTR);
     if (written > 0)
-        sink.half_line = (size_t)written < length;
-    return written == (ssize_t)length;
+        sink.half_line = lines[written - 1] != '\n';
+    unsigned lost = 0;
+    for (size_t i = written > 0 ? (size_t)written : 0; i < length; i++)
+        lost += lines[i] == '\n';
+    return lost;
+}
+
+static bool write_line(const char *line, size_t length)
+{
+    return write_lines(line, length) == 0;
+}
+
+static bool write_poor_line(enum log_level level, const char *component, const char *time, const char *message)
+{
+    char poor[LOG_MESSAGE_STACK + 256];
+    return write_line(poor, build_poor_line(poor, sizeof poor, level, component, time, message));
 }
 
 static bool emit(enum log_level level, const char *component, const char *message, const struct log_field *fields)
@@ -210,13 +232,7 @@ static bool emit(enum log_level level, const char *component, const char *messag
     clock_format_wall(clock_wall_ms(), time);
     struct buffer line = {0};
     build_line(&line, level, component, time, message, fields);
-    bool written;
-    if (line.failed) {
-        char poor[LOG_MESSAGE_STACK + 256];
-        written = write_line(poor, build_poor_line(poor, sizeof poor, level, component, time, message));
-    } else {
-        written = write_line(line.data, line.length);
-    }
+    bool written = line.failed ? write_poor_line(level, component, time, message) : write_line(line.data, line.length);
     buffer_free(&line);
     return written;
 }
@@ -232,6 +248,46 @@ static bool settle_lost_lines(void)
         return true;
     sink.lost += lost;
     return false;
+}
+
+static void write_held(void)
+{
+    if (held.lines.length > 0 && settle_lost_lines())
+        sink.lost += write_lines(held.lines.data, held.lines.length);
+    else
+        for (size_t i = 0; i < held.lines.length; i++)
+            sink.lost += held.lines.data[i] == '\n';
+    buffer_reset(&held.lines, LOG_HELD_BYTES);
+}
+
+/* false: memory is out, and the line must go alone. */
+static bool hold_line(enum log_level level, const char *component, const char *message, const struct log_field *fields)
+{
+    size_t start = held.lines.length;
+    char time[CLOCK_TEXT_SIZE];
+    clock_format_wall(clock_wall_ms(), time);
+    build_line(&held.lines, level, component, time, message, fields);
+    bool failed = held.lines.failed;
+    if (failed) {
+        held.lines.length = start;
+        held.lines.failed = false;
+    }
+    if (failed || level >= LOG_LEVEL_WARNING || held.lines.length >= LOG_HELD_BYTES / 2)
+        write_held();
+    return !failed;
+}
+
+void log_hold(void)
+{
+    held.on = true;
+}
+
+void log_release(void)
+{
+    int saved_errno = errno;
+    held.on = false;
+    write_held();
+    errno = saved_errno;
 }
 
 void log_write(enum log_level level, const char *component, const struct log_field *fields, const char *format, ...)
@@ -257,7 +313,8 @@ void log_write(enum log_level level, const char *component, const struct log_fie
     }
     va_end(again);
 
-    if (!settle_lost_lines() || !emit(level, component, message, fields))
+    bool is_held = held.on && hold_line(level, component, message, fields);
+    if (!is_held && (!settle_lost_lines() || !emit(level, component, message, fields)))
         sink.lost++;
     if (message != stack)
         free(message);

@@ -46,12 +46,21 @@ bool utf8_is_valid(const char *bytes, size_t length)
     return true;
 }
 
+/* Whatever does not continue a character begins one. Of eight bytes at once: those with the top bit and not the next. */
 size_t utf8_count(const char *bytes, size_t length)
 {
-    size_t count = 0;
-    for (size_t i = 0; i < length; i++)
-        count += ((unsigned char)bytes[i] & 0xc0) != 0x80;
-    return count;
+    const uint64_t lowest_bits = UINT64_C(0x0101010101010101);
+    size_t continuing = 0;
+    size_t i = 0;
+    for (; length - i >= sizeof(uint64_t); i += sizeof(uint64_t)) {
+        uint64_t eight;
+        memcpy(&eight, bytes + i, sizeof eight);
+        uint64_t marks = (eight >> 7) & ~(eight >> 6) & lowest_bits;
+        continuing += (size_t)((marks * lowest_bits) >> 56);
+    }
+    for (; i < length; i++)
+        continuing += ((unsigned char)bytes[i] & 0xc0) == 0x80;
+    return length - continuing;
 }
 
 static int hex_digit(char c)
@@ -154,10 +163,29 @@ static void append_escape(struct buffer *buffer, const char *bytes, size_t size)
     }
 }
 
+/* Stands for itself in every format: printable, and neither quote nor backslash. */
+static bool is_plain_ascii(char c)
+{
+    return c >= ' ' && c <= '~' && c != '"' && c != '\\';
+}
+
+static size_t plain_ascii_length(const char *value)
+{
+    size_t length = 0;
+    while (is_plain_ascii(value[length]))
+        length++;
+    return length;
+}
+
 static void append_printable(struct buffer *buffer, const char *value, bool quoted)
 {
     const char *end = value + strlen(value);
     while (value < end) {
+        size_t plain = plain_ascii_length(value);
+        buffer_append(buffer, value, plain);
+        value += plain;
+        if (value == end)
+            break;
         struct piece piece = next_piece(value, (size_t)(end - value));
         if (!piece.valid || piece.control) {
             append_escape(buffer, value, piece.size);
@@ -176,6 +204,11 @@ static bool logfmt_is_bare(const char *value)
     if (left == 0)
         return false;
     while (left > 0) {
+        if (is_plain_ascii(*value) && *value != ' ' && *value != '=') {
+            value++;
+            left--;
+            continue;
+        }
         struct piece piece = next_piece(value, left);
         if (!piece.valid || piece.control || strchr(" \"=\\", *value))
             return false;
@@ -223,6 +256,11 @@ void text_append_json(struct buffer *buffer, const char *value)
     const char *end = value + strlen(value);
     buffer_append_char(buffer, '"');
     while (value < end) {
+        size_t plain = plain_ascii_length(value);
+        buffer_append(buffer, value, plain);
+        value += plain;
+        if (value == end)
+            break;
         struct piece piece = next_piece(value, (size_t)(end - value));
         if (!piece.valid) {
             buffer_append_text(buffer, "\xef\xbf\xbd");

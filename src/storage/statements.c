@@ -13,11 +13,12 @@ static const char insert_sql[] = "insert into interview_enhanced_prompts (id, in
                                  " select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[])"
                                  " on conflict (id) do nothing returning id";
 
-/* In the same transaction as the update before it: what did not get ready is not inserted. */
+/* In the same transaction as the update before it: what did not get ready is not inserted. No join: where the planner
+ * believes that few interviews are ready it would walk through all those that are, once for each row. */
 static const char insert_ready_sql[] =
     "insert into interview_enhanced_prompts (id, interview_id, prompt, source)"
     " select m.* from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) as m (id, interview_id, prompt, source)"
-    " join interviews i on i.id = m.interview_id and i.status::text = $5::text"
+    " where (select i.status::text from interviews i where i.id = m.interview_id) = $5::text"
     " on conflict (id) do nothing returning id";
 
 /* $2 new status, $3 statuses that may change, $4 status that shall not. */

@@ -297,6 +297,7 @@ static void fail_job(struct store *store, struct job *job, const struct job_fail
 
 static void apply_success(struct store *store, struct batch *batch)
 {
+    log_hold();
     for (size_t i = 0; i < batch->count; i++) {
         struct job *job = batch->jobs[i];
         struct job_failure why;
@@ -306,6 +307,7 @@ static void apply_success(struct store *store, struct batch *batch)
         else
             dispatch(store, job, verdict);
     }
+    log_release();
 }
 
 /* Nobody's fault yet: the batch goes again, in halves. Alone, a job answers for itself. */

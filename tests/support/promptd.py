@@ -118,9 +118,12 @@ class Promptd:
 
     def lines(self, level=None):
         """Every whole line so far; of one level, or of all."""
-        with open(self.log_path, "rb") as file:
-            file.seek(self._offset)
-            fresh = file.read()
+        try:
+            with open(self.log_path, "rb") as file:
+                file.seek(self._offset)
+                fresh = file.read()
+        except FileNotFoundError:  # renamed, and not yet opened anew
+            fresh = b""
         whole = fresh[: fresh.rfind(b"\n") + 1]
         self._offset += len(whole)
         self._lines += [LogLine.parse(raw) for raw in whole.decode("utf-8", "backslashreplace").split("\n")[:-1]]
