@@ -53,6 +53,7 @@ bool batch_init(struct batch *batch, size_t capacity);
 void batch_free(struct batch *batch);
 /* Ready for the next run: no jobs, and no more memory kept than a usual batch needs. */
 void batch_reset(struct batch *batch);
+void batch_give_back(struct batch *batch); /* the same, and its buffers' memory is freed */
 
 /* Fills `out` for the batch's step. Returns how many statements; 0 when memory is out. */
 int statements_build(struct statements *statements, struct batch *batch, struct pg_statement out[PG_STATEMENTS_MAX]);

@@ -58,6 +58,9 @@ void store_set_tuning(struct store *store, const struct store_tuning *tuning);
 /* There may be something to take. Work starts before the loop waits again, with all that has come until then. */
 void store_kick(struct store *store);
 
+/* Frees the memory of batches that are not under way. */
+void store_give_back(struct store *store);
+
 /* From now on only what was taken is finished. */
 void store_stop_taking(struct store *store);
 

@@ -9,6 +9,7 @@
  */
 #include "promptd/daemon.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +26,8 @@ enum {
     DAEMON_TICK_MS = 1000,
     DAEMON_CLOSING_MS = 1000,      /* of shutdown_timeout_s: set aside for closing */
     DAEMON_THREADS_GRACE_MS = 500, /* of that: for threads to come home */
-    DAEMON_LAST_LOOK_MS = 50
+    DAEMON_LAST_LOOK_MS = 50,
+    DAEMON_GIVE_BACK_MESSAGES = 1000
 };
 
 /* --- the end ---------------------------------------------------------------------------------------------------- */
@@ -146,10 +148,29 @@ void daemon_start_draining(struct daemon *daemon, int signal_number)
 
 /* --- start ------------------------------------------------------------------------------------------------------ */
 
+/* What a burst took goes back to the system when it is over: nothing waits, and nothing came for a second, or much has
+ * come since the last time. */
+static void give_back_memory(struct daemon *daemon)
+{
+    uint64_t received = daemon->metrics.received;
+    uint64_t since = received - daemon->given_back_at;
+    bool is_quiet = received == daemon->received_at_tick;
+    daemon->received_at_tick = received;
+    if (since == 0 || (!is_quiet && since < DAEMON_GIVE_BACK_MESSAGES) || pipeline_in_memory(daemon->pipeline) > 0)
+        return;
+    daemon->given_back_at = received;
+    if (daemon->store_open)
+        store_give_back(daemon->store);
+#ifdef __GLIBC__
+    (void)malloc_trim(0);
+#endif
+}
+
 static void on_tick(uv_timer_t *timer)
 {
     struct daemon *daemon = timer->data;
     pipeline_pump(daemon->pipeline);
+    give_back_memory(daemon);
     int64_t now_ms = (int64_t)uv_now(&daemon->loop);
     tell_status(daemon);
     if (daemon->statsd)

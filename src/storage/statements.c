@@ -183,13 +183,23 @@ void batch_free(struct batch *batch)
     *batch = (struct batch){0};
 }
 
-void batch_reset(struct batch *batch)
+static void batch_keep(struct batch *batch, size_t bytes)
 {
     batch->count = 0;
-    buffer_reset(&batch->ids, BATCH_KEEP_BYTES);
-    buffer_reset(&batch->interview_ids, BATCH_KEEP_BYTES);
-    buffer_reset(&batch->prompts, BATCH_KEEP_BYTES);
-    buffer_reset(&batch->sources, BATCH_KEEP_BYTES);
+    buffer_reset(&batch->ids, bytes);
+    buffer_reset(&batch->interview_ids, bytes);
+    buffer_reset(&batch->prompts, bytes);
+    buffer_reset(&batch->sources, bytes);
+}
+
+void batch_reset(struct batch *batch)
+{
+    batch_keep(batch, BATCH_KEEP_BYTES);
+}
+
+void batch_give_back(struct batch *batch)
+{
+    batch_keep(batch, 0);
 }
 
 static int compare_prompt_ids(const void *a, const void *b)

@@ -26,7 +26,7 @@
 
 enum {
     STORE_SETTLE_LOOK_MS = 1000,
-    STORE_BATCH_BYTES = 2 * 1024 * 1024, /* a statement's texts; one job may have more */
+    STORE_BATCH_BYTES = 1024 * 1024, /* a statement's texts; one job may have more */
     STORE_BACKOFF_BASE_MS = 1000,
     STORE_QUOTE_CHARACTERS = 12 /* so many characters of a prompt in an error keep it out of the log */
 };
@@ -472,6 +472,12 @@ static void on_pool_closed(void *context)
     uv_close((uv_handle_t *)&store->settle, on_handle_closed);
     uv_close((uv_handle_t *)&store->wake, on_handle_closed);
     uv_close((uv_handle_t *)&store->work, on_handle_closed);
+}
+
+void store_give_back(struct store *store)
+{
+    for (struct store_batch *slot = store->free_batches; slot; slot = slot->next_free)
+        batch_give_back(&slot->batch);
 }
 
 void store_stop_taking(struct store *store)
