@@ -336,6 +336,81 @@ static void test_lost_lines_are_counted_and_owned_up_to(void **state)
                                         "<6>INFO test: and going on\n");
 }
 
+static void test_held_lines_are_written_together(void **state)
+{
+    (void)state;
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_JOURNAL);
+    log_hold();
+    log_info(NULL, "one");
+    log_info(LOG_FIELDS(log_number("n", 2)), "two");
+    assert_string_equal(read_log(path), "");
+    errno = ENOENT;
+    log_release();
+    assert_int_equal(errno, ENOENT);
+    assert_string_equal(read_log(path), "<6>INFO test: one\n<6>INFO test: two n=2\n");
+    log_info(NULL, "three");
+    assert_string_equal(read_log(path), "<6>INFO test: one\n<6>INFO test: two n=2\n<6>INFO test: three\n");
+}
+
+static void test_a_warning_does_not_wait(void **state)
+{
+    (void)state;
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_JOURNAL);
+    log_hold();
+    log_info(NULL, "before");
+    log_warning(NULL, "now");
+    log_info(NULL, "after");
+    assert_string_equal(read_log(path), "<6>INFO test: before\n<4>WARNING test: now\n");
+    log_release();
+    assert_string_equal(read_log(path), "<6>INFO test: before\n<4>WARNING test: now\n<6>INFO test: after\n");
+}
+
+static void test_many_held_lines_do_not_grow_for_ever(void **state)
+{
+    (void)state;
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_JOURNAL);
+    log_hold();
+    for (int i = 0; i < 2000; i++)
+        log_info(NULL, "%0100d", i);
+    struct stat status;
+    assert_int_equal(stat(path, &status), 0);
+    assert_in_range(status.st_size, 2000 * 115 - 65536, 2000 * 115 - 1);
+    log_release();
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(status.st_size, 2000 * 115);
+}
+
+static void test_held_lines_that_are_lost_are_counted(void **state)
+{
+    (void)state;
+    signal(SIGXFSZ, SIG_IGN);
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_JOURNAL);
+    limit_file_size(25);
+    log_hold();
+    log_info(NULL, "whole"); /* 20 bytes with its newline */
+    log_info(NULL, "cut");
+    log_info(NULL, "lost");
+    log_release();
+    limit_file_size(RLIM_INFINITY);
+    log_info(NULL, "back");
+    assert_string_equal(read_log(path), "<6>INFO test: whole\n<6>IN\n"
+                                        "<4>WARNING log: lines could not be written to the log and are lost lines=2\n"
+                                        "<6>INFO test: back\n");
+}
+
+static void test_held_lines_without_memory_go_alone(void **state)
+{
+    (void)state;
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_JOURNAL);
+    log_hold();
+    memory_left = 0;
+    log_info(LOG_FIELDS(log_number("n", 1)), "poor");
+    memory_left = -1;
+    log_info(NULL, "rich");
+    log_release();
+    assert_string_equal(read_log(path), "<6>INFO test: poor\n<6>INFO test: rich\n");
+}
+
 static void test_speaks_when_memory_is_out(void **state)
 {
     (void)state;
@@ -410,6 +485,11 @@ int main(void)
         LOG_TEST(test_failed_open_changes_nothing),
         LOG_TEST(test_standard_error_before_open_and_after_close),
         LOG_TEST(test_lost_lines_are_counted_and_owned_up_to),
+        LOG_TEST(test_held_lines_are_written_together),
+        LOG_TEST(test_a_warning_does_not_wait),
+        LOG_TEST(test_many_held_lines_do_not_grow_for_ever),
+        LOG_TEST(test_held_lines_that_are_lost_are_counted),
+        LOG_TEST(test_held_lines_without_memory_go_alone),
         LOG_TEST(test_speaks_when_memory_is_out),
         LOG_TEST(test_long_message_without_memory_is_cut),
         LOG_TEST(test_stderr_is_journal),

@@ -119,6 +119,13 @@ static void test_utf8_count(void **state)
     assert_int_equal(utf8_count("a\0c", 3), 3);
     assert_int_equal(utf8_count("äöü", 6), 3);
     assert_int_equal(utf8_count("😀€ä.", 10), 4);
+    static const char text[] = "€ten characters, and some more: äöüÄÖÜß 日本語 😀😀😀 done";
+    for (size_t i = 0; i < sizeof text; i++) { /* eight bytes at a time, from each offset, and what is left */
+        size_t expected = 0;
+        for (size_t k = i; k < sizeof text - 1; k++)
+            expected += (text[k] & 0xc0) != 0x80;
+        assert_int_equal(utf8_count(text + i, sizeof text - 1 - i), expected);
+    }
 }
 
 static void test_uuid_round_trip(void **state)
