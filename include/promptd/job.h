@@ -72,6 +72,8 @@ struct job {
     enum job_step step;
     unsigned batch_limit;             /* most jobs that may share a statement with it; halved by each failure */
     unsigned attempts;                /* failures of its own in this step */
+    unsigned outages;                 /* in a row, met by statements with this job in them */
+    bool told_refused;                /* the log says that the database refuses just this job */
     int64_t due_ms;                   /* when the next attempt may start, on the loop's clock */
     bool maybe_inserted;              /* an insert was sent and its answer never came */
     int64_t unsettled_since_us;       /* clock_monotonic_us of the first insert; 0: none was sent */

@@ -64,15 +64,13 @@ static void on_later(uv_timer_t *timer);
 
 /* --- text from the server ------------------------------------------------------------------------------------- */
 
-/* One line, at most 200 characters: what a log line may hold of a server's message. */
+/* At most 200 characters, as they are: whether they quote a prompt must still be told from them. */
 static void copy_shortened(char *out, size_t size, const char *text)
 {
     enum { ERROR_CHARACTERS_MAX = 200 };
     size_t used = 0;
     size_t characters = 0;
     for (const char *at = text; *at && used + 5 < size; at++) {
-        if (at[0] == '\n' && at[1] == '\t')
-            break; /* libpq's guesses about the cause */
         bool starts_character = ((unsigned char)*at & 0xC0) != 0x80;
         if (starts_character && characters++ == ERROR_CHARACTERS_MAX)
             break;
@@ -81,6 +79,15 @@ static void copy_shortened(char *out, size_t size, const char *text)
     while (used > 0 && (out[used - 1] == '\n' || out[used - 1] == ' '))
         used--;
     out[used] = '\0';
+}
+
+/* What libpq says of a connection: one line, and without its guesses about the cause. */
+static void copy_reason(char *out, size_t size, const char *text)
+{
+    copy_shortened(out, size, text);
+    char *guesses = strstr(out, "\n\t");
+    if (guesses)
+        *guesses = '\0';
     for (char *at = out; *at; at++)
         if (*at == '\n')
             *at = ' ';
@@ -285,7 +292,7 @@ static void finish_close(struct pg_session *session)
 /* The reason is delivered from the loop, with the run in flight answered first. */
 static void session_lose(struct pg_session *session, const char *reason)
 {
-    copy_shortened(session->down_reason, sizeof session->down_reason, reason[0] ? reason : "connection lost");
+    copy_reason(session->down_reason, sizeof session->down_reason, reason[0] ? reason : "connection lost");
     struct pg_answer *answer = &session->answer;
     if (session->answered && !session->answer_ready) {
         /* An error that came before the loss is the better explanation, but only a sync confirms anything. */
@@ -399,7 +406,7 @@ static void on_dialled(uv_work_t *work, int status)
         session->options.on_up(session->options.context, session);
         return;
     }
-    copy_shortened(session->down_reason, sizeof session->down_reason, reason);
+    copy_reason(session->down_reason, sizeof session->down_reason, reason);
     session->connection = connection;
     close_connection(session);
     session->state = PG_STATE_CLOSED;
@@ -416,7 +423,7 @@ void pg_session_dial(struct pg_session *session)
         return;
     session->dial_in_thread = false;
     session->state = PG_STATE_CLOSED;
-    copy_shortened(session->down_reason, sizeof session->down_reason, uv_strerror(status));
+    copy_reason(session->down_reason, sizeof session->down_reason, uv_strerror(status));
     (void)uv_timer_start(&session->later, on_later, 0, 0);
 }
 

@@ -228,13 +228,23 @@ void store_kick(struct store *store)
 
 static void fail_job(struct store *store, struct job *job, const struct job_failure *failure, int failed_statement);
 
-/* An error that quotes the prompt stays out of the log. */
+/* An error that quotes the prompt stays out of the log; and so does one about a prompt that is not there to compare. */
 static struct job_failure failure_for_log(const struct job *job, const struct job_failure *failure)
 {
     struct job_failure shown = *failure;
     const struct message_content *content = &job->content;
+    if (job->is_cleanup && failure->sqlstate[0])
+        (void)snprintf(shown.text, sizeof shown.text, "(withheld: it may quote the prompt)");
     if (content->prompt && text_quotes(failure->text, content->prompt, content->prompt_bytes, STORE_QUOTE_CHARACTERS))
         (void)snprintf(shown.text, sizeof shown.text, "(withheld: it quotes the prompt)");
+    return shown;
+}
+
+static struct job_failure batch_failure_for_log(const struct batch *batch, const struct job_failure *failure)
+{
+    struct job_failure shown = *failure;
+    for (size_t i = 0; i < batch->count; i++)
+        shown = failure_for_log(batch->jobs[i], &shown);
     return shown;
 }
 
@@ -256,6 +266,8 @@ static void dispatch(struct store *store, struct job *job, enum step_verdict ver
         return;
     }
     job->batch_limit = 0;
+    job->outages = 0;
+    job->told_refused = false;
     queue_last(store, job);
 }
 
@@ -330,6 +342,81 @@ static void apply_failure(struct store *store, struct batch *batch, const struct
         fail_job(store, job, &answer->failure, answer->failed_statement);
 }
 
+/* --- outages ---------------------------------------------------------------------------------------------------- */
+
+enum {
+    OUTAGES_BEFORE_WAITING = 2, /* in a row, and alone: a third may well be the job's own doing */
+};
+
+/* Half of them at a time: whose doing it is must come out, should it not be an outage. */
+static void halve_batch(struct store *store, struct batch *batch)
+{
+    unsigned limit = (unsigned)(batch->count + 1) / 2;
+    for (size_t i = 0; i < batch->count; i++) {
+        batch->jobs[i]->batch_limit = limit;
+        queue_last(store, batch->jobs[i]);
+    }
+    batch_reset(batch);
+}
+
+static void wait_alone(struct store *store, struct job *job)
+{
+    struct backoff backoff = {.base_ms = STORE_BACKOFF_BASE_MS,
+                              .max_ms = store->options.tuning.pool.backoff_max_ms,
+                              .failures = job->outages - OUTAGES_BEFORE_WAITING - 1};
+    queue_delayed(store, job, backoff_fail(&backoff, backoff_chance()));
+}
+
+/*
+ * An outage is nobody's failure, so that all go again. But a statement that ends in one each time may be what makes it
+ * (a trigger that raises such a code, a row that crashes the server): the others must not wait for that one. So the
+ * batch is halved from its second time on, and what meets outages alone, again and again, waits longer and longer.
+ */
+static void put_back(struct store *store, struct batch *batch)
+{
+    bool is_first = true;
+    for (size_t i = 0; i < batch->count; i++)
+        if (batch->jobs[i]->outages++ > 0)
+            is_first = false;
+    if (is_first)
+        requeue_batch(store, batch);
+    else if (batch->count > 1)
+        halve_batch(store, batch);
+    else if (batch->jobs[0]->outages <= OUTAGES_BEFORE_WAITING)
+        requeue_batch(store, batch);
+    else {
+        struct job *job = batch->jobs[0];
+        batch_reset(batch);
+        wait_alone(store, job);
+    }
+}
+
+/* True where everyone else gets on: then it is no outage, whatever the server says. Told once. */
+static bool is_refused_alone(struct store *store, const struct batch *batch, const struct job_failure *failure)
+{
+    struct job *job = batch->jobs[0];
+    if (batch->count > 1 || job->outages < OUTAGES_BEFORE_WAITING || !pg_pool_is_up(store->pool))
+        return false;
+    char id[UUID_TEXT_SIZE];
+    uuid_format(job->content.interview_id, id);
+    if (!job->told_refused)
+        log_warning(LOG_FIELDS(log_text("sqlstate", failure->sqlstate), log_text("error", failure->text)),
+                    "the database refuses the message for interview %s again and again, and takes others; it waits",
+                    id);
+    job->told_refused = true;
+    return true;
+}
+
+static void meet_outage(struct store *store, struct pg_session *session, struct batch *batch,
+                        const struct job_failure *failure)
+{
+    const struct job_failure shown = batch_failure_for_log(batch, failure);
+    bool refused_alone = is_refused_alone(store, batch, &shown);
+    put_back(store, batch);
+    if (!refused_alone)
+        pg_pool_report_outage(store->pool, session, &shown);
+}
+
 static bool is_write(enum job_step step)
 {
     return step == JOB_INSERT || step == JOB_UPDATE || step == JOB_TRANSACT || step == JOB_DELETE || step == JOB_MARK;
@@ -344,7 +431,7 @@ static void on_answer(void *context, struct pg_session *session, const struct pg
     if (answer->status == PG_LOST) {
         for (size_t i = 0; i < batch->count && inserts; i++)
             batch->jobs[i]->maybe_inserted = true;
-        requeue_batch(store, batch);
+        put_back(store, batch);
     } else if (answer->status == PG_OK && statements_read(store->statements, batch, answer)) {
         if (is_write(batch->step))
             pg_pool_report_write(store->pool);
@@ -353,8 +440,7 @@ static void on_answer(void *context, struct pg_session *session, const struct pg
         pg_session_drop(session, "an answer did not have the expected form");
         requeue_batch(store, batch);
     } else if (sqlstate_judge(answer->failure.sqlstate) == SQLSTATE_OUTAGE) {
-        requeue_batch(store, batch);
-        pg_pool_report_outage(store->pool, session, &answer->failure);
+        meet_outage(store, session, batch, &answer->failure);
     } else {
         apply_failure(store, batch, answer);
     }
@@ -382,26 +468,60 @@ static void give_up_settling(struct store *store, struct job *job)
     store->options.on_outcome(store->options.context, job);
 }
 
-/* Only what is waiting in a queue: a statement under way has its own deadline. A transaction leaves no orphan. */
+/* The steps in which a prompt may stand there without its interview. A transaction leaves no orphan. */
+static bool may_be_orphan(enum job_step step)
+{
+    return step == JOB_INSERT || step == JOB_CONFIRM || step == JOB_UPDATE || step == JOB_JUDGE || step == JOB_DELETE ||
+           step == JOB_PROVE;
+}
+
+/* Takes what is unsettled too long out of a queue. Returns how many. */
+static size_t give_up_unsettled(struct store *store, struct job_queue *queue, int64_t since_us)
+{
+    size_t count = 0;
+    struct job *job = TAILQ_FIRST(queue);
+    while (job) {
+        struct job *next = TAILQ_NEXT(job, link);
+        if (may_be_orphan(job->step) && is_unsettled(job, since_us)) {
+            TAILQ_REMOVE(queue, job, link);
+            give_up_settling(store, job);
+            count++;
+        }
+        job = next;
+    }
+    return count;
+}
+
+/* The database is there and refuses just these: an outage can no longer be what it is. */
+static void fail_refused(struct store *store, int64_t since_us)
+{
+    const struct job_failure failure = {.text = "not settled within settle_timeout_s; the database refuses it"};
+    struct job *job = TAILQ_FIRST(&store->delayed);
+    while (job) {
+        struct job *next = TAILQ_NEXT(job, link);
+        if (job->told_refused && is_unsettled(job, since_us)) {
+            TAILQ_REMOVE(&store->delayed, job, link);
+            fail_job(store, job, &failure, 0);
+        }
+        job = next;
+    }
+    store_kick(store);
+}
+
+/* Only what is waiting in a queue: a statement under way has its own deadline. */
 static void on_settle(uv_timer_t *timer)
 {
     struct store *store = timer->data;
-    static const enum job_step steps[] = {JOB_INSERT, JOB_CONFIRM, JOB_UPDATE, JOB_JUDGE, JOB_DELETE, JOB_PROVE};
-    if (store->closing || pg_pool_is_up(store->pool))
+    if (store->closing)
         return;
     int64_t since_us = clock_monotonic_us() - store->options.tuning.settle_timeout_ms * 1000;
-    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
-        struct job *job = TAILQ_FIRST(&store->queues[steps[i]]);
-        while (job) {
-            struct job *next = TAILQ_NEXT(job, link);
-            if (is_unsettled(job, since_us)) {
-                TAILQ_REMOVE(&store->queues[steps[i]], job, link);
-                store->queued--;
-                give_up_settling(store, job);
-            }
-            job = next;
-        }
+    if (pg_pool_is_up(store->pool)) {
+        fail_refused(store, since_us);
+        return;
     }
+    for (int step = 0; step < JOB_STEP_COUNT; step++)
+        store->queued -= give_up_unsettled(store, &store->queues[step], since_us);
+    (void)give_up_unsettled(store, &store->delayed, since_us);
 }
 
 static void on_idle_session(void *context)

@@ -54,6 +54,32 @@ def test_error_that_quotes_the_prompt_is_withheld(promptd, database, channel, ex
     assert promptd.find("ERROR", "sqlstate=P0001") != []
 
 
+def test_error_that_quotes_a_prompt_of_short_lines_is_withheld(promptd, database, channel):
+    database.trigger(PROMPTS, "insert", "raise exception using message = substr(new.prompt, 36);")
+    assert failed_error(promptd, database, channel, "ab\ncd\nef\ngh\nij\nkl") == "(withheld: it quotes the prompt)"
+
+
+def test_outage_that_quotes_the_prompt_is_withheld(promptd, database, channel):
+    database.trigger(PROMPTS, "insert", "raise exception using message = 'full: ' || new.prompt, errcode = '53100';")
+    channel.publish(database.interview())
+    assert "withheld" in promptd.wait_line("ERROR", "takes no writes").fields["error"]
+    database.drop_faults()
+    assert promptd.settle(1).outcomes() == {"success": 1}  # the final judgement looks for the prompt
+
+
+def test_error_that_quotes_an_orphan_is_withheld_also_later(start_promptd, database, channel):
+    promptd = start_promptd(reconcile_interval_s=1)
+    interview = database.interview()
+    database.raise_on("interviews", "update", when=f"{TO_READY} and new.id = '{interview}'")
+    database.trigger(PROMPTS, "delete", "raise exception using message = 'no: ' || old.prompt, errcode = '42501';")
+    channel.publish(interview)
+    promptd.settle(1)
+    promptd.one("CRITICAL", "ORPHANED PROMPT DETECTED", "withheld")
+    channel.publish(database.interview())  # what is stored lets the set-up be complained about anew
+    promptd.settle(2)
+    promptd.wait_line("CRITICAL", "because of its set-up", "withheld", count=2)
+
+
 def test_error_that_quotes_11_characters_is_shown(promptd, database, channel):
     database.trigger(PROMPTS, "insert", "raise exception using message = '<' || substr(new.prompt, 36, 11) || '>';")
     assert failed_error(promptd, database, channel, "hello world, how are you?") == "<hello world>"
@@ -252,6 +278,38 @@ def test_culprit_on_update_fails_no_other_of_its_batch(quick, database, channel)
     culprit = messages.pop(7)
     expect_nothing_stored(database, culprit.interview, "failed")
     expect_stored(database, *messages)
+
+
+@pytest.mark.parametrize("sqlstate", ["53100", "57P01", "08006"])
+@pytest.mark.parametrize("table, event", [(PROMPTS, "insert"), ("interviews", "update")])
+def test_outage_of_one_message_holds_up_no_other(start_promptd, database, channel, atomicity, table, event, sqlstate):
+    """The code speaks of an outage, but only this message ever meets it: it waits, and the others are stored."""
+    promptd = start_promptd(atomicity=atomicity)
+    interviews = database.interviews(8)
+    name = "new.interview_id" if table == PROMPTS else "new.id"
+    database.raise_on(table, event, "not now", sqlstate, f"{name} = '{interviews[3]}'")
+    with database.locked():
+        messages = [channel.message(interview) for interview in interviews]
+        channel.publish_burst(messages)
+        promptd.wait_counters(received=8)
+    promptd.wait_counters(success=7, waiting=1)
+    expect_stored(database, *(message for n, message in enumerate(messages) if n != 3))
+    promptd.wait_line("WARNING", "refuses the message", interviews[3])
+    database.drop_faults()
+    assert promptd.settle(8).outcomes() == {"success": 8}
+    expect_stored(database, *messages)
+
+
+def test_refused_message_is_undone_in_time(start_promptd, database, channel):
+    """settle_timeout_s limits the waiting of a prompt that is inserted, also while the database is there."""
+    promptd = start_promptd(settle_timeout_s=2)
+    refused, other = database.interviews(2)
+    database.raise_on("interviews", "update", "not now", "57P01", f"{TO_READY} and new.id = '{refused}'")
+    channel.publish(refused)
+    channel.publish(other)
+    assert promptd.settle(2).outcomes() == {"success": 1, "failure": 1, "rollback": 1}
+    expect_nothing_stored(database, refused, "failed")
+    assert "settle_timeout_s" in promptd.one("ERROR", "rolled back", refused).fields["error"]
 
 
 def test_lock_wait_ends_by_the_statement_timeout(start_promptd, atomicity, database, channel):
