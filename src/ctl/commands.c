@@ -83,6 +83,15 @@ const struct ctl_command ctl_commands[] = {
                 "what promptd would reject is not sent. Says how many received it; that nobody did is exit code 1, for "
                 "Redis keeps nothing of it.\n",
      .run = ctl_publish},
+    {.name = "status",
+     .options = CTL_TAKES(QUIET) | CTL_TAKES(JSON),
+     .settings = "--admin-listen",
+     .summary = "ask the running daemon how it is",
+     .details =
+         "Readiness and what it lacks, links, queue, spool, counters, open orphans and the last troubles. With "
+         "--json the answer of GET /status as it is. Exit code 0: ready; 1: it answers, and is not ready; 69: it "
+         "cannot be reached. With --quiet a health check.\n",
+     .run = ctl_status},
     {.name = "stuck",
      .options = CTL_TAKES(FAIL) | CTL_TAKES(OLDER_THAN) | CTL_TAKES(YES) | CTL_TAKES(JSON),
      .settings = DATABASE_SETTINGS " --awaiting-statuses --ready-status --failed-status",

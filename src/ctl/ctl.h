@@ -38,6 +38,7 @@ enum ctl_exit {
     X(JSON, "json", NULL, "Print JSON, for programs.")                                                                 \
     X(LINES, "lines", NULL, "Each line is a message; blank ones are passed over.")                                     \
     X(OLDER_THAN, "older-than", "AGE", "Only what is at least so old: 90, 90s, 5m, 1h, 2d. Default: 5m.")              \
+    X(QUIET, "quiet", NULL, "Print nothing but errors; the exit code says it.")                                        \
     X(RAW, "raw", NULL, "Print the message alone, byte for byte.")                                                     \
     X(SOURCE, "source", "SOURCE", "The message's source; without it the field is left out.")                           \
     X(YES, "yes", NULL, "Do not ask. Needed where there is no terminal to ask on.")
@@ -80,6 +81,7 @@ int ctl_dead_drop(struct ctl *ctl);
 int ctl_check(struct ctl *ctl);
 int ctl_orphans(struct ctl *ctl);
 int ctl_publish(struct ctl *ctl);
+int ctl_status(struct ctl *ctl);
 int ctl_stuck(struct ctl *ctl);
 int ctl_validate(struct ctl *ctl);
 

@@ -34,7 +34,8 @@ LIBRARIES = {
     "openssl/": ("src/core/prompt_id.",),
     "ini.h": ("src/base/settings_file.",),
     "uv.h": ("src/core/", "src/intake/", "src/storage/", "src/report/", "src/daemon/"),
-    "sqlite3.h": ("src/core/spool", "src/ctl/"),
+    "sqlite3.h": ("src/core/spool",),
+    "curl/": ("src/ctl/http.",),
     "microhttpd.h": ("src/report/admin",),
     "systemd/": ("src/report/notify.",),
 }
