@@ -21,6 +21,7 @@ struct health {
     int64_t now_ms;
     int64_t started_ms;
     int64_t uptime_ms;
+    int64_t ready_since_ms; /* when it became ready, or ceased to be */
     const char *atomicity;
     struct {
         char server[300];

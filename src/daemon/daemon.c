@@ -125,10 +125,9 @@ static void on_drain_timeout(uv_timer_t *timer)
 static void tell_status(struct daemon *daemon)
 {
     struct health health;
-    if (!daemon->notify)
-        return;
     snapshot_look(daemon, &health);
-    notify_status(daemon->notify, &health);
+    if (daemon->notify)
+        notify_status(daemon->notify, &health);
 }
 
 void daemon_start_draining(struct daemon *daemon, int signal_number)

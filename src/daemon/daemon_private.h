@@ -34,6 +34,7 @@ struct daemon {
     int64_t started_ms;      /* on the loop's clock */
     int64_t started_wall_ms; /* for people */
     int64_t last_message_wall_ms;
+    int64_t ready_since_wall_ms; /* when metrics.ready became what it is */
     struct metrics metrics;
     struct troubles troubles;
     struct history history;

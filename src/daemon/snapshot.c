@@ -52,9 +52,19 @@ static void look_at_rest(const struct daemon *daemon, struct health *health)
     health->orphan_count = pipeline_list_orphans(daemon->pipeline, health->orphans, HEALTH_ORPHANS_MAX);
 }
 
-static void set_gauges(struct metrics *metrics, const struct daemon *daemon, const struct health *health)
+/* Whoever looks notices, and the tick looks all the time. Not to be ready begins with the start. */
+static void note_readiness(struct daemon *daemon, struct health *health)
 {
     const char *reasons[HEALTH_REASONS_MAX];
+    bool ready = health_not_ready(health, reasons) == 0;
+    if (ready != (bool)daemon->metrics.ready || daemon->ready_since_wall_ms == 0)
+        daemon->ready_since_wall_ms = ready || daemon->metrics.ready ? health->now_ms : health->started_ms;
+    daemon->metrics.ready = ready;
+    health->ready_since_ms = daemon->ready_since_wall_ms;
+}
+
+static void set_gauges(struct metrics *metrics, const struct daemon *daemon, const struct health *health)
+{
     const struct spool_counts spool = daemon->spool ? spool_counts(daemon->spool) : (struct spool_counts){0};
     metrics->waiting = pipeline_waiting(daemon->pipeline);
     metrics->queue_messages = pipeline_in_memory(daemon->pipeline);
@@ -65,7 +75,6 @@ static void set_gauges(struct metrics *metrics, const struct daemon *daemon, con
     metrics->dead_letters = spool.dead;
     metrics->dead_letter_bytes = spool.dead_bytes;
     metrics->orphans_open = pipeline_open_orphans(daemon->pipeline);
-    metrics->ready = health_not_ready(health, reasons) == 0;
     metrics->subscribed = health->redis.subscribed;
     metrics->redis_circuit_open = health->redis.circuit_open;
     metrics->database_up = health->database.up;
@@ -89,6 +98,7 @@ void snapshot_look(void *context, struct health *health)
     look_at_redis(daemon, health);
     look_at_rest(daemon, health);
     set_gauges(&daemon->metrics, daemon, health);
+    note_readiness(daemon, health);
 }
 
 void snapshot_gauges(struct daemon *daemon)

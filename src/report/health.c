@@ -95,6 +95,7 @@ static void append_process(struct buffer *buffer, const struct health *health)
     json_decimal(buffer, "uptime_seconds", seconds(health->uptime_ms));
     json_number(buffer, "pid", (uint64_t)getpid());
     json_boolean(buffer, "ready", health->metrics->ready);
+    json_time(buffer, "ready_since", health->ready_since_ms);
     append_reasons(buffer, "not_ready", health);
 }
 

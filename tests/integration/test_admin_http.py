@@ -106,8 +106,8 @@ def test_the_whole_state(start_promptd, database, channel, new_folder):
     channel.publish_raw(json.dumps({"interview_id": str(uuid.uuid4()), "enhanced_prompt": "short"}).encode())
     promptd.settle(3)
     state = http.json("/status")
-    assert list(state) == ["version", "state", "started_at", "timestamp", "uptime_seconds", "pid", "ready", "not_ready",
-                           "redis", "database", "queue", "spool", "atomicity", "counters", "history", "orphans",
+    assert list(state) == ["version", "state", "started_at", "timestamp", "uptime_seconds", "pid", "ready", "ready_since",
+                           "not_ready", "redis", "database", "queue", "spool", "atomicity", "counters", "history", "orphans",
                            "troubles"]
     assert state["pid"] == promptd.process.pid and state["state"] == "running" and state["ready"] is True
     assert state["redis"]["channel"] == channel.name and state["redis"]["connected"]

@@ -57,7 +57,8 @@ def sample_status():
     points = sample_points()
     return {
         "version": "0.1.0", "state": "running", "started_at": time_before(2 * 86400 + 11000), "timestamp": time_before(0),
-        "uptime_seconds": 2 * 86400 + 11000, "pid": 4127, "ready": True, "not_ready": [],
+        "uptime_seconds": 2 * 86400 + 11000, "pid": 4127, "ready": True,
+        "ready_since": time_before(2 * 86400 + 10998), "not_ready": [],
         "redis": {"server": "redis.internal:6379", "channel": "interviewly:prompt-ready", "mode": "pubsub",
                   "connected": True, "circuit_open": False, "failures": 0, "last_message_received": time_before(0.3),
                   "last_health_check": time_before(2.1), "gaps": 1, "gap_seconds": 7.2},

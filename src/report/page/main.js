@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: MIT
 // Asking for the state every two seconds, drawing it, and saying so when nobody answers.
 
-const POLL_MS = 2000, POLL_MAX_MS = 30000, PATIENCE_MS = 5000;
+const POLL_MS = 2000,
+  POLL_MAX_MS = 30000,
+  PATIENCE_MS = 5000;
 
-let status = null, silentSince = null, failures = 0, timer = null, asking = null, nextAt = 0;
+let status = null,
+  silentSince = null,
+  failures = 0,
+  timer = null,
+  asking = null,
+  nextAt = 0;
 
 function render() {
   renderVerdict(status);
@@ -23,7 +30,11 @@ function render() {
 /* Once for a silence; the countdown goes on by itself. */
 function renderSilence(why) {
   const since = clock(silentSince);
-  showVerdict('gone', why + ' since ' + since, status ? 'What stands below is what it said at ' + since + '.' : 'It has not answered this page yet.');
+  showVerdict(
+    'gone',
+    why + ' since ' + since,
+    status ? 'What stands below is what it said at ' + since + '.' : 'It has not answered this page yet.'
+  );
   seen.title = '-';
   document.body.classList.add('gone');
   $('problems').replaceChildren();
@@ -59,7 +70,7 @@ async function hear(controller) {
 
 async function ask() {
   asking?.abort();
-  const controller = asking = new AbortController();
+  const controller = (asking = new AbortController());
   const limit = setTimeout(() => controller.abort(), PATIENCE_MS);
   countDown();
   let trouble = null;
@@ -69,7 +80,7 @@ async function ask() {
     trouble = error;
   }
   clearTimeout(limit);
-  if (asking !== controller) return;  // a newer question is under way
+  if (asking !== controller) return; // a newer question is under way
   asking = null;
   if (trouble) {
     failures++;
@@ -86,8 +97,16 @@ fillCommand($('clean-all'), 'promptctl orphans --delete', 'the command that dele
 $('title').tabIndex = -1;
 $('close-circuit').addEventListener('click', closeCircuit);
 $('ask-now').addEventListener('click', ask);
-$('all-troubles').addEventListener('click', () => { showAll = !showAll; renderTroubles(status); });
-document.addEventListener('visibilitychange', () => { if (document.hidden) clearTimeout(timer); else ask(); });
-new ResizeObserver(() => { if (status) renderCharts(status); }).observe($('rate-chart').parentNode);
+$('all-troubles').addEventListener('click', () => {
+  showAll = !showAll;
+  renderTroubles(status);
+});
+document.addEventListener('visibilitychange', () => {
+  if (document.hidden) clearTimeout(timer);
+  else ask();
+});
+new ResizeObserver(() => {
+  if (status) renderCharts(status);
+}).observe($('rate-chart').parentNode);
 setInterval(countDown, 1000);
 ask();

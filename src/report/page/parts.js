@@ -8,7 +8,7 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /* Never what is ready after all, should its message have come again. */
 const cleanUp = (interview, prompt) =>
-`begin;
+  `begin;
 delete from interview_enhanced_prompts
  where id = '${prompt}'
    and not exists (select from interviews
@@ -21,18 +21,33 @@ update interviews set status = 'failed'
 commit;`;
 
 function makeOrphan({interview_id: interview, prompt_id: prompt}) {
-  const ids = make('dl', {class: 'ids'}, make('dt', null, 'Since'), make('dd', {class: 'age'}), make('dt', null, 'Interview'), make('dd', {class: 'id'}, interview),
-    make('dt', null, 'Prompt'), make('dd', {class: 'id'}, prompt));
+  const ids = make(
+    'dl',
+    {class: 'ids'},
+    make('dt', null, 'Since'),
+    make('dd', {class: 'age'}),
+    make('dt', null, 'Interview'),
+    make('dd', {class: 'id'}, interview),
+    make('dt', null, 'Prompt'),
+    make('dd', {class: 'id'}, prompt)
+  );
   const item = make('li', null, ids);
   if (UUID.test(interview) && UUID.test(prompt))
-    item.append(make('div', null, make('p', {class: 'muted'}, 'Just this one, as the owner of the tables:'),
-      fillCommand(make('div', {class: 'command'}), cleanUp(interview, prompt), 'the SQL for prompt ' + prompt)));
+    item.append(
+      make(
+        'div',
+        null,
+        make('p', {class: 'muted'}, 'Just this one, as the owner of the tables:'),
+        fillCommand(make('div', {class: 'command'}), cleanUp(interview, prompt), 'the SQL for prompt ' + prompt)
+      )
+    );
   return item;
 }
 
 /* Rebuilt only when other ones are in it, so that neither a selection nor the keyboard's place is lost. */
 function keep(list, entries, key, build) {
-  const wanted = entries.map(key), old = new Map([...list.children].map((node) => [node.dataset.key, node]));
+  const wanted = entries.map(key),
+    old = new Map([...list.children].map((node) => [node.dataset.key, node]));
   if (wanted.join('\n') === [...old.keys()].join('\n')) return;
   const nodes = entries.map((entry, i) => {
     const node = old.get(wanted[i]) || build(entry);
@@ -40,12 +55,15 @@ function keep(list, entries, key, build) {
     return node;
   });
   for (const [itsKey, node] of old) if (!wanted.includes(itsKey)) node.remove();
-  nodes.forEach((node, i) => { if (list.children[i] !== node) list.insertBefore(node, list.children[i] || null); });
+  nodes.forEach((node, i) => {
+    if (list.children[i] !== node) list.insertBefore(node, list.children[i] || null);
+  });
 }
 
 function showAges(list, entries, time, now) {
   entries.forEach((entry, i) =>
-    say(list.children[i].querySelector('.age'), clock(time(entry), now) + '\n' + ago(secondsBetween(time(entry), now))));
+    say(list.children[i].querySelector('.age'), clock(time(entry), now) + '\n' + ago(secondsBetween(time(entry), now)))
+  );
 }
 
 function renderOrphans(status) {
@@ -60,17 +78,29 @@ const TONES = {orphaned: 'bad', 'not stored': 'bad', dropped: 'bad', 'rolled bac
 let showAll = false;
 
 function makeTrouble(each) {
-  const what = make('div', {class: 'what'},
-    make('p', null, each.reason + (each.sqlstate ? ' (SQLSTATE ' + each.sqlstate + ')' : '')));
-  for (const [label, id] of [['interview', each.interview_id], ['prompt', each.prompt_id]])
+  const what = make(
+    'div',
+    {class: 'what'},
+    make('p', null, each.reason + (each.sqlstate ? ' (SQLSTATE ' + each.sqlstate + ')' : ''))
+  );
+  for (const [label, id] of [
+    ['interview', each.interview_id],
+    ['prompt', each.prompt_id]
+  ])
     if (id) what.append(make('p', {class: 'id'}, label + ' ' + id));
-  return make('li', null, make('time', {class: 'muted age', datetime: each.time}),
-    make('span', {class: 'badge tone', 'data-level': TONES[each.outcome] || 'warn'}, each.outcome), what);
+  return make(
+    'li',
+    null,
+    make('time', {class: 'muted age', datetime: each.time}),
+    make('span', {class: 'badge tone', 'data-level': TONES[each.outcome] || 'warn'}, each.outcome),
+    what
+  );
 }
 
 function renderTroubles(status) {
-  const {troubles, timestamp} = status, shown = showAll ? troubles : troubles.slice(0, FEW_TROUBLES);
-  const seenTwice = new Map();  // two may have all in common
+  const {troubles, timestamp} = status,
+    shown = showAll ? troubles : troubles.slice(0, FEW_TROUBLES);
+  const seenTwice = new Map(); // two may have all in common
   const key = (each) => {
     const base = [each.time, each.outcome, each.interview_id, each.prompt_id, each.reason].join(' ');
     seenTwice.set(base, (seenTwice.get(base) || 0) + 1);
@@ -95,16 +125,20 @@ function state(id, level, text) {
   say(node.lastChild, text);
 }
 
-const agoOrNever = (time, now) => time ? ago(secondsBetween(time, now)) : 'not yet';
+const agoOrNever = (time, now) => (time ? ago(secondsBetween(time, now)) : 'not yet');
 
 function renderRedis({redis, counters, timestamp}) {
   if (redis.connected) state('redis', 'ok', 'subscribed');
   else state('redis', 'bad', redis.circuit_open ? 'circuit open' : 'not subscribed');
-  facts($('redis-facts'), [['Server', redis.server], ['Channel', redis.channel],
+  facts($('redis-facts'), [
+    ['Server', redis.server],
+    ['Channel', redis.channel],
     ...(redis.mode === 'pubsub' ? [] : [['Mode', redis.mode]]),
-    ['Last message', agoOrNever(redis.last_message_received, timestamp)], ['Last sign of life', agoOrNever(redis.last_health_check, timestamp)],
+    ['Last message', agoOrNever(redis.last_message_received, timestamp)],
+    ['Last sign of life', agoOrNever(redis.last_health_check, timestamp)],
     ['Gaps', redis.gaps ? number(redis.gaps) + ', ' + span(redis.gap_seconds) + ' in all' : 'none'],
-    ['Reconnections', number(counters.redis_reconnections)]]);
+    ['Reconnections', number(counters.redis_reconnections)]
+  ]);
 }
 
 function renderQueue({queue, spool, counters}) {
@@ -112,7 +146,11 @@ function renderQueue({queue, spool, counters}) {
   state('queue', level, counters.waiting ? count(counters.waiting, 'message') : 'nothing');
   const rows = [['In memory', number(queue.messages) + ', ' + bytes(queue.bytes), queueTaken(queue)]];
   if (spool)
-    rows.push(['In the spool', number(spool.messages) + ', ' + bytes(spool.bytes), spoolTaken(spool)], ['Dead letters', number(spool.dead_letters)], ['Spool', spool.directory]);
+    rows.push(
+      ['In the spool', number(spool.messages) + ', ' + bytes(spool.bytes), spoolTaken(spool)],
+      ['Dead letters', number(spool.dead_letters)],
+      ['Spool', spool.directory]
+    );
   else rows.push(['Spool', 'none; a crash loses what waits']);
   facts($('queue-facts'), rows);
 }
@@ -120,8 +158,13 @@ function renderQueue({queue, spool, counters}) {
 function renderDatabase({database, atomicity, counters}) {
   if (database.up) state('database', 'ok', 'answers');
   else state('database', 'bad', database.circuit_open ? 'circuit open' : 'does not answer');
-  facts($('database-facts'), [['Connections', database.connections + ' of ' + database.connections_wanted],
-    ['Atomicity', atomicity], ['Prompts stored', number(counters.success)], ['Reconnections', number(counters.database_reconnections)], ['Attempts made again', number(counters.retries)]]);
+  facts($('database-facts'), [
+    ['Connections', database.connections + ' of ' + database.connections_wanted],
+    ['Atomicity', atomicity],
+    ['Prompts stored', number(counters.success)],
+    ['Reconnections', number(counters.database_reconnections)],
+    ['Attempts made again', number(counters.retries)]
+  ]);
 }
 
 function renderPipes({redis, database, history}) {
@@ -132,15 +175,24 @@ function renderPipes({redis, database, history}) {
 
 /* --- the account ------------------------------------------------------------------------------------------------ */
 
-const FATES = [['success', 'stored'], ['duplicate', 'duplicate'], ['failure', 'failure'], ['rejected', 'rejected'],
-  ['dropped', 'dropped'], ['waiting', 'waiting']];
+const FATES = [
+  ['success', 'stored'],
+  ['duplicate', 'duplicate'],
+  ['failure', 'failure'],
+  ['rejected', 'rejected'],
+  ['dropped', 'dropped'],
+  ['waiting', 'waiting']
+];
 const FATE_NAMES = {failure: 'failed'};
 
 function renderAccount(status) {
   const {counters} = status;
   if (!$('sums').children.length) {
     const entry = (kind, label) => make('div', {class: kind}, make('dt', null, label), make('dd'));
-    $('sums').append(entry('all', 'received'), ...FATES.map(([, kind]) => entry('k-' + kind, FATE_NAMES[kind] || kind)));
+    $('sums').append(
+      entry('all', 'received'),
+      ...FATES.map(([, kind]) => entry('k-' + kind, FATE_NAMES[kind] || kind))
+    );
     $('bar').append(...FATES.map(([, kind]) => make('i', {class: 'k-' + kind})));
   }
   const values = $('sums').querySelectorAll('dd');
@@ -150,11 +202,23 @@ function renderAccount(status) {
     $('bar').children[i].hidden = !counters[key];
     $('bar').children[i].style.flexGrow = counters[key];
   });
-  say($('account-title'), sum(FATES, ([key]) => counters[key]) === counters.received ? 'Every message accounted for' : 'Messages');
+  say(
+    $('account-title'),
+    sum(FATES, ([key]) => counters[key]) === counters.received ? 'Every message accounted for' : 'Messages'
+  );
   say($('account-since'), 'since ' + clock(status.started_at, status.timestamp));
-  const reasons = Object.entries(counters.rejected_by).filter(([, n]) => n).map(([name, n]) => name + ' ' + number(n));
+  const reasons = Object.entries(counters.rejected_by)
+    .filter(([, n]) => n)
+    .map(([name, n]) => name + ' ' + number(n));
   const fine = [];
-  if (counters.failure) fine.push('Of those failed ' + number(counters.rollback) + ' were rolled back and ' + number(counters.orphaned) + ' orphaned.');
+  if (counters.failure)
+    fine.push(
+      'Of those failed ' +
+        number(counters.rollback) +
+        ' were rolled back and ' +
+        number(counters.orphaned) +
+        ' orphaned.'
+    );
   if (reasons.length) fine.push('Rejected: ' + reasons.join(', ') + '.');
   say($('fine'), fine.join(' '));
   $('fine').hidden = !fine.length;

@@ -33,15 +33,19 @@ function bytes(n) {
 }
 
 function span(seconds) {
-  const s = Math.max(0, Math.round(seconds)), m = Math.floor(s / 60), h = Math.floor(m / 60);
+  const s = Math.max(0, Math.round(seconds)),
+    m = Math.floor(s / 60),
+    h = Math.floor(m / 60);
   if (s < 60) return s + ' s';
   if (m < 60) return m + ' min';
-  return h < 48 ? h + ' h ' + m % 60 + ' min' : Math.floor(h / 24) + ' d ' + h % 24 + ' h';
+  return h < 48 ? h + ' h ' + (m % 60) + ' min' : Math.floor(h / 24) + ' d ' + (h % 24) + ' h';
 }
 
 /* How long ago, in one unit. */
 function ago(seconds) {
-  const s = Math.max(0, Math.round(seconds)), m = Math.floor(s / 60), h = Math.floor(m / 60);
+  const s = Math.max(0, Math.round(seconds)),
+    m = Math.floor(s / 60),
+    h = Math.floor(m / 60);
   return (s < 60 ? s + ' s' : m < 60 ? m + ' min' : h < 48 ? h + ' h' : Math.floor(h / 24) + ' d') + ' ago';
 }
 
@@ -64,10 +68,16 @@ function facts(list, rows) {
   const labels = rows.map((row) => row[0] + (row[2] === undefined ? '' : '|')).join('\n');
   if (list.dataset.labels !== labels) {
     list.dataset.labels = labels;
-    list.replaceChildren(...rows.flatMap(([label, , share]) => [make('dt', null, label), make('dd'),
-      ...(share === undefined ? [] : [make('div', {class: 'meter', 'aria-hidden': 'true'}, make('i'))])]));
+    list.replaceChildren(
+      ...rows.flatMap(([label, , share]) => [
+        make('dt', null, label),
+        make('dd'),
+        ...(share === undefined ? [] : [make('div', {class: 'meter', 'aria-hidden': 'true'}, make('i'))])
+      ])
+    );
   }
-  const values = list.querySelectorAll('dd'), meters = list.querySelectorAll('.meter i');
+  const values = list.querySelectorAll('dd'),
+    meters = list.querySelectorAll('.meter i');
   let meter = 0;
   rows.forEach(([, value, share], i) => {
     say(values[i], value);
@@ -81,7 +91,8 @@ function facts(list, rows) {
 async function copy(text, button) {
   try {
     await navigator.clipboard.writeText(text);
-  } catch {  // not by https and not from this machine
+  } catch {
+    // not by https and not from this machine
     const area = make('textarea', {class: 'unseen', readonly: ''});
     area.value = text;
     document.body.append(area);
@@ -93,7 +104,10 @@ async function copy(text, button) {
   }
   button.textContent = 'Copied';
   say($('said'), 'Copied');
-  setTimeout(() => { button.textContent = 'Copy'; say($('said'), ''); }, 2000);
+  setTimeout(() => {
+    button.textContent = 'Copy';
+    say($('said'), '');
+  }, 2000);
 }
 
 /* A command with a button that copies it. */
