@@ -93,9 +93,13 @@ static void tell_failure(struct redis_link *link, bool lost)
         (void)snprintf(server, sizeof server, "%s", address->unix_path);
     else
         (void)snprintf(server, sizeof server, "%s:%d", address->host, address->port);
-    const char *what = lost ? "Redis connection lost"
-                            : (link->refused ? "Redis refuses; trying again" : "Redis cannot be reached; trying again");
-    log_error(LOG_FIELDS(log_text("server", server), log_text("error", link->reason)), "%s", what);
+    const struct log_field *fields = LOG_FIELDS(log_text("server", server), log_text("error", link->reason));
+    if (lost)
+        log_error(fields, "Redis connection lost");
+    else if (link->refused)
+        log_error(fields, "Redis refuses; trying again");
+    else
+        log_error(fields, "Redis cannot be reached; trying again");
     link->told = true;
     if (link->refused)
         memcpy(link->told_refusal, link->reason, sizeof link->told_refusal);

@@ -62,9 +62,10 @@ static void pool_move(struct pg_pool *pool, enum pool_state state, const struct 
     pool->state = state;
     int64_t now_ms = (int64_t)uv_now(pool->options.loop);
     log_debug(LOG_FIELDS(log_text("from", state_name(old)), log_text("to", state_name(state))), "state changed");
-    if (state == POOL_DOWN)
-        log_error(LOG_FIELDS(log_text("error", why->text)), "%s; messages wait",
-                  old == POOL_STARTING ? "database cannot be reached" : "database lost");
+    if (state == POOL_DOWN && old == POOL_STARTING)
+        log_error(LOG_FIELDS(log_text("error", why->text)), "database cannot be reached; messages wait");
+    else if (state == POOL_DOWN)
+        log_error(LOG_FIELDS(log_text("error", why->text)), "database lost; messages wait");
     else if (state == POOL_READ_ONLY)
         log_error(LOG_FIELDS(log_text("sqlstate", why->sqlstate), log_text("error", why->text)),
                   "database takes no writes; messages wait");
