@@ -83,11 +83,14 @@ struct settings_command {
 /*
  * Reads everything and judges everything. On success *settings is filled and the caller frees it; on failure it is
  * empty and *error names the setting, where it came from and what is allowed: ERROR_USAGE for flags, ERROR_CONFIG for
- * file and environment. Operands are an error unless `operands_allowed`. Unknown PROMPTD_ variables are logged as
- * warnings. Called again for a reload with the same arguments; argv is not changed. `command` may be NULL.
+ * file and environment. Operands are an error unless `operands_allowed`. Called again for a reload with the same
+ * arguments; argv is not changed. `command` may be NULL.
  */
 bool settings_load(int argc, char *const argv[], char *const environment[], bool operands_allowed,
                    struct settings *settings, struct settings_command *command, struct error *error);
+
+/* Warns of each PROMPTD_ variable that is no setting. For when the log is open, so that it takes their form. */
+void settings_warn_of_variables(char *const environment[]);
 
 /* For a fault that only another module can see, such as libpq in database_url: fills *error with the setting, where it
  * came from and what is allowed, and returns false. */

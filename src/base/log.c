@@ -46,7 +46,7 @@ static int open_file(const char *file, struct error *error)
 {
     int fd = open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
     if (fd < 0)
-        error_set(error, ERROR_CONFIG, "log file %s cannot be opened: %s", file, strerror(errno));
+        error_set(error, ERROR_CONFIG, "cannot be opened: %s", strerror(errno));
     return fd;
 }
 
@@ -76,9 +76,10 @@ bool log_reopen(struct error *error)
 {
     if (!sink.file)
         return true;
-    int fd = open_file(sink.file, error);
+    struct error why = {.code = ERROR_NONE};
+    int fd = open_file(sink.file, &why);
     if (fd < 0)
-        return false;
+        return error_set(error, why.code, "log file %s %s", sink.file, why.text);
     /* The descriptor keeps its number, so that a line that is just being written by another thread finds a file. */
     bool moved = dup3(fd, sink.fd, O_CLOEXEC) >= 0;
     if (!moved)

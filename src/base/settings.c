@@ -308,7 +308,7 @@ static void warn_of_variable(const char *name, size_t length)
     }
 }
 
-static void warn_of_unknown_variables(char *const environment[])
+void settings_warn_of_variables(char *const environment[])
 {
     for (; *environment; environment++) {
         size_t length = strcspn(*environment, "=");
@@ -319,7 +319,6 @@ static void warn_of_unknown_variables(char *const environment[])
 
 static bool take_environment(struct loader *loader, char *const environment[])
 {
-    warn_of_unknown_variables(environment);
     for (size_t i = 0; settings_table_row(i); i++) {
         if (!take_variable(loader, settings_table_row(i), environment))
             return false;
@@ -345,8 +344,8 @@ static bool unknown_key(const struct file_lines *lines, const char *key, unsigne
     text_append_escaped(&shown, key);
     buffer_append_char(&shown, '\0');
     error_set(error, ERROR_CONFIG, "file %s line %u has the unknown setting \"%.60s\"%s%s%s", lines->path, line,
-              shown.failed ? "" : shown.data, nearest ? "; did you mean " : "", nearest ? nearest : "",
-              nearest ? "?" : "");
+              shown.failed ? "" : shown.data, nearest ? "; did you mean " : "; --help lists them all",
+              nearest ? nearest : "", nearest ? "?" : "");
     buffer_free(&shown);
     return false;
 }

@@ -46,7 +46,8 @@ bool utf8_is_valid(const char *bytes, size_t length)
     return true;
 }
 
-/* Whatever does not continue a character begins one. Of eight bytes at once: those with the top bit and not the next. */
+/* Whatever does not continue a character begins one. Of eight bytes at once: those with the top bit and not the next.
+ */
 size_t utf8_count(const char *bytes, size_t length)
 {
     const uint64_t lowest_bits = UINT64_C(0x0101010101010101);

@@ -28,6 +28,7 @@ static int run_command(const struct arguments *arguments, struct error *error)
     memcpy(ctl.options, arguments->options, sizeof ctl.options);
     if (!settings_load(arguments->setting_count, arguments->settings, environ, false, &ctl.settings, NULL, error))
         return output_fail(error);
+    settings_warn_of_variables(environ);
     int status = 0;
     if (arguments->print_config)
         settings_print(&ctl.settings, stdout);

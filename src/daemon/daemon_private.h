@@ -56,8 +56,8 @@ struct daemon {
     int64_t orphans_due_ms;
     uint64_t received_at_tick; /* of messages */
     uint64_t given_back_at;    /* messages received when memory last went back to the system */
-    int64_t stop_by_ms; /* on the loop's clock */
-    uv_timer_t drain;   /* the end of patience, twice: first for messages, then for threads */
+    int64_t stop_by_ms;        /* on the loop's clock */
+    uv_timer_t drain;          /* the end of patience, twice: first for messages, then for threads */
     bool handles_open;
 };
 

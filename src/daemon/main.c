@@ -33,13 +33,20 @@ static int fail(const struct error *error)
 
 static bool open_log(const struct settings *settings, struct error *error)
 {
-    return log_open(
+    struct error why = {.code = ERROR_NONE};
+    bool opened = log_open(
         &(struct log_options){
             .level = settings->log_level,
             .format = settings->log_format,
             .file = settings->log_file[0] ? settings->log_file : NULL,
         },
-        error);
+        &why);
+    if (opened)
+        return true;
+    if (why.code == ERROR_CONFIG)
+        return settings_refuse(settings, "log_file", why.text, "the path of a file that can be appended to", error);
+    *error = why;
+    return false;
 }
 
 int main(int argc, char *argv[])
@@ -63,14 +70,17 @@ int main(int argc, char *argv[])
                               &error);
         status = fail(&error);
     } else if (command.action == SETTINGS_PRINT) {
+        settings_warn_of_variables(environ);
         settings_print(&settings, stdout);
         status = end_of_output();
     } else if (command.action == SETTINGS_CHECK) {
+        settings_warn_of_variables(environ);
         (void)printf("promptd: the settings are valid\n");
         status = end_of_output();
     } else if (!open_log(&settings, &error)) {
         status = fail(&error);
     } else {
+        settings_warn_of_variables(environ); /* in the form that log_format asks for */
         const struct daemon_arguments arguments = {.argc = argc, .argv = argv, .environment = environ};
         status = daemon_run(&settings, &arguments);
         log_close();

@@ -214,3 +214,6 @@ def test_unknown_variable_is_only_warned_of(call):
 def test_log_file_that_cannot_be_opened(call):
     result = call(settings={"log_file": "/nonexistent/promptd.log"})
     assert result.returncode == 78 and "/nonexistent/promptd.log" in result.stderr
+    assert "setting log_file" in result.stderr and "environment PROMPTD_LOG_FILE" in result.stderr
+    result = call("--log-file=/nonexistent/promptd.log")
+    assert result.returncode == 64 and "flag --log-file" in result.stderr

@@ -38,7 +38,7 @@ def test_text(start_promptd, every_outcome):
 
 
 def test_json(start_promptd, every_outcome):
-    promptd = start_promptd(log_format="json")
+    promptd = start_promptd(log_format="json", extra={"PROMPTD_NO_SUCH_SETTING": "1"})
     orphan = every_outcome(promptd)
     lines = [json.loads(line.raw) for line in promptd.lines()]
     for line in lines:
@@ -60,7 +60,7 @@ def expect_journal(promptd, orphan):
 
 
 def test_journal(start_promptd, every_outcome):
-    promptd = start_promptd(log_format="journal")
+    promptd = start_promptd(log_format="journal", extra={"PROMPTD_NO_SUCH_SETTING": "1"})
     expect_journal(promptd, every_outcome(promptd))
 
 

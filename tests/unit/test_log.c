@@ -259,7 +259,7 @@ static void test_failed_open_changes_nothing(void **state)
     const struct log_options options = {LOG_LEVEL_DEBUG, LOG_FORMAT_JSON, "/nonexistent/folder/log"};
     assert_false(log_open(&options, &error));
     assert_int_equal(error.code, ERROR_CONFIG);
-    assert_string_equal(error.text, "log file /nonexistent/folder/log cannot be opened: No such file or directory");
+    assert_string_equal(error.text, "cannot be opened: No such file or directory");
     memory_left = 0;
     const struct log_options good = {LOG_LEVEL_DEBUG, LOG_FORMAT_JSON, path};
     assert_false(log_open(&good, &error));
