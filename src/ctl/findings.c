@@ -12,7 +12,6 @@
 #include "duration.h"
 #include "list.h"
 #include "output.h"
-#include "promptd/json.h"
 
 enum { OLDER_THAN_S = 300 };
 
@@ -74,7 +73,7 @@ static void list_row(struct work *work, struct list *list, int row)
 static void write_key(const char *heading, char key[32])
 {
     size_t i = 0;
-    for (; i < 31 && heading[i]; i++)
+    for (; heading[i] && i < 31; i++)
         key[i] = (char)(heading[i] == ' ' ? '_' : tolower((unsigned char)heading[i]));
     key[i] = '\0';
 }
@@ -83,16 +82,16 @@ static void list_as_json(struct work *work, struct list *list, int row)
 {
     int last = (int)list->columns - 1;
     struct buffer object = {0};
-    json_open(&object, NULL, '{');
+    json_begin(&object);
     for (int column = 0; column < last; column++) {
         char key[32];
         write_key(work->findings->headings[column], key);
         json_text(&object, key, value_of(work, row, column));
     }
-    json_number(&object, "age_seconds", strtoull(PQgetvalue(work->rows, row, last), NULL, 10));
+    json_number(&object, "age_seconds", strtoll(PQgetvalue(work->rows, row, last), NULL, 10));
     if (ctl_has(work->ctl, work->findings->when))
-        json_boolean(&object, work->findings->done, work->done[row]);
-    json_close(&object, '}');
+        json_bool(&object, work->findings->done, work->done[row]);
+    json_end(&object);
     list_object(list, &object);
 }
 

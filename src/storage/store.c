@@ -378,13 +378,14 @@ static void put_back(struct store *store, struct batch *batch)
     for (size_t i = 0; i < batch->count; i++)
         if (batch->jobs[i]->outages++ > 0)
             is_first = false;
-    struct job *job = batch->jobs[0];
-    bool is_alone = batch->count == 1;
-    if (is_first || (is_alone && job->outages <= OUTAGES_BEFORE_WAITING)) {
+    if (is_first)
         requeue_batch(store, batch);
-    } else if (!is_alone) {
+    else if (batch->count > 1)
         halve_batch(store, batch);
-    } else {
+    else if (batch->jobs[0]->outages <= OUTAGES_BEFORE_WAITING)
+        requeue_batch(store, batch);
+    else {
+        struct job *job = batch->jobs[0];
         batch_reset(batch);
         wait_alone(store, job);
     }

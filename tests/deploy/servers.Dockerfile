@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: MIT
+# Stands in for the images of Redis and PostgreSQL, where no registry is to be had.
+FROM debian:trixie-slim
+RUN apt-get update && apt-get install -y --no-install-recommends redis-server postgresql && rm -rf /var/lib/apt/lists/*
+COPY tests/deploy/servers.sh /usr/local/bin/servers.sh
+USER postgres
+ENTRYPOINT ["/usr/local/bin/servers.sh"]

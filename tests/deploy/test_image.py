@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""The container image: built from the checkout, and run as deploy/docker/compose.yaml does."""
+
+import json
+import shutil
+import uuid
+
+import pytest
+
+from conftest import LOGS
+from containers import Podman
+from debian import CHECKOUT, FOLDER, run
+from support.wait import wait_until
+
+IMAGE = "localhost/promptd:test"
+INIT = "/docker-entrypoint-initdb.d"
+URL = "postgresql://promptd:not-a-secret@127.0.0.1/interviewly"
+
+
+@pytest.fixture(scope="module")
+def podman(trixie):
+    for program in ("podman", "runc"):
+        if not shutil.which(program):
+            pytest.skip(f"needs {program}")
+    podman = Podman(trixie.base, LOGS / "deploy-image.log")
+    yield podman
+    podman("rm", "--force", "--all", "--volumes", "--time", "2")
+
+
+@pytest.fixture(scope="module")
+def image(podman):
+    podman.build("deploy/docker/Dockerfile", IMAGE)
+    return podman.inspect("image", IMAGE)
+
+
+@pytest.fixture(scope="module")
+def servers(podman):
+    """One container with Redis and PostgreSQL, made by the files that the compose file mounts."""
+    podman.build("tests/deploy/servers.Dockerfile", "localhost/servers:test")
+    secret = FOLDER / "promptd_password"
+    secret.write_text("not-a-secret")
+    secret.chmod(0o644)
+    mounts = [f"{CHECKOUT}/sql/{name}.sql:{INIT}/{name}.sql:ro" for name in ("01_schema", "02_role", "03_views")]
+    mounts.append(f"{CHECKOUT}/deploy/docker/password.sh:{INIT}/04_password.sh:ro")
+    mounts.append(f"{secret}:/run/secrets/promptd_password:ro")
+    options = [word for mount in mounts for word in ("--volume", mount)]
+    podman("run", "--detach", "--name", "servers", "--network", "none", "--env", "POSTGRES_DB=interviewly", *options,
+           "localhost/servers:test")  # fmt: skip
+    wait_until(lambda: "servers are ready" in podman("logs", "servers"), "Redis and PostgreSQL", 60,
+               seen=lambda: podman("logs", "servers")[-3000:], interval=0.5)  # fmt: skip
+    return "servers"
+
+
+def start(podman, name):
+    secret = FOLDER / "database_url"
+    secret.write_text(URL + "\n")
+    secret.chmod(0o644)
+    podman(
+        "run", "--detach", "--name", name, "--network", "container:servers", "--read-only", "--read-only-tmpfs=false",
+        "--cap-drop", "all", "--security-opt", "no-new-privileges", "--volume", "spool:/var/lib/promptd",
+        "--volume", f"{secret}:/run/secrets/database_url:ro",
+        "--env", "PROMPTD_DATABASE_URL_FILE=/run/secrets/database_url", "--env", "PROMPTD_ADMIN_LISTEN=0.0.0.0:9797",
+        IMAGE,
+    )  # fmt: skip
+    return name
+
+
+def sql(podman, statement):
+    psql = ["psql", "-h", "/tmp", "-AtX", "-v", "ON_ERROR_STOP=1"]
+    return podman("exec", "servers", *psql, "-c", statement, "interviewly")
+
+
+def publish(podman, count):
+    ids = [str(uuid.uuid4()) for _ in range(count)]
+    sql(podman, "insert into interviews (id, status) values " + ", ".join(f"('{i}', 'enhancing')" for i in ids))
+    send(podman, ids)
+    return ids
+
+
+def send(podman, ids):
+    messages = (json.dumps({"interview_id": i, "enhanced_prompt": f"Tell me about project {i}."}) for i in ids)
+    commands = "".join(f"PUBLISH interviewly:prompt-ready '=={message}'\n" for message in messages)
+    answers = podman("exec", "--interactive", "servers", "redis-cli", text=commands).split()
+    assert answers == ["1"] * len(ids), f"not exactly one listener: {answers}"
+
+
+def ready(podman, ids):
+    wanted = ", ".join(f"'{i}'" for i in ids)
+    return int(sql(podman, f"select count(*) from interviews where status = 'ready' and id in ({wanted})"))
+
+
+def wait_ready(podman, ids):
+    wait_until(lambda: ready(podman, ids) == len(ids), f"{len(ids)} prompts to be stored", 60, interval=0.3,
+               seen=lambda: ready(podman, ids))  # fmt: skip
+
+
+def state(podman, name):
+    return json.loads(podman.attempt("exec", name, "promptctl", "status", "--json")[1])
+
+
+def wait_healthy(podman, name):
+    wait_until(lambda: podman.attempt("healthcheck", "run", name)[0] == 0, "a healthy container", 60, interval=0.3,
+               seen=lambda: podman("logs", name)[-3000:])  # fmt: skip
+
+
+def test_what_the_image_says_of_itself(podman, image):
+    config = image["Config"]
+    assert config["User"] == "promptd"
+    assert config["Entrypoint"] == ["/usr/sbin/promptd"] and not config.get("Cmd")
+    assert config["Healthcheck"]["Test"] == ["CMD", "promptctl", "status"]
+    assert config["StopSignal"] in ("SIGTERM", "15")
+    base = podman.inspect("image", "docker.io/library/debian:trixie-slim")["Size"]
+    added = (image["Size"] - base) / 1e6
+    podman.attempt("image", "ls")
+    assert added < 60, f"{added:.0f} MB above its base"
+    assert podman("run", "--rm", "--network", "none", IMAGE, "--version").startswith("promptd ")
+
+
+def test_it_runs_with_nothing_to_spare(podman, image, servers):
+    name = start(podman, "promptd")
+    wait_healthy(podman, name)
+    status = podman.process_status(name)
+    assert status["Uid"].split() == ["10001"] * 4
+    assert status["CapEff"] == status["CapBnd"] == "0000000000000000"
+    assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
+    wait_ready(podman, publish(podman, 100))
+    resident = int(podman.process_status(name)["VmRSS"].split()[0]) / 1024
+    with open(podman.transcript, "a", encoding="utf-8") as file:
+        file.write(f"resident memory of promptd: {resident:.1f} MB\n")
+    assert resident < 64
+    assert "not-a-secret" not in podman("logs", name)
+
+
+def test_a_stop_loses_nothing(podman, image, servers):
+    before = state(podman, "promptd")["counters"]["received"]
+    ids = publish(podman, 300)
+    wait_until(lambda: state(podman, "promptd")["counters"]["received"] == before + 300, "the messages", 20)
+    podman("stop", "--time", "10", "promptd")
+    assert podman.inspect("container", "promptd")["State"]["ExitCode"] == 0
+    assert podman("logs", "promptd").splitlines()[-1].endswith("stopped")
+    start(podman, "second")
+    wait_ready(podman, ids)
+
+
+def test_the_spool_outlives_a_container_that_was_killed(podman, image, servers):
+    name = "second"
+    wait_healthy(podman, name)
+    pg_ctl = ["exec", "--env", "PGDATA=/tmp/data", "servers", "/usr/lib/postgresql/17/bin/pg_ctl", "--wait"]
+    ids = [str(uuid.uuid4()) for _ in range(20)]
+    sql(podman, "insert into interviews (id, status) values " + ", ".join(f"('{i}', 'enhancing')" for i in ids))
+    podman(*pg_ctl, "--mode", "fast", "stop")
+    send(podman, ids)
+    wait_until(lambda: state(podman, name)["spool"]["messages"] == 20, "the messages to be in the spool", 30)
+    podman("kill", "--signal", "KILL", name)
+    podman("wait", name)
+    podman(*pg_ctl, "-o", "-k /tmp", "-l", "/tmp/postgres.log", "start")
+    start(podman, "third")
+    wait_ready(podman, ids)
+
+
+def test_the_compose_file_is_valid(podman):
+    if not shutil.which("docker-compose"):
+        pytest.skip("needs docker-compose")
+    services = run("docker-compose", "-f", CHECKOUT / "deploy/docker/compose.yaml", "config", "--services").split()
+    assert sorted(services) == ["postgres", "prometheus", "promptd", "redis"]
