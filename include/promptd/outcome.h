@@ -26,6 +26,9 @@ void outcome_report_found_orphan(const struct outcome_record *record, const uint
 /* An orphan that was reported before is gone, or has become its interview's prompt after all. */
 void outcome_report_resolved(const struct job *job);
 
+/* The interview of a job could not be marked failed; outcome_record says so by itself. */
+void outcome_report_stuck(const struct job *job);
+
 /* promptd stops; the message waits on disk for the next start. No outcome. */
 void outcome_report_left_in_spool(const struct job *job);
 

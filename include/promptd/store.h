@@ -73,4 +73,7 @@ size_t store_connections(const struct store *store); /* open ones */
  * the last callback, and the store is gone. */
 void store_close(struct store *store, void (*unfinished)(void *context, struct job *job));
 
+/* After store_close, when a session's thread does not come home in time: what is in work is handed out too, at once. */
+void store_abandon(struct store *store);
+
 #endif

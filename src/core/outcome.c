@@ -134,7 +134,7 @@ void outcome_record_lost_memory(const struct outcome_record *record, size_t payl
     log_error(LOG_FIELDS(log_number("bytes", payload_bytes)), "message dropped: out of memory");
 }
 
-static void report_stuck(const struct job *job)
+void outcome_report_stuck(const struct job *job)
 {
     const struct names names = names_of(job);
     log_critical(
@@ -244,6 +244,6 @@ void outcome_record(const struct outcome_record *record, const struct job *job)
     }
     if (job->stuck) {
         record->metrics->stuck++;
-        report_stuck(job);
+        outcome_report_stuck(job);
     }
 }

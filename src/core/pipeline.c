@@ -175,6 +175,8 @@ static void finish_cleanup(struct pipeline *pipeline, struct job *job)
     pipeline->cleanups--;
     if (resolved)
         outcome_report_resolved(job);
+    if (resolved && job->stuck)
+        outcome_report_stuck(job);
     orphans_attempted(&pipeline->orphans, job->prompt_id, resolved);
 }
 

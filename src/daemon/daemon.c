@@ -64,6 +64,8 @@ void daemon_on_store_closed(struct daemon *daemon)
 static void on_threads_late(uv_timer_t *timer)
 {
     struct daemon *daemon = timer->data;
+    if (daemon->store_open)
+        store_abandon(daemon->store);
     close_spool(daemon);
     if (daemon->spool_open && (int64_t)uv_now(&daemon->loop) < daemon->stop_by_ms) {
         (void)uv_timer_start(&daemon->drain, on_threads_late, DAEMON_LAST_LOOK_MS, 0);

@@ -428,7 +428,9 @@ static void on_answer(void *context, struct pg_session *session, const struct pg
     struct store *store = slot->store;
     struct batch *batch = &slot->batch;
     bool inserts = batch->step == JOB_INSERT || batch->step == JOB_TRANSACT;
-    if (answer->status == PG_LOST) {
+    if (batch->count == 0) {
+        /* store_abandon was faster: its jobs are gone */
+    } else if (answer->status == PG_LOST) {
         for (size_t i = 0; i < batch->count && inserts; i++)
             batch->jobs[i]->maybe_inserted = true;
         put_back(store, batch);
@@ -558,6 +560,20 @@ static void hand_out_unfinished(struct store *store)
 {
     if (store->batches_out > 0)
         return;
+    for (int step = 0; step < JOB_STEP_COUNT; step++)
+        hand_out(store, &store->queues[step]);
+    hand_out(store, &store->delayed);
+}
+
+void store_abandon(struct store *store)
+{
+    for (size_t i = 0; i < store->options.connections; i++) {
+        struct batch *batch = &store->batches[i].batch;
+        bool inserts = batch->step == JOB_INSERT || batch->step == JOB_TRANSACT;
+        for (size_t j = 0; j < batch->count && inserts; j++)
+            batch->jobs[j]->maybe_inserted = true;
+        requeue_batch(store, batch);
+    }
     for (int step = 0; step < JOB_STEP_COUNT; step++)
         hand_out(store, &store->queues[step]);
     hand_out(store, &store->delayed);

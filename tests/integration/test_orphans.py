@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from support.expect import DETECTED, detected_line, expect_nothing_stored, expect_stored, resolved_line
+from support.expect import DETECTED, detected_line, expect_nothing_stored, expect_stored, resolved_line, stuck_line
 from support.postgres import ROLE
 from support.proxy import POSTGRES_READY
 from support.wait import wait_until
@@ -56,6 +56,16 @@ def test_orphan_is_reported_after_the_settle_time_and_resolved_later(unsettled, 
     expect_nothing_stored(database, message.interview, "failed")
     promptd.one("CRITICAL", "ORPHANED")
     assert promptd.counters()["orphans_open"] == 0
+
+
+def test_orphan_that_is_resolved_and_its_interview_stuck(unsettled, database, database_proxy):
+    promptd, (message,) = unsettled()
+    promptd.wait_line("CRITICAL", detected_line(message), timeout=5)
+    database.raise_on("interviews", "update")
+    database_proxy.restore()
+    promptd.wait_line("INFO", resolved_line(message))
+    promptd.wait_line("CRITICAL", stuck_line(message.interview))
+    expect_nothing_stored(database, message.interview, "enhancing")
 
 
 def test_database_back_within_the_settle_time(unsettled, database, database_proxy):

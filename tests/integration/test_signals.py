@@ -114,6 +114,21 @@ def test_ends_in_time_with_the_database_away(start_promptd, database, channel, d
         assert promptd.find("ERROR|CRITICAL", message.interview) != [], "an unsettled message is not named"
 
 
+def test_names_what_is_in_work_when_a_cancel_hangs(start_promptd, atomicity, database, channel, database_proxy):
+    """The server has vanished: the thread that would cancel the statement does not come home, and its batch neither."""
+    promptd = start_promptd(atomicity=atomicity, database_url=database.url(database_proxy.port), shutdown_timeout_s=1,
+                            statement_timeout_ms=300, db_connections=1)
+    with database.locked():
+        messages = burst(channel, database, 30)
+        promptd.wait_counters(received=30)
+        database.wait_blocked()
+        database_proxy.swallow()
+        promptd.wait_line("DEBUG", "cancelling a statement")
+        promptd.stop()
+    for message in messages:
+        assert promptd.find("ERROR|CRITICAL", message.interview) != [], "an unsettled message is not named"
+
+
 def test_ends_while_nothing_can_be_reached(start_promptd, new_proxy, redis_server, postgres, database):
     redis_proxy, database_proxy = new_proxy(redis_server.socket), new_proxy(("127.0.0.1", postgres.port))
     redis_proxy.refuse()
