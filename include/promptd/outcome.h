@@ -4,13 +4,27 @@
 #define PROMPTD_OUTCOME_H
 
 #include "promptd/job.h"
+#include "promptd/log_rate.h"
 #include "promptd/metrics.h"
 #include "promptd/troubles.h"
 
-/* Where it is recorded, besides the log. Both are borrowed. */
+/* A flood of messages that are dropped or rejected must not fill the disk with lines: beyond these, they are summed up.
+ */
+struct outcome_lines {
+    struct log_rate dropped;
+    struct log_rate rejected;
+};
+
+#define OUTCOME_LINES                                                                                                  \
+    {                                                                                                                  \
+        .dropped = {.burst = 10000, .per_second = 1000}, .rejected = {.burst = 10000, .per_second = 1000 }             \
+    }
+
+/* Where it is recorded, besides the log. All are borrowed. */
 struct outcome_record {
     struct metrics *metrics;
     struct troubles *troubles;
+    struct outcome_lines *lines;
 };
 
 /* Records job->outcome, and the interview that is stuck if it is. Exactly once a job. */
@@ -34,6 +48,9 @@ void outcome_report_left_in_spool(const struct job *job);
 
 /* A message that breaks a rule and was never a job. */
 void outcome_record_rejected(const struct outcome_record *record, enum reject_reason reason, size_t payload_bytes);
+
+/* Sums up the lines that were held back: now and then, and at the end. */
+void outcome_sum_up(struct outcome_lines *lines);
 
 /* A message that could not even be looked at, for lack of memory. */
 void outcome_record_lost_memory(const struct outcome_record *record, size_t payload_bytes);

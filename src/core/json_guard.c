@@ -45,28 +45,25 @@ static const char *skip_digits(const char *at, const char *end)
     return at;
 }
 
-#define EACH_BYTE(b) (UINT64_C(0x0101010101010101) * (uint64_t)(b))
+typedef uint8_t byte_block __attribute__((vector_size(16))); /* gcc and clang make vector instructions of these */
 
-/* True when none of eight bytes ends, escapes or breaks a string. A byte is under b if (it - b), borrowing, sets the
- * top bit that it had not; it is equal to b if (it ^ b) is under 1. */
-static bool word_is_plain(const char *at)
+/* True when none of sixteen bytes ends, escapes or breaks a string. */
+static bool block_is_plain(const char *at)
 {
-    uint64_t word;
-    memcpy(&word, at, sizeof word);
-    uint64_t quote = word ^ EACH_BYTE('"');
-    uint64_t backslash = word ^ EACH_BYTE('\\');
-    uint64_t found = ((word - EACH_BYTE(' ')) & ~word) | ((quote - EACH_BYTE(1)) & ~quote) |
-                     ((backslash - EACH_BYTE(1)) & ~backslash);
-    return (found & EACH_BYTE(0x80)) == 0;
+    byte_block bytes;
+    uint64_t found[2];
+    memcpy(&bytes, at, sizeof bytes);
+    byte_block special = (byte_block)((bytes < ' ') | (bytes == '"') | (bytes == '\\'));
+    memcpy(found, &special, sizeof found);
+    return (found[0] | found[1]) == 0;
 }
 
-/* Bytes from `at` on that stand for themselves in a string. Almost all of a message is prompt text, which is why this
- * takes them by eights. */
-static size_t plain_length(const char *at, const char *end)
+/* Almost all of a message is prompt text, which is why this takes it by sixteens. */
+size_t json_guard_plain_length(const char *at, const char *end)
 {
     const char *start = at;
-    while (end - at >= (ptrdiff_t)sizeof(uint64_t) && word_is_plain(at))
-        at += sizeof(uint64_t);
+    while (end - at >= (ptrdiff_t)sizeof(byte_block) && block_is_plain(at))
+        at += sizeof(byte_block);
     while (at < end && (unsigned char)*at >= ' ' && *at != '"' && *at != '\\')
         at++;
     return (size_t)(at - start);
@@ -94,18 +91,29 @@ static const char *scan_escape(const char *at, const char *end)
     return at + UNICODE_ESCAPE_LENGTH;
 }
 
-static const char *scan_string(const char *at, const char *end, bool *has_nul)
+static void note_longest(struct json_guard *guard, const char *content, size_t length)
 {
-    at++;
-    at += plain_length(at, end);
+    if (length <= guard->longest_length)
+        return;
+    guard->longest = content;
+    guard->longest_length = length;
+}
+
+static const char *scan_string(const char *at, const char *end, struct json_guard *guard)
+{
+    const char *content = ++at;
+    at += json_guard_plain_length(at, end);
     while (at < end && *at == '\\') {
         const char *next = scan_escape(at, end);
         if (!next)
             return NULL;
-        *has_nul |= is_nul_escape(at);
-        at = next + plain_length(next, end);
+        guard->needs_mask |= is_nul_escape(at);
+        at = next + json_guard_plain_length(next, end);
     }
-    return at < end && *at == '"' ? at + 1 : NULL;
+    if (at == end || *at != '"')
+        return NULL;
+    note_longest(guard, content, (size_t)(at - content));
+    return at + 1;
 }
 
 /* One digit or more. */
@@ -142,12 +150,12 @@ static const char *scan_literal(const char *at, const char *end)
 }
 
 /* Strings, numbers and literals; anything else is no token of JSON. */
-static const char *scan_scalar(const char *at, const char *end, bool *needs_mask)
+static const char *scan_scalar(const char *at, const char *end, struct json_guard *guard)
 {
     if (*at == '"')
-        return scan_string(at, end, needs_mask);
+        return scan_string(at, end, guard);
     if (*at == '-' || is_digit(*at)) {
-        *needs_mask = true;
+        guard->needs_mask = true;
         return scan_number(at, end);
     }
     return scan_literal(at, end);
@@ -182,7 +190,7 @@ bool json_guard_scan(const char *bytes, size_t length, struct json_guard *guard)
             at++;
             break;
         default:
-            at = scan_scalar(at, end, &guard->needs_mask);
+            at = scan_scalar(at, end, guard);
             if (!at)
                 return false;
         }
@@ -194,7 +202,7 @@ bool json_guard_scan(const char *bytes, size_t length, struct json_guard *guard)
 static char *mask_string(char *at, const char *end)
 {
     at++;
-    at += plain_length(at, end);
+    at += json_guard_plain_length(at, end);
     while (*at == '\\') {
         if (is_nul_escape(at)) {
             memset(at, JSON_NUL_BYTE, JSON_NUL_WIDTH);
@@ -202,7 +210,7 @@ static char *mask_string(char *at, const char *end)
         } else {
             at += 2;
         }
-        at += plain_length(at, end);
+        at += json_guard_plain_length(at, end);
     }
     return at + 1;
 }

@@ -20,8 +20,10 @@ enum {
 };
 
 struct json_guard {
-    size_t length;   /* bytes of the value, from its first to its last */
-    bool needs_mask; /* it holds a \u0000 escape or a number */
+    size_t length;       /* bytes of the value, from its first to its last */
+    bool needs_mask;     /* it holds a \u0000 escape or a number */
+    const char *longest; /* the content of its longest string, in `bytes`; NULL where all are empty */
+    size_t longest_length;
 };
 
 /*
@@ -35,5 +37,8 @@ bool json_guard_scan(const char *bytes, size_t length, struct json_guard *guard)
  * JSON_NUL_WIDTH times JSON_NUL_BYTE, which cJSON hands through, and each number becomes 0.
  */
 void json_guard_mask(char *value, size_t length);
+
+/* Bytes from `at` on that stand for themselves in a string. */
+size_t json_guard_plain_length(const char *at, const char *end);
 
 #endif

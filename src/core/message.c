@@ -13,6 +13,9 @@
  * The copy has 0 for every number, too: no field wants one, and cJSON's numbers depend on the locale and on its
  * version.
  *
+ * cJSON reads strings byte by byte, and nearly all of a message is one string. That one is cut out of the copy, decoded
+ * in runs by json_string.c, and put in its place once cJSON has read the rest.
+ *
  * The prompt is cJSON's own string, taken over, not copied: cJSON's hooks must stay the default or end in malloc.
  */
 #include "promptd/message.h"
@@ -23,10 +26,16 @@
 #include <string.h>
 
 #include "json_guard.h"
+#include "json_string.h"
 
 _Static_assert(JSON_DEPTH_MAX <= CJSON_NESTING_LIMIT, "cJSON must take whatever depth the guard lets pass");
 
 #define BYTE_ORDER_MARK "\xef\xbb\xbf"
+
+/* Stands for the string that was cut out: no UTF-8 has this byte, nor has masked text. */
+#define CUT_MARK "\xfe"
+
+enum { MESSAGE_CUT_BYTES = 256 }; /* shorter strings are left to cJSON */
 
 enum field { FIELD_INTERVIEW_ID, FIELD_ENHANCED_PROMPT, FIELD_SOURCE, FIELD_COUNT };
 
@@ -107,19 +116,60 @@ static bool parse_text(const char *value, size_t length, cJSON **root)
     return true;
 }
 
+/* A copy of the value in which `cut` bytes at its longest string are the mark, and masked what must be. */
+static bool parse_copy(const char *value, const struct json_guard *guard, size_t cut, cJSON **root)
+{
+    const size_t mark = cut > 0 ? strlen(CUT_MARK) : 0;
+    size_t length = guard->length - cut + mark;
+    char *copy = malloc(length);
+    if (!copy)
+        return false;
+    size_t before = cut > 0 ? (size_t)(guard->longest - value) : 0;
+    memcpy(copy, value, before);
+    memcpy(copy + before, CUT_MARK, mark);
+    memcpy(copy + before + mark, value + before + cut, guard->length - before - cut);
+    if (guard->needs_mask)
+        json_guard_mask(copy, length);
+    bool parsed = parse_text(copy, length, root);
+    free(copy);
+    return parsed;
+}
+
+/* Only the values of the outermost object are ever looked at: elsewhere the mark may stay. Takes `text` over. */
+static void replace_mark(cJSON *root, char *text)
+{
+    cJSON *child = cJSON_IsObject(root) ? root->child : NULL;
+    while (child && !(cJSON_IsString(child) && strcmp(child->valuestring, CUT_MARK) == 0))
+        child = child->next;
+    if (!child) {
+        free(text);
+        return;
+    }
+    free(child->valuestring);
+    child->valuestring = text;
+}
+
+static bool parse_cut(const char *value, const struct json_guard *guard, cJSON **root)
+{
+    char *text;
+    if (!json_string_decode(guard->longest, guard->longest_length, &text))
+        return false;
+    if (!text)
+        return true;
+    bool parsed = parse_copy(value, guard, guard->longest_length, root);
+    if (*root)
+        replace_mark(*root, text);
+    else
+        free(text);
+    return parsed;
+}
+
 static bool parse_value(const char *value, const struct json_guard *guard, cJSON **root)
 {
     *root = NULL;
-    if (!guard->needs_mask)
-        return parse_text(value, guard->length, root);
-    char *copy = malloc(guard->length);
-    if (!copy)
-        return false;
-    memcpy(copy, value, guard->length);
-    json_guard_mask(copy, guard->length);
-    bool parsed = parse_text(copy, guard->length, root);
-    free(copy);
-    return parsed;
+    if (guard->longest_length >= MESSAGE_CUT_BYTES)
+        return parse_cut(value, guard, root);
+    return guard->needs_mask ? parse_copy(value, guard, 0, root) : parse_text(value, guard->length, root);
 }
 
 static struct fields find_fields(const cJSON *object)

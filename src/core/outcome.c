@@ -104,11 +104,24 @@ static void log_failure(const struct job *job, const char *text)
               "%s for interview %s", text, names.interview);
 }
 
-static void log_rejected(enum reject_reason reason, size_t payload_bytes, const char *interview)
+static void log_rejected(const struct outcome_record *record, enum reject_reason reason, size_t payload_bytes,
+                         const char *interview)
 {
+    if (!log_rate_allows(&record->lines->rejected, clock_monotonic_us()))
+        return;
     log_error(LOG_FIELDS(log_text("reason", reject_name(reason)), log_number("bytes", payload_bytes),
                          log_text("interview_id", interview)),
               "message rejected: %s", reject_meaning(reason));
+}
+
+void outcome_sum_up(struct outcome_lines *lines)
+{
+    uint64_t dropped = log_rate_take_held_back(&lines->dropped);
+    uint64_t rejected = log_rate_take_held_back(&lines->rejected);
+    if (dropped > 0)
+        log_error(LOG_FIELDS(log_number("messages", dropped)), "more messages dropped than lines are written");
+    if (rejected > 0)
+        log_error(LOG_FIELDS(log_number("messages", rejected)), "more messages rejected than lines are written");
 }
 
 static struct trouble *count_rejected(const struct outcome_record *record, enum reject_reason reason)
@@ -123,7 +136,7 @@ static struct trouble *count_rejected(const struct outcome_record *record, enum 
 void outcome_record_rejected(const struct outcome_record *record, enum reject_reason reason, size_t payload_bytes)
 {
     (void)count_rejected(record, reason);
-    log_rejected(reason, payload_bytes, NULL);
+    log_rejected(record, reason, payload_bytes, NULL);
 }
 
 void outcome_record_lost_memory(const struct outcome_record *record, size_t payload_bytes)
@@ -142,8 +155,10 @@ void outcome_report_stuck(const struct job *job)
         "INTERVIEW STUCK: %s could not be marked failed.", names.interview);
 }
 
-static void log_dropped(const struct job *job)
+static void log_dropped(const struct outcome_record *record, const struct job *job)
 {
+    if (!log_rate_allows(&record->lines->dropped, clock_monotonic_us()))
+        return;
     if (job->content.has_interview_id)
         log_failure(job, "message dropped");
     else
@@ -157,7 +172,8 @@ static void record_rejected_job(const struct outcome_record *record, const struc
     struct trouble *trouble = count_rejected(record, job->content.reject);
     if (job->content.has_interview_id)
         set_interview(trouble, job->content.interview_id);
-    log_rejected(job->content.reject, job->payload_bytes, job->content.has_interview_id ? names.interview : NULL);
+    log_rejected(record, job->content.reject, job->payload_bytes,
+                 job->content.has_interview_id ? names.interview : NULL);
 }
 
 static void note_trouble(const struct outcome_record *record, const struct job *job)
@@ -239,7 +255,7 @@ void outcome_record(const struct outcome_record *record, const struct job *job)
     case OUTCOME_COUNT:
         record->metrics->dropped++;
         note_trouble(record, job);
-        log_dropped(job);
+        log_dropped(record, job);
         break;
     }
     if (job->stuck) {

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "output.h"
+#include "promptd/json.h"
 #include "promptd/text.h"
 
 enum { STEP_WIDTH = 21, DETAIL_SIZE = 600 };
@@ -34,12 +35,12 @@ static void tell(struct check *check, const char *step, enum check_verdict verdi
 {
     struct buffer line = {0};
     if (ctl_has(check->ctl, CTL_OPTION_JSON)) {
-        buffer_append_text(&line, check->steps > 0 ? ",\n" : "[\n");
-        json_begin(&line);
+        (void)fputs(check->steps > 0 ? ",\n" : "[\n", stdout);
+        json_open(&line, NULL, '{');
         json_text(&line, "step", step);
         json_text(&line, "result", verdicts[verdict].name);
         json_text(&line, "detail", detail);
-        json_end(&line);
+        json_close(&line, '}');
     } else {
         buffer_printf(&line, "%s%s%s  ", output_colour(check->ctl, verdicts[verdict].colour), verdicts[verdict].word,
                       output_colour(check->ctl, OUTPUT_PLAIN));

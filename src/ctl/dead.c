@@ -11,6 +11,7 @@
 #include "output.h"
 #include "promptd/clock.h"
 #include "promptd/dead_letters.h"
+#include "promptd/json.h"
 #include "promptd/text.h"
 
 static struct dead_letters *open_letters(const struct ctl *ctl, struct error *error)
@@ -51,8 +52,8 @@ static void begin_object(struct buffer *object, const struct dead_letter *letter
 {
     struct letter_texts texts;
     write_texts(letter, &texts);
-    json_begin(object);
-    json_number(object, "id", letter->id);
+    json_open(object, NULL, '{');
+    json_number(object, "id", (uint64_t)letter->id);
     json_text(object, "outcome", letter->outcome);
     json_text(object, "reason", letter->reason);
     json_text(object, "sqlstate", letter->sqlstate);
@@ -61,7 +62,7 @@ static void begin_object(struct buffer *object, const struct dead_letter *letter
     json_text(object, "prompt_id", *texts.prompt ? texts.prompt : NULL);
     json_text(object, "arrived", texts.arrived);
     json_text(object, "died", texts.buried);
-    json_number(object, "bytes", letter->size);
+    json_number(object, "bytes", (uint64_t)letter->size);
 }
 
 /* ---- list ---- */
@@ -72,7 +73,7 @@ static bool list_letter(void *context, const struct dead_letter *letter)
     if (list->json) {
         struct buffer object = {0};
         begin_object(&object, letter);
-        json_end(&object);
+        json_close(&object, '}');
         list_object(list, &object);
         return true;
     }
@@ -190,12 +191,13 @@ static void show_payload(const struct shown *shown, const char *bytes, size_t le
         if (is_text && !text.failed) {
             json_text(out, "payload", text.data);
         } else {
-            json_key(out, "payload_base64");
-            buffer_append_char(out, '"');
-            append_base64(out, bytes, length);
-            buffer_append_char(out, '"');
+            text.length = 0;
+            append_base64(&text, bytes, length);
+            buffer_append_char(&text, '\0');
+            out->failed |= text.failed;
+            json_text(out, "payload_base64", text.failed ? "" : text.data);
         }
-        json_end(out);
+        json_close(out, '}');
     } else {
         buffer_append_char(out, '\n');
         for (size_t i = 0; i < length && !text.failed; i += strlen(text.data + i) + 1) {
@@ -336,9 +338,9 @@ static int report_change(const struct ctl *ctl, const char *done, size_t changed
 {
     if (ctl_has(ctl, CTL_OPTION_JSON)) {
         struct buffer object = {0};
-        json_begin(&object);
-        json_number(&object, done, (int64_t)changed);
-        json_end(&object);
+        json_open(&object, NULL, '{');
+        json_number(&object, done, changed);
+        json_close(&object, '}');
         buffer_append_char(&object, '\n');
         output_write(&object);
     } else {

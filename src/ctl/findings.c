@@ -12,6 +12,7 @@
 #include "duration.h"
 #include "list.h"
 #include "output.h"
+#include "promptd/json.h"
 
 enum { OLDER_THAN_S = 300 };
 
@@ -73,7 +74,7 @@ static void list_row(struct work *work, struct list *list, int row)
 static void write_key(const char *heading, char key[32])
 {
     size_t i = 0;
-    for (; heading[i] && i < 31; i++)
+    for (; i < 31 && heading[i]; i++)
         key[i] = (char)(heading[i] == ' ' ? '_' : tolower((unsigned char)heading[i]));
     key[i] = '\0';
 }
@@ -82,16 +83,16 @@ static void list_as_json(struct work *work, struct list *list, int row)
 {
     int last = (int)list->columns - 1;
     struct buffer object = {0};
-    json_begin(&object);
+    json_open(&object, NULL, '{');
     for (int column = 0; column < last; column++) {
         char key[32];
         write_key(work->findings->headings[column], key);
         json_text(&object, key, value_of(work, row, column));
     }
-    json_number(&object, "age_seconds", strtoll(PQgetvalue(work->rows, row, last), NULL, 10));
+    json_number(&object, "age_seconds", strtoull(PQgetvalue(work->rows, row, last), NULL, 10));
     if (ctl_has(work->ctl, work->findings->when))
-        json_bool(&object, work->findings->done, work->done[row]);
-    json_end(&object);
+        json_boolean(&object, work->findings->done, work->done[row]);
+    json_close(&object, '}');
     list_object(list, &object);
 }
 

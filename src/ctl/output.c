@@ -4,13 +4,10 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "promptd/text.h"
 
 int output_fail(const struct error *error)
 {
@@ -83,41 +80,4 @@ bool output_confirm(const struct ctl *ctl, const char *format, ...)
         return true;
     output_note("Nothing was changed.");
     return false;
-}
-
-void json_begin(struct buffer *buffer)
-{
-    buffer_append_char(buffer, '{');
-}
-
-void json_end(struct buffer *buffer)
-{
-    buffer_append_char(buffer, '}');
-}
-
-void json_key(struct buffer *buffer, const char *key)
-{
-    bool first = buffer->length > 0 && buffer->data[buffer->length - 1] == '{';
-    buffer_printf(buffer, "%s\"%s\":", first ? "" : ",", key);
-}
-
-void json_text(struct buffer *buffer, const char *key, const char *text)
-{
-    json_key(buffer, key);
-    if (text)
-        text_append_json(buffer, text);
-    else
-        buffer_append_text(buffer, "null");
-}
-
-void json_number(struct buffer *buffer, const char *key, int64_t number)
-{
-    json_key(buffer, key);
-    buffer_printf(buffer, "%" PRId64, number);
-}
-
-void json_bool(struct buffer *buffer, const char *key, bool value)
-{
-    json_key(buffer, key);
-    buffer_append_text(buffer, value ? "true" : "false");
 }

@@ -38,12 +38,4 @@ bool output_may_change(const struct ctl *ctl, struct error *error);
 /* Asks "question [y/N]" unless --yes was given. false: no, and it is said that nothing was changed. */
 bool output_confirm(const struct ctl *ctl, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* One JSON object, field by field. Times are RFC 3339; a NULL text is null. */
-void json_begin(struct buffer *buffer);
-void json_end(struct buffer *buffer);
-void json_text(struct buffer *buffer, const char *key, const char *text);
-void json_number(struct buffer *buffer, const char *key, int64_t number);
-void json_bool(struct buffer *buffer, const char *key, bool value);
-void json_key(struct buffer *buffer, const char *key);
-
 #endif

@@ -7,6 +7,7 @@
 #include "ctl.h"
 #include "message_file.h"
 #include "output.h"
+#include "promptd/json.h"
 #include "redis.h"
 
 /* What is sent, and what is known of it. */
@@ -61,12 +62,12 @@ static bool write_payload(const struct ctl *ctl, const struct message_rules *rul
     buffer_append_char(prompt, '\0');
     if (prompt->failed)
         return error_set(error, ERROR_INTERNAL, "memory is out");
-    json_begin(&outgoing->payload);
+    json_open(&outgoing->payload, NULL, '{');
     json_text(&outgoing->payload, "interview_id", ctl->options[CTL_OPTION_INTERVIEW]);
     json_text(&outgoing->payload, "enhanced_prompt", prompt->data);
     if (ctl_has(ctl, CTL_OPTION_SOURCE))
         json_text(&outgoing->payload, "source", ctl->options[CTL_OPTION_SOURCE]);
-    json_end(&outgoing->payload);
+    json_close(&outgoing->payload, '}');
     struct message_content content;
     if (outgoing->payload.failed || !message_parse(rules, outgoing->payload.data, outgoing->payload.length, &content))
         return error_set(error, ERROR_INTERNAL, "memory is out");
@@ -100,13 +101,13 @@ static void report(const struct ctl *ctl, const struct outgoing *outgoing, long 
         return;
     }
     struct buffer object = {0};
-    json_begin(&object);
+    json_open(&object, NULL, '{');
     json_text(&object, "channel", ctl->settings.redis_channel);
     json_text(&object, "interview_id", ctl->options[CTL_OPTION_INTERVIEW]);
     json_text(&object, "prompt_id", outgoing->prompt_id);
-    json_number(&object, "bytes", (int64_t)outgoing->payload.length);
-    json_number(&object, "receivers", receivers);
-    json_end(&object);
+    json_number(&object, "bytes", outgoing->payload.length);
+    json_number(&object, "receivers", (uint64_t)receivers);
+    json_close(&object, '}');
     buffer_append_char(&object, '\n');
     output_write(&object);
 }

@@ -7,6 +7,7 @@
 #include "ctl.h"
 #include "message_file.h"
 #include "output.h"
+#include "promptd/json.h"
 
 struct validation {
     const struct ctl *ctl;
@@ -48,18 +49,18 @@ static void append_json(const struct validation *validation, const struct messag
     char interview[UUID_TEXT_SIZE];
     bool good = content->reject == REJECT_NONE;
     uuid_format(content->interview_id, interview);
-    json_begin(out);
+    json_open(out, NULL, '{');
     json_text(out, "file", validation->path);
     if (validation->line > 0)
-        json_number(out, "line", (int64_t)validation->line);
-    json_bool(out, "accepted", good);
+        json_number(out, "line", validation->line);
+    json_boolean(out, "accepted", good);
     json_text(out, "reason", good ? NULL : reject_name(content->reject));
     json_text(out, "meaning", good ? NULL : reject_meaning(content->reject));
-    json_number(out, "bytes", (int64_t)length);
+    json_number(out, "bytes", length);
     json_text(out, "interview_id", content->has_interview_id ? interview : NULL);
     json_text(out, "source", good ? content->source : NULL);
     json_text(out, "prompt_id", good ? id : NULL);
-    json_end(out);
+    json_close(out, '}');
 }
 
 /* Judges one message. false: something else than the message is wrong. */
@@ -75,7 +76,7 @@ static bool judge(struct validation *validation, const char *bytes, size_t lengt
         struct buffer out = {0};
         if (ctl_has(validation->ctl, CTL_OPTION_JSON)) {
             bool first = validation->accepted + validation->rejected == 0;
-            buffer_append_text(&out, first ? "[\n" : ",\n");
+            (void)fputs(first ? "[\n" : ",\n", stdout);
             append_json(validation, &content, length, id, &out);
         } else {
             append_text(validation, &content, id, &out);

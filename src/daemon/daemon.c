@@ -170,6 +170,7 @@ static void give_back_memory(struct daemon *daemon)
 static void on_tick(uv_timer_t *timer)
 {
     struct daemon *daemon = timer->data;
+    outcome_sum_up(&daemon->lines);
     pipeline_pump(daemon->pipeline);
     give_back_memory(daemon);
     int64_t now_ms = (int64_t)uv_now(&daemon->loop);
@@ -198,6 +199,7 @@ static void open_handles(struct daemon *daemon)
 static int finish(struct daemon *daemon)
 {
     pipeline_abandon_rest(daemon->pipeline);
+    outcome_sum_up(&daemon->lines);
     pipeline_free(daemon->pipeline);
     statsd_free(daemon->statsd);
     int status = uv_loop_close(&daemon->loop);
@@ -243,6 +245,7 @@ int daemon_run(struct settings *settings, const struct daemon_arguments *argumen
     struct error error = {.code = ERROR_INTERNAL};
     daemon.settings = *settings;
     daemon.arguments = arguments;
+    daemon.lines = (struct outcome_lines)OUTCOME_LINES;
     *settings = (struct settings){0};
     (void)signal(SIGPIPE, SIG_IGN); /* hiredis, libpq and the log write to sockets and pipes whose reader may go */
     size_threads(&daemon.settings);

@@ -37,6 +37,7 @@ struct daemon {
     int64_t ready_since_wall_ms; /* when metrics.ready became what it is */
     struct metrics metrics;
     struct troubles troubles;
+    struct outcome_lines lines;
     struct history history;
     struct pipeline *pipeline;
     struct store *store;

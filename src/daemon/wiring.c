@@ -75,7 +75,8 @@ static void on_store_up(void *context)
 static void on_found(void *context, const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE])
 {
     struct daemon *daemon = context;
-    const struct outcome_record record = {.metrics = &daemon->metrics, .troubles = &daemon->troubles};
+    const struct outcome_record record = {
+        .metrics = &daemon->metrics, .troubles = &daemon->troubles, .lines = &daemon->lines};
     outcome_report_found_orphan(&record, interview_id, prompt_id);
 }
 
@@ -215,12 +216,13 @@ static bool open_pipeline(struct daemon *daemon, struct error *error)
 {
     const struct settings *settings = &daemon->settings;
     daemon->pipeline = pipeline_new(
-        &(struct pipeline_options){.rules = options_rules(settings),
-                                   .limits = options_limits(settings),
-                                   .record = {.metrics = &daemon->metrics, .troubles = &daemon->troubles},
-                                   .can_store = on_can_store,
-                                   .on_ready = on_ready,
-                                   .context = daemon},
+        &(struct pipeline_options){
+            .rules = options_rules(settings),
+            .limits = options_limits(settings),
+            .record = {.metrics = &daemon->metrics, .troubles = &daemon->troubles, .lines = &daemon->lines},
+            .can_store = on_can_store,
+            .on_ready = on_ready,
+            .context = daemon},
         error);
     return daemon->pipeline;
 }

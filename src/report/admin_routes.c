@@ -9,7 +9,7 @@
 
 #define LOG_COMPONENT "admin"
 #include "admin_guard.h"
-#include "json.h"
+#include "promptd/json.h"
 #include "promptd/log.h"
 
 enum { BODY_MAX_BYTES = 4096, NONCE_BYTES = 16, NONCE_SIZE = 2 * NONCE_BYTES + 1 };

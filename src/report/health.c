@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* The JSON of /readyz, /health/redis and /status. */
 #include "promptd/health.h"
+#include "promptd/json.h"
 
 #include <unistd.h>
 
-#include "json.h"
 #include "promptd/version.h"
 
 enum { HEALTH_DEGRADED_FAILURES = 3 };

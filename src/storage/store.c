@@ -378,14 +378,13 @@ static void put_back(struct store *store, struct batch *batch)
     for (size_t i = 0; i < batch->count; i++)
         if (batch->jobs[i]->outages++ > 0)
             is_first = false;
-    if (is_first)
+    struct job *job = batch->jobs[0];
+    bool is_alone = batch->count == 1;
+    if (is_first || (is_alone && job->outages <= OUTAGES_BEFORE_WAITING)) {
         requeue_batch(store, batch);
-    else if (batch->count > 1)
+    } else if (!is_alone) {
         halve_batch(store, batch);
-    else if (batch->jobs[0]->outages <= OUTAGES_BEFORE_WAITING)
-        requeue_batch(store, batch);
-    else {
-        struct job *job = batch->jobs[0];
+    } else {
         batch_reset(batch);
         wait_alone(store, job);
     }

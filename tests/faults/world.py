@@ -46,6 +46,7 @@ class World:
             "redis_url": f"redis://127.0.0.1:{self.redis_link.port}", "redis_channel": self.channel,
             "database_url": f"postgresql://{ROLE}@127.0.0.1:{self.database_link.port}/{self.database}",
             "atomicity": atomicity, "log_level": "debug", "queue_max_messages": 5000,
+            "admin_listen": f"unix:{folder}/admin.sock",
             **({} if shipped_timers else FAST), **({"spool_dir": self.spool_folder} if with_spool else {})}
         self._shutdown_s = float(self.settings.get("shutdown_timeout_s", 10)) + SHUTDOWN_GRACE_S
         self.promptd = None

@@ -93,7 +93,8 @@ def test_nothing_is_lost(logging_promptd, rotate, database, channel, logs):
         rotate()
         messages += burst
     logging_promptd.settle(600)
-    stored = sorted(re.findall(r"prompt_id=(\S+)", "\n".join(line for line in everything(logs) if "prompt stored" in line)))
+    lines = [line for line in everything(logs) if "prompt stored" in line]
+    stored = sorted(re.search(r"prompt_id=(\S+)", line)[1] for line in lines)
     assert stored == sorted(message.id for message in messages)
     assert sorted(os.listdir(logs)) == ["promptd.log", "promptd.log.1", "promptd.log.2.gz", "promptd.log.3.gz"]
     assert all(os.stat(path).st_mode & 0o007 == 0 for path in glob.glob(os.path.join(logs, "*")))

@@ -56,7 +56,8 @@ class Prometheus:
         return self.ask("query", query=expression)["result"]
 
     def firing(self):
-        return {alert["labels"]["alertname"]: alert for alert in self.ask("alerts")["alerts"] if alert["state"] == "firing"}
+        alerts = self.ask("alerts")["alerts"]
+        return {alert["labels"]["alertname"]: alert for alert in alerts if alert["state"] == "firing"}
 
     def close(self):
         end(self._process)
@@ -68,7 +69,8 @@ def watch(new_folder, closing):
     """watch(promptd): a Prometheus that has scraped it."""
     def start(promptd):
         prometheus = closing(Prometheus(new_folder("prometheus"), promptd.admin_url.split("//")[1]))
-        wait_until(lambda: prometheus.query('promptd_ready{job="promptd"} == 1'), "Prometheus to scrape", 20, interval=0.1)
+        wait_until(lambda: prometheus.query('promptd_ready{job="promptd"} == 1'), "Prometheus to scrape", 20,
+                   interval=0.1)
         return prometheus
 
     return start

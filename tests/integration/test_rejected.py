@@ -146,6 +146,17 @@ def test_a_flood_of_rejected_messages_has_a_line_each(start_promptd, channel):
     assert len(promptd.find("ERROR", "reason=not_json")) == 2000
 
 
+def test_a_larger_flood_is_summed_up(start_promptd, channel):
+    promptd = start_promptd(log_level="info")
+    for _ in range(3):
+        channel.publish_burst([b"rubbish %d" % number for number in range(5000)])
+    assert promptd.settle(15000).outcomes() == {"rejected": 15000}
+    promptd.wait_line("ERROR", "more messages rejected than lines are written")
+    lines = len(promptd.find("ERROR", "reason=not_json"))
+    held_back = sum(int(line.fields["messages"]) for line in promptd.find("ERROR", "more messages rejected"))
+    assert lines >= 10000 and lines + held_back == 15000
+
+
 def test_message_after_a_rejected_one(promptd, database, channel):
     channel.publish_raw(b"rubbish \xff\xfe")
     message = channel.publish(database.interview())

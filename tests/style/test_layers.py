@@ -22,6 +22,9 @@ LAYERS = {
     "tools": {"base", "core", "intake", "storage", "report", "tools"},
 }
 
+# Who may include a private header of another folder: the manual is made of the table of commands.
+NEIGHBOURS = {("src/tools/manual_doc.c", "../ctl/ctl.h")}
+
 # Headers without a .c file of their name.
 LONE_HEADERS = {"spool": "core", "version": "base"}
 
@@ -96,6 +99,8 @@ class Tree:
                 return f"includes {name}, which belongs to no layer"
             if layer not in LAYERS[self.layer(path)]:
                 return f"{self.layer(path)} must not include {name}, which is {layer}"
+        elif (path, name) in NEIGHBOURS:
+            return None
         elif str(pathlib.PurePath(path).parent / name) not in self.files:
             return f"includes {name}, a private header that is not in its own folder"
         return None

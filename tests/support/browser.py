@@ -13,9 +13,9 @@ from selenium.webdriver.common.by import By
 
 from .wait import wait_until
 
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
-         "--hide-scrollbars", "--force-color-profile=srgb", "--lang=en-US")
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         "--disable-extensions", "--hide-scrollbars", "--force-color-profile=srgb", "--lang=en-US")
 
 
 class Browser:
@@ -28,7 +28,8 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         for flag in (*FLAGS, f"--user-data-dir={os.path.join(folder, 'profile')}"):
             options.add_argument(flag)
-        environment = {"PATH": "/usr/bin:/bin", "HOME": folder, "TMPDIR": folder, "LC_ALL": "C.UTF-8", "TZ": "America/New_York"}
+        environment = {"PATH": "/usr/bin:/bin", "HOME": folder, "TMPDIR": folder, "LC_ALL": "C.UTF-8",
+                       "TZ": "America/New_York"}
         self.driver = webdriver.Chrome(service=Service(driver, env=environment), options=options)
         self.look()
 
@@ -83,7 +84,8 @@ class Browser:
             const box = document.querySelector(arguments[0] || 'body').getBoundingClientRect();
             return [box.x + scrollX, box.y + scrollY, box.width, box.height];""", selector)
         clip = dict(zip(("x", "y", "width", "height"), box), scale=1)
-        data = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True, "clip": clip})
+        data = self.driver.execute_cdp_cmd("Page.captureScreenshot", {
+            "format": "png", "captureBeyondViewport": True, "clip": clip})
         with open(path, "wb") as file:
             file.write(base64.b64decode(data["data"]))
 

@@ -44,7 +44,8 @@ def sample_points(rate=14, until=0):
     chance, points = random.Random(7), []
     for i in range(120):
         age = (119 - i) * 5
-        received = max(0, round(5 * rate * (1 + 0.45 * (i / 120) + 0.3 * chance.uniform(-1, 1) + (0.8 if 70 < i < 78 else 0))))
+        burst = 0.8 if 70 < i < 78 else 0
+        received = max(0, round(5 * rate * (1 + 0.45 * (i / 120) + 0.3 * chance.uniform(-1, 1) + burst)))
         stored = 0 if age < until else received
         p50 = 0 if not stored else 2.2 + chance.random() + (1.5 if 70 < i < 78 else 0)
         points.append({"time": time_before(age), "received": received, "stored": stored, "failed": 0,
@@ -56,7 +57,8 @@ def sample_status():
     """A promptd that is well, as its /status says it."""
     points = sample_points()
     return {
-        "version": "0.1.0", "state": "running", "started_at": time_before(2 * 86400 + 11000), "timestamp": time_before(0),
+        "version": "0.1.0", "state": "running", "started_at": time_before(2 * 86400 + 11000),
+        "timestamp": time_before(0),
         "uptime_seconds": 2 * 86400 + 11000, "pid": 4127, "ready": True,
         "ready_since": time_before(2 * 86400 + 10998), "not_ready": [],
         "redis": {"server": "redis.internal:6379", "channel": "interviewly:prompt-ready", "mode": "pubsub",
@@ -68,7 +70,8 @@ def sample_status():
                   "dead_letters": 0, "dead_bytes": 0, "writable": True},
         "atomicity": "compensate",
         "counters": {"received": 1284011, "success": 1283204, "duplicate": 771, "failure": 19, "rollback": 17,
-                     "orphaned": 0, "rejected": 14, "rejected_by": dict.fromkeys(REASONS, 0) | {"prompt_too_short": 11, "not_json": 3},
+                     "orphaned": 0, "rejected": 14,
+                     "rejected_by": dict.fromkeys(REASONS, 0) | {"prompt_too_short": 11, "not_json": 3},
                      "dropped": 0, "waiting": 3, "retries": 42, "redis_reconnections": 1, "database_reconnections": 1},
         "history": {"interval_seconds": 5, "points": points},
         "orphans": [],
@@ -96,8 +99,8 @@ class PageServer:
                 if self.path == "/":
                     self.answer("text/html; charset=utf-8", page().encode(), POLICY)
                 elif self.path == "/status":
-                    status = outer.status
-                    self.answer("application/json", status if isinstance(status, bytes) else json.dumps(status).encode())
+                    raw = isinstance(outer.status, bytes)
+                    self.answer("application/json", outer.status if raw else json.dumps(outer.status).encode())
                 else:
                     self.send_error(404)
 

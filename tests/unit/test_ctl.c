@@ -13,6 +13,7 @@
 #include "duration.h"
 #include "list.h"
 #include "output.h"
+#include "promptd/json.h"
 
 static void test_durations_are_read(void **state)
 {
@@ -178,10 +179,10 @@ static void test_json_lists(void **state)
         list_begin(&list, &ctl, headings);
         for (int i = 0; i < rows; i++) {
             struct buffer object = {0};
-            json_begin(&object);
-            json_number(&object, "id", i);
+            json_open(&object, NULL, '{');
+            json_number(&object, "id", (uint64_t)i);
             json_text(&object, "text", i == 0 ? "a\"{" : NULL);
-            json_end(&object);
+            json_close(&object, '}');
             list_object(&list, &object);
         }
         list_end(&list);

@@ -95,7 +95,8 @@ function renderRate(status, points) {
         .filter((each) => each.failed)
         .map(
           (each) =>
-            `M${scale.x(each.x) - bar} ${scale.base}V${Math.min(scale.base - 3, scale.y(each.failed * unit.factor))}h${bar}V${scale.base}z`
+            `M${scale.x(each.x) - bar} ${scale.base}` +
+            `V${Math.min(scale.base - 3, scale.y(each.failed * unit.factor))}h${bar}V${scale.base}z`
         )
         .join('');
       const area = stored.replace(

@@ -87,7 +87,7 @@ function makeTrouble(each) {
     ['interview', each.interview_id],
     ['prompt', each.prompt_id]
   ])
-    if (id) what.append(make('p', {class: 'id'}, label + ' ' + id));
+    if (id) what.append(make('p', {class: 'id'}, label + ' ', make('span', {class: 'whole'}, id)));
   return make(
     'li',
     null,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* JSON, a value at a time. */
-#include "json.h"
+#include "promptd/json.h"
 
 #include <inttypes.h>
 
