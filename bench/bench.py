@@ -12,14 +12,38 @@ sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "tests")]
 from measure import corpus, growth, latency, plots, report, resources, throughput  # noqa: E402 (after the path is set)
 from measure.stand import Stand  # noqa: E402
 
-SIZES = (512, 2048, 8192, 49152)
 PARTS = ("throughput", "latency", "resources", "growth")
+
+
+class Clock:
+    """Says what happens, and stops a part in time where the machine is slower than expected."""
+
+    def __init__(self):
+        self._began = time.monotonic()
+        self._part_ends = None
+
+    def say(self, text):
+        print(f"  {time.monotonic() - self._began:6.1f} s  {text}", flush=True)
+
+    def part(self, seconds):
+        self._part_ends = time.monotonic() + seconds
+
+    def rounds(self, wanted):
+        """Numbers of rounds; none is begun that would, by the longest before, end too late, but for the first."""
+        longest = 0
+        for number in range(wanted):
+            began = time.monotonic()
+            if number > 0 and began + longest > self._part_ends:
+                self.say(f"no time for more than {number} of {wanted} rounds")
+                return
+            yield number
+            longest = max(longest, time.monotonic() - began)
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="bench/run", description=__doc__)
     parser.add_argument("--build", required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the results go (default build/bench/results)")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the results go")
     parser.add_argument("--quick", action="store_true", help="about a minute: 2 KB and 8 KB, two runs, no growth")
     parser.add_argument("--without-node", action="store_true", help="for machines without npm's registry")
     parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be given again")
@@ -27,41 +51,39 @@ def arguments():
 
 
 def plan(quick):
-    """How much of everything."""
+    """How much of everything; of each part, for how many seconds at most another round is begun."""
     if quick:
-        return {"sizes": (2048, 8192), "runs": {2048: 2, 8192: 1}, "share": 0.5, "parts": PARTS[:3],
+        return {"runs": {2048: 2, 8192: 1}, "share": 0.5, "parts": {"throughput": 40, "latency": 15, "resources": 20},
                 "messages": {2048: 20000, 8192: 12000}, "rates": (500,), "latency_seconds": 2, "latency_runs": 1,
-                "bounds": (8192,), "idle_seconds": 2, "starts": 3, "growth_runs": 0}
-    return {"sizes": SIZES, "runs": {512: 3, 2048: 5, 8192: 5, 49152: 3}, "share": 1, "parts": PARTS,
+                "bounds": (8192,), "idle_seconds": 2, "starts": 3}
+    return {"runs": {512: 3, 2048: 5, 8192: 5, 49152: 3}, "share": 1,
+            "parts": {"throughput": 330, "latency": 140, "resources": 40, "growth": 140},
             "messages": {512: 60000, 2048: 100000, 8192: 12000, 49152: 2500}, "rates": (50, 500), "latency_seconds": 6,
             "latency_runs": 2, "bounds": (8192, 49152), "idle_seconds": 10, "starts": 7, "growth_runs": 2}
 
 
 def measure(stand, wanted, parts, with_node):
-    began = time.monotonic()
-
-    def say(text):
-        print(f"  {time.monotonic() - began:6.1f} s  {text}", flush=True)
-
+    clock = Clock()
     corpora = corpus.make(stand.folder, wanted["messages"])
     for messages in corpora.values():
         messages.install(stand.database)
-    say("servers and messages are there")
+    clock.say("servers and messages are there")
     # The first to write finds cold caches, and no WAL segments to use again.
     throughput.run_limit(stand, corpora[2048], wanted["messages"][2048])
     results = {"machine": report.machine(),
                "postgresql": stand.database.value("select current_setting('server_version')")}
-    if "throughput" in parts:
-        results["throughput"] = throughput.measure(stand, corpora, wanted["sizes"], wanted["runs"], wanted["share"],
-                                                   with_node, say)
-    if "latency" in parts:
-        results["latency"] = latency.measure(stand, corpora[2048], wanted["rates"], wanted["latency_seconds"],
-                                             wanted["latency_runs"], with_node, say)
-    if "resources" in parts:
-        results["resources"] = resources.measure(stand, corpora, wanted["bounds"], wanted["idle_seconds"],
-                                                 wanted["starts"], say)
-    if "growth" in parts:
-        results["growth"] = growth.measure(stand, corpora[2048], wanted["growth_runs"], say)
+    run = {
+        "throughput": lambda: throughput.measure(stand, corpora, wanted["runs"], wanted["share"], with_node, clock),
+        "latency": lambda: latency.measure(stand, corpora[2048], wanted["rates"], wanted["latency_seconds"],
+                                           wanted["latency_runs"], with_node, clock),
+        "resources": lambda: resources.measure(stand, corpora, wanted["bounds"], wanted["idle_seconds"],
+                                               wanted["starts"], clock),
+        "growth": lambda: growth.measure(stand, corpora[2048], wanted["growth_runs"], clock),
+    }
+    for part, seconds in wanted["parts"].items():
+        if part in parts:
+            clock.part(seconds)
+            results[part] = run[part]()
     return results
 
 
@@ -70,7 +92,7 @@ def main():
     wanted = plan(options.quick)
     stand = Stand(os.path.abspath(options.build))
     try:
-        results = measure(stand, wanted, options.only or wanted["parts"], not options.without_node)
+        results = measure(stand, wanted, options.only or PARTS, not options.without_node)
     finally:
         stand.close()
     report.write(options.output, results)

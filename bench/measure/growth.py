@@ -13,15 +13,12 @@ SWEEP_COUNT = 20000
 SMALL_BATCH_COUNT = 5000
 
 
-def _sweep(stand, corpus, setting, values, runs, say):
-    results = {value: [] for value in values}
-    for run in range(runs):
-        for value in values:
-            count = SMALL_BATCH_COUNT if setting == "batch_max" and value < 16 else SWEEP_COUNT
-            result = run_listener(stand, corpus, count, lambda: stand.start_promptd(**ROOMY, **{setting: value}))
-            results[value].append(result)
-            say(f"{setting} {value}, run {run + 1}: {result['rate']:.0f}/s, {result['cpu_us']:.1f} µs")
-    return results
+def _sweep(stand, corpus, setting, results, clock):
+    for value, runs in results.items():
+        count = SMALL_BATCH_COUNT if setting == "batch_max" and value < 16 else SWEEP_COUNT
+        result = run_listener(stand, corpus, count, lambda: stand.start_promptd(**ROOMY, **{setting: value}))
+        runs.append(result)
+        clock.say(f"{setting} {value}: {result['rate']:.0f}/s, {result['cpu_us']:.1f} µs")
 
 
 def run_waiting(stand, corpus, count, **settings):
@@ -47,19 +44,19 @@ def run_waiting(stand, corpus, count, **settings):
             "cpu_drain_us": (cpu_end - cpu_taken_in) / count * 1e6}
 
 
-def _waiting(stand, corpus, runs, say):
-    results = {count: [] for count in WAITING}
-    for run in range(runs):
-        for count in WAITING:
-            result = run_waiting(stand, corpus, count)
-            results[count].append(result)
-            say(f"{count} waiting, run {run + 1}: {result['drain_us']:.1f} µs each, {result['cpu_us']:.1f} µs of promptd")
+def _waiting(stand, corpus, results, clock):
+    for count, runs in results.items():
+        result = run_waiting(stand, corpus, count)
+        runs.append(result)
+        clock.say(f"{count} waiting: {result['drain_us']:.1f} µs each, {result['cpu_us']:.1f} µs of promptd")
+
+
+def measure(stand, corpus, runs, clock):
+    """{what grows: {its value: [result of each run]}}."""
+    results = {"db_connections": {value: [] for value in CONNECTIONS}, "batch_max": {value: [] for value in BATCHES},
+               "waiting": {count: [] for count in WAITING}}
+    for _ in clock.rounds(runs):
+        for setting in ("db_connections", "batch_max"):
+            _sweep(stand, corpus, setting, results[setting], clock)
+        _waiting(stand, corpus, results["waiting"], clock)
     return results
-
-
-def measure(stand, corpus, runs, say):
-    return {
-        "db_connections": _sweep(stand, corpus, "db_connections", CONNECTIONS, runs, say),
-        "batch_max": _sweep(stand, corpus, "batch_max", BATCHES, runs, say),
-        "waiting": _waiting(stand, corpus, runs, say),
-    }

@@ -12,31 +12,32 @@ def percentile(values, share):
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-def _run(stand, corpus, count, rate, channel):
+def run(stand, corpus, count, rate, start):
+    """Of the listener that `start` starts; with None, of two bare round trips on an idle connection."""
+    stand.reset(corpus, count)
+    process = start() if start else None
+    channel = DEFAULT_CHANNEL if process else "-"
     output = subprocess.run([stand.program("bench_latency"), corpus.path, "0", str(count), str(rate),
                              str(stand.redis.port), channel, stand.conninfo],
                             check=True, capture_output=True, text=True).stdout
+    if process:
+        process.stop()
     micros = [float(line) for line in output.splitlines()]
     return {"p50_us": percentile(micros, 0.5), "p99_us": percentile(micros, 0.99), "max_us": max(micros),
             "count": len(micros)}
 
 
-def measure(stand, corpus, rates, seconds, runs, with_node, say):
+def measure(stand, corpus, rates, seconds, runs, with_node, clock):
     """{rate: {system: [result of each run]}}."""
     starts = {"two round trips": None, "promptd": stand.start_promptd,
               "promptd, transaction": lambda: stand.start_promptd(atomicity="transaction"), "asyncio": stand.start_asyncio}
     if with_node:
         starts["node"] = stand.start_node
     results = {rate: {} for rate in rates}
-    for rate in rates:
-        for run in range(runs):
+    for number in clock.rounds(runs):
+        for rate in rates:
             for name, start in starts.items():
-                count = int(rate * seconds)
-                stand.reset(corpus, count)
-                process = start() if start else None
-                result = _run(stand, corpus, count, rate, DEFAULT_CHANNEL if process else "-")
-                if process:
-                    process.stop()
+                result = run(stand, corpus, int(rate * seconds), rate, start)
                 results[rate].setdefault(name, []).append(result)
-                say(f"{rate}/s, run {run + 1}, {name}: p50 {result['p50_us']:.0f} µs, p99 {result['p99_us']:.0f} µs")
+                clock.say(f"{rate}/s, run {number + 1}, {name}: p50 {result['p50_us']:.0f} µs, p99 {result['p99_us']:.0f} µs")
     return results

@@ -65,12 +65,12 @@ def _start_seconds(stand):
     return seconds
 
 
-def measure(stand, corpora, sizes_at_bounds, idle_seconds, starts, say):
+def measure(stand, corpora, sizes_at_bounds, idle_seconds, starts, clock):
     results = {**_idle(stand, corpora[2048], idle_seconds), **_burst(stand, corpora[2048])}
     bounds = [_bounds(stand, corpora[size]) for size in sizes_at_bounds]
     results["bounds_peak_kib"] = max(result["peak_kib"] for result in bounds)
     results["after_bounds_kib"] = max(result["after_kib"] for result in bounds)
     results["start_ms"] = sorted(_start_seconds(stand) * 1000 for _ in range(starts))
     for name, value in results.items():
-        say(f"{name}: {value:.4g}" if not isinstance(value, list) else f"{name}: {value[0]:.0f} to {value[-1]:.0f}")
+        clock.say(f"{name}: {value:.4g}" if not isinstance(value, list) else f"{name}: {value[0]:.0f} to {value[-1]:.0f}")
     return results

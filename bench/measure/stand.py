@@ -47,7 +47,8 @@ class Process:
         """User and system time of all its threads; the kernel counts it in nanoseconds."""
         total = 0
         for task in os.listdir(f"/proc/{self.pid}/task"):
-            with contextlib.suppress(FileNotFoundError), open(f"/proc/{self.pid}/task/{task}/schedstat", encoding="ascii") as file:
+            path = f"/proc/{self.pid}/task/{task}/schedstat"
+            with contextlib.suppress(FileNotFoundError), open(path, encoding="ascii") as file:
                 total += int(file.read().split()[0])
         return total / 1e9
 

@@ -93,12 +93,12 @@ def systems(stand, with_node):
     return all_systems
 
 
-def measure(stand, corpora, sizes, runs, share, with_node, say):
-    """{size: {system: [result of each run]}}; `share` of the usual number of messages."""
-    results = {size: {} for size in sizes}
+def measure(stand, corpora, runs, share, with_node, clock):
+    """{size: {system: [result of each run]}} for {size: how many runs}; `share` of the usual number of messages."""
+    results = {size: {} for size in runs}
     running = systems(stand, with_node)
-    for size in sizes:
-        for run in range(runs[size]):
+    for run in clock.rounds(max(runs.values())):
+        for size in (size for size in runs if run < runs[size]):
             order = list(running)
             order = order[run % len(order):] + order[:run % len(order)]
             for name in order:
@@ -106,8 +106,8 @@ def measure(stand, corpora, sizes, runs, share, with_node, say):
                 count = int((FAST_COUNT if is_fast else SLOW_COUNT)[size] * share)
                 result = function(corpora[size], count)
                 results[size].setdefault(name, []).append(result)
-                say(f"{size} bytes, run {run + 1}, {name}: {result['rate']:.0f}/s"
-                    + (f", {result['cpu_us']:.1f} µs" if "cpu_us" in result else ""))
+                clock.say(f"{size} bytes, run {run + 1}, {name}: {result['rate']:.0f}/s"
+                          + (f", {result['cpu_us']:.1f} µs" if "cpu_us" in result else ""))
     return results
 
 

@@ -26,7 +26,7 @@
 
 enum {
     STORE_SETTLE_LOOK_MS = 1000,
-    STORE_BATCH_BYTES = 1024 * 1024, /* a statement's texts; one job may have more */
+    STORE_BATCH_BYTES = 768 * 1024, /* a statement's texts; one job may have more */
     STORE_BACKOFF_BASE_MS = 1000,
     STORE_QUOTE_CHARACTERS = 12 /* so many characters of a prompt in an error keep it out of the log */
 };

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""bench/ works when somebody wants to measure: its programs and its stand, with a few messages and no judgement of time."""
+
+import os
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.append(os.path.join(ROOT, "bench"))
+
+from measure import corpus, growth, latency, report, throughput  # noqa: E402 (after the path is set)
+from measure.stand import Stand  # noqa: E402
+
+MESSAGES = 600  # more than two full batches
+
+
+@pytest.fixture(scope="module")
+def stand():
+    """In the build folder that the promptd under test comes from."""
+    stand = Stand(os.path.dirname(os.path.dirname(os.path.dirname(os.environ["PROMPTD_BINARY"]))))
+    yield stand
+    stand.close()
+
+
+@pytest.fixture(scope="module")
+def messages(stand):
+    messages = corpus.make(stand.folder, {2048: MESSAGES})[2048]
+    messages.install(stand.database)
+    return messages
+
+
+@pytest.fixture
+def stored(stand, messages):
+    """Looks afterwards whether each row is what the corpus says, as the measured must have done all of the work."""
+    yield
+    with open(messages.path, "rb") as file:
+        content = file.read()
+    rows = stand.database.rows("""select p.id, p.interview_id, p.prompt, i.status
+                                  from interview_enhanced_prompts p join interviews i on i.id = p.interview_id""")
+    assert len(rows) == MESSAGES
+    for prompt_id, interview, prompt, status in rows:
+        at = content.index(interview.bytes + prompt_id.bytes)
+        length = int.from_bytes(content[at + 32:at + 36], sys.byteorder)
+        assert content[at + 40:at + 40 + length].decode() == prompt and status == "ready"
+
+
+def test_limit(stand, messages, stored):
+    assert throughput.run_limit(stand, messages, MESSAGES)["rate"] > 0
+
+
+def test_listener(stand, messages, stored):
+    result = throughput.run_listener(stand, messages, MESSAGES, stand.start_promptd)
+    assert result["rate"] > 0 and result["cpu_us"] > 0 and result["peak_kib"] > 0
+
+
+def test_latency(stand, messages, stored):
+    start = {"two round trips": None, "promptd": stand.start_promptd}
+    for name in start:
+        result = latency.run(stand, messages, MESSAGES, 500, start[name])
+        assert result["count"] == MESSAGES and 0 < result["p50_us"] <= result["p99_us"] <= result["max_us"]
+
+
+def test_waiting(stand, messages, stored):
+    assert growth.run_waiting(stand, messages, MESSAGES)["drain_us"] > 0
+
+
+def test_spread():
+    assert report.spread([3, 1, 2]) == (1, 2, 3) and report.spread([4, 1, 2, 3]) == (1, 2.5, 4)
