@@ -2,6 +2,7 @@
 """The bounds at full size: 200,000 messages of 2 KB while the database is away, with the settings as shipped."""
 
 import os
+import re
 import socket
 
 import pytest
@@ -84,9 +85,12 @@ def wait_settled(admin, timeout):
 
 
 def dropped_lines(promptd):
-    """Read as bytes: there are very many."""
+    """The lines of dropped messages, and how many more of them are only summed up. Read as bytes: there are very many."""
     with open(promptd.log_path, "rb") as file:
-        return [line for line in file if b"ERROR store: message dropped for interview " in line]
+        lines = file.readlines()
+    summed = [re.search(rb"more messages dropped than lines are written messages=(\d+)", line) for line in lines]
+    return ([line for line in lines if b"ERROR store: message dropped for interview " in line],
+            sum(int(match[1]) for match in summed if match))
 
 
 @needs_plain_build
@@ -94,13 +98,12 @@ def test_memory_without_a_spool(flooded, database):
     """What is dropped is the newest, and each has its line."""
     promptd, flood, admin = flooded()
     assert wait_settled(admin, 60) == {"received": MESSAGES, "success": KEPT, "dropped": MESSAGES - KEPT}
-    print("peak", promptd.peak_memory_kb(), "KiB")
     assert promptd.peak_memory_kb() < LIMIT_KB
     assert database.prompt_count() == KEPT and database.statuses() == {"ready": INTERVIEWS}
-    lines = dropped_lines(promptd)
-    assert len(lines) == MESSAGES - KEPT
-    for number in (KEPT, MESSAGES // 2, MESSAGES - 1):
-        assert flood.message(number)[0].encode() in lines[number - KEPT]
+    promptd.stop()  # what is summed up last is written then
+    lines, summed = dropped_lines(promptd)
+    assert len(lines) + summed == MESSAGES - KEPT and len(lines) >= KEPT
+    assert flood.message(KEPT)[0].encode() in lines[0]
 
 
 @needs_plain_build
@@ -110,7 +113,6 @@ def test_memory_with_a_spool(flooded, database, new_folder):
     promptd, flood, admin = flooded(spool_dir=spool.folder)
     assert os.path.getsize(spool.path) > 0
     assert wait_settled(admin, 90) == {"received": MESSAGES, "success": MESSAGES}
-    print("peak", promptd.peak_memory_kb(), "KiB")
     assert promptd.peak_memory_kb() < LIMIT_KB
     assert database.prompt_count() == MESSAGES and database.statuses() == {"ready": INTERVIEWS}
     for number in range(0, MESSAGES, MESSAGES // 10):
