@@ -18,6 +18,7 @@
 #include "promptd/error.h"
 #include "promptd/log.h"
 
+enum redis_mode { REDIS_MODE_PUBSUB };
 enum atomicity { ATOMICITY_COMPENSATE, ATOMICITY_TRANSACTION };
 
 /* A comma-separated list; items are trimmed, and never empty. */
@@ -35,6 +36,7 @@ enum { SETTINGS_MAX = 64 }; /* rows that the table may have */
 struct settings {
     char *redis_url;
     char *redis_channel;
+    enum redis_mode redis_mode;
     char *database_url; /* "" leaves everything to libpq's own defaults */
     int64_t db_connections;
     enum atomicity atomicity;

@@ -10,6 +10,7 @@
 
 #include "promptd/endpoint.h"
 
+static const char *const mode_choices[] = {"pubsub", NULL};
 static const char *const atomicity_choices[] = {"compensate", "transaction", NULL};
 static const char *const level_choices[] = {"debug", "info", "warning", "error", "critical", NULL};
 static const char *const format_choices[] = {"text", "json", "journal", NULL};
@@ -53,6 +54,8 @@ static const struct setting rows[] = {
                     "stands in brackets. In unix://user:password@/path a socket has them too."},
     {TEXT(redis_channel, "interviewly:prompt-ready"),
      .description = "The channel that promptd subscribes to. It is one channel, not a pattern."},
+    {CHOICE(redis_mode, "pubsub", mode_choices),
+     .description = "How messages come: pubsub subscribes to redis_channel. This build of promptd knows no other way."},
     {TEXT(database_url, ""), .secret = true, .may_be_empty = true, .shared_variable = "DATABASE_URL",
      .allowed = "a libpq URI or conninfo",
      .description = "The PostgreSQL database, as any URI or conninfo that libpq takes. Empty leaves everything to "

@@ -362,6 +362,20 @@ static void hide_user_info(struct buffer *buffer, size_t start, bool all)
     buffer->length = secret + 3 + tail_length;
 }
 
+/* A port that is no number, of host:port,host:port: user:password, perhaps, whose @host has been forgotten. */
+static bool has_odd_port(const char *url)
+{
+    const char *at = strstr(url, "://");
+    const char *end = at ? at + 3 + strcspn(at + 3, "/?#") : url;
+    for (at = at ? at + 3 : end; at < end; at++) {
+        if (*at == '[')
+            at += strcspn(at, "]");
+        if (*at == ':' && at[1 + strspn(at + 1, "0123456789")] != ',' && at + 1 + strspn(at + 1, "0123456789") < end)
+            return true;
+    }
+    return false;
+}
+
 void text_append_redacted(struct buffer *buffer, const char *url)
 {
     size_t start = buffer->length;
@@ -375,7 +389,8 @@ void text_append_redacted(struct buffer *buffer, const char *url)
         return;
     const char *text = buffer->data + start;
     size_t length = buffer->length - start;
-    bool lost_at = count_char(text, length, '@') != count_char(url, strlen(url), '@');
+    size_t ats = count_char(url, strlen(url), '@');
+    bool lost_at = count_char(text, length, '@') != ats || (ats == 0 && has_odd_port(url));
     if (!conninfo)
         hide_user_info(buffer, start, lost_at);
     else if (memmem(text, length, "://", 3))

@@ -21,7 +21,7 @@ static void look_at_redis(const struct daemon *daemon, struct health *health)
         (void)snprintf(health->redis.server, sizeof health->redis.server, "%s%s%s:%d", bracketed ? "[" : "",
                        address->host, bracketed ? "]" : "", address->port);
     health->redis.channel = daemon->settings.redis_channel;
-    health->redis.mode = "pubsub";
+    health->redis.mode = "pubsub"; /* the only redis_mode there is */
     health->redis.max_failures = (unsigned)daemon->settings.breaker_failures;
     health->redis.last_message_ms = daemon->last_message_wall_ms;
     if (!daemon->source_open)

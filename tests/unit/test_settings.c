@@ -53,6 +53,7 @@ static void test_defaults(void **state)
     assert_loads((struct start){0}, &s);
     assert_string_equal(s.redis_url, "redis://127.0.0.1:6379");
     assert_string_equal(s.redis_channel, "interviewly:prompt-ready");
+    assert_int_equal(s.redis_mode, REDIS_MODE_PUBSUB);
     assert_string_equal(s.database_url, "");
     assert_string_equal(s.admin_listen, "127.0.0.1:9797");
     assert_string_equal(s.statsd, "");
@@ -128,7 +129,7 @@ static const char *other_text(const char *name)
     return strcmp(name, "admin_listen") == 0 || strcmp(name, "statsd") == 0 ? "other:1" : "other";
 }
 
-/* Some good value that is not the default. */
+/* Some good value that is not the default, where there is one. */
 static void other_value(const struct setting *row, char *value, size_t size)
 {
     switch (row->type) {
@@ -136,7 +137,7 @@ static void other_value(const struct setting *row, char *value, size_t size)
         (void)snprintf(value, size, "%lld", strtoll(row->initial, NULL, 10) + 1);
         break;
     case SETTING_CHOICE:
-        (void)snprintf(value, size, "%s", row->choices[strcmp(row->choices[0], row->initial) == 0]);
+        (void)snprintf(value, size, "%s", row->choices[row->choices[1] && strcmp(row->choices[0], row->initial) == 0]);
         break;
     case SETTING_LIST:
         (void)snprintf(value, size, "other,%s", row->initial);
@@ -515,10 +516,10 @@ static void test_fixed_differences(void **state)
 static void test_what_a_reload_cannot_change(void **state)
 {
     (void)state;
-    static const char *const fixed[] = {"redis_url",  "redis_channel", "database_url",  "db_connections",
-                                        "atomicity",  "ready_status",  "failed_status", "awaiting_statuses",
-                                        "sources",    "spool_dir",     "admin_listen",  "statsd",
-                                        "log_format", "log_file"};
+    static const char *const fixed[] = {
+        "redis_url", "redis_channel", "redis_mode",    "database_url",      "db_connections",
+        "atomicity", "ready_status",  "failed_status", "awaiting_statuses", "sources",
+        "spool_dir", "admin_listen",  "statsd",        "log_format",        "log_file"};
     size_t next = 0;
     for (size_t i = 0; settings_table_row(i); i++) {
         const struct setting *row = settings_table_row(i);
