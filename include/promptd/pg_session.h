@@ -21,7 +21,7 @@
 
 struct pg_session;
 
-enum { PG_STATEMENTS_MAX = 2, PG_PARAMETERS_MAX = 5 };
+enum { PG_STATEMENTS_MAX = 3, PG_PARAMETERS_MAX = 5 };
 
 /* Types by OID (pg_type.dat); PG_UNTYPED lets the server infer it from the column. */
 enum { PG_UNTYPED = 0, PG_TEXT = 25, PG_TEXT_ARRAY = 1009, PG_UUID = 2950, PG_UUID_ARRAY = 2951 };

@@ -306,7 +306,8 @@ int statements_build(struct statements *statements, struct batch *batch, struct 
     case JOB_TRANSACT:
         build_move(statements, batch, statements->statuses.ready, &out[0]);
         build_insert(statements, batch, true, &out[1]);
-        count = 2;
+        build_unready(statements, batch, &out[2]); /* what a trigger kept out: never ready, not even if we die now */
+        count = 3;
         break;
     case JOB_DELETE:
         build_delete(statements, batch, &out[0]);

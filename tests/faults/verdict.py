@@ -7,7 +7,7 @@ The rules, for each prompt P of an interview I that was published here:
    line names it that no RESOLVED line followed; or the application moved I after P was stored; or P was in the memory of a
    promptd that SIGKILL ended, without a spool (or while the log said that the spool cannot be written): then the
    reconciler must find it once it is older than ten minutes, if I is still awaiting. (I may be `failed` by another of its
-   messages: such a prompt is for `promptctl orphans`.) With atomicity = transaction none of these exists.
+   messages: such a prompt is for `promptctl orphans`.) With atomicity = transaction only what the application moved exists.
 2. What ended as stored or as a duplicate is there, if I is `ready`, or nothing of I was deleted.
 3. What never ended as stored is there only by rule 1.
 4. An interview that is `ready` has a prompt.
@@ -58,9 +58,11 @@ class Verdict:
             if self._status.get(interview) == "ready":
                 if not stored and id not in self.ledger.ever_orphaned and id not in self.ledger.killed_in_memory:
                     self.complain(f"prompt {id} of {interview} is there, and ended as {dict(self.ledger.outcomes[id])}")
-            elif self.in_transaction and not (stored and interview in self.moved):
+            elif interview in self.moved and (stored or self.in_transaction and id in self.ledger.killed_in_memory):
+                pass  # it was ready, whether anyone lived to log it or not
+            elif self.in_transaction:
                 self._unreported(id, interview)
-            elif id not in self.ledger.orphans and not (stored and interview in self.moved):
+            elif id not in self.ledger.orphans:
                 self._without_ready(id, interview)
 
     def _without_ready(self, id, interview):

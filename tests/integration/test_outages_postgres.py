@@ -10,6 +10,7 @@ import pytest
 
 from support.expect import expect_stored
 from support.postgres import ROLE
+from support.proxy import POSTGRES_READY
 from support.wait import SLOW, wait_until
 
 PROMPTS = "interview_enhanced_prompts"
@@ -184,6 +185,18 @@ def test_circuit_of_the_database(start_promptd, database, database_proxy, channe
     expect_stored(database, *messages)
     assert promptd.counters()["db_circuit_open"] == 0
     promptd.one("CRITICAL", "circuit opened")
+
+
+def test_killed_when_a_trigger_has_kept_the_prompt_out(start_promptd, database, database_proxy, channel):
+    """In a transaction: the interview was never ready for others to see, so nobody has to live to take that back."""
+    promptd = start_promptd(atomicity="transaction", database_url=database.url(database_proxy.port))
+    database.trigger(PROMPTS, "insert", "return null;")
+    database_proxy.lose_reply(rb"update\s+\S*interviews\b", reply_end=POSTGRES_READY, stay_away=True)
+    interview = channel.publish(database.interview()).interview
+    wait_until(lambda: database_proxy.fired == 1, "the transaction to be done")
+    promptd.wait_line("ERROR", "database lost")
+    promptd.crash()
+    assert database.status(interview) == "failed" and database.prompt_count() == 0
 
 
 # There, and refusing
