@@ -55,8 +55,8 @@ def debian(request, debians):
 
 @pytest.fixture(scope="session")
 def trixie(debians):
-    """Debian 13 as such, for the image."""
-    return debians["trixie"].ready()
+    """A bare Debian 13, for the image."""
+    return debians["trixie"].bare_ready()
 
 
 @pytest.fixture(scope="session")

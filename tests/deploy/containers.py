@@ -23,6 +23,12 @@ default_ulimits = ["nofile=1024:4096", "nproc=4096:4096"]
 """
 
 
+NOT_IN_SLIM = [
+    "made", "etc/resolv.conf", "var/cache/apt/*", "var/lib/apt/lists/*", "usr/share/doc/*", "usr/share/man/*",
+    "usr/share/locale/*", "dev/*", "proc/*",
+]  # fmt: skip
+
+
 class Podman:
     def __init__(self, base, transcript):
         folder = FOLDER / "containers"
@@ -36,10 +42,14 @@ class Podman:
         self.transcript = transcript
         transcript.unlink(missing_ok=True)
         archive = folder / "trixie.tar"
-        excluded = [f"--exclude=./{name}" for name in ("made", "etc/resolv.conf", "var/cache/apt/*", "dev/*", "proc/*")]
-        run("tar", "-C", base.path, "--numeric-owner", *excluded, "-cf", archive, ".")
+        options = [f"--exclude=./{name}" for name in NOT_IN_SLIM]
+        run("tar", "-C", base.path, "--numeric-owner", *options, "-cf", archive, ".")
         self("import", archive, "docker.io/library/debian:trixie-slim")
         archive.unlink()
+
+    def note(self, text):
+        with open(self.transcript, "a", encoding="utf-8") as file:
+            file.write(text + "\n")
 
     def attempt(self, *words, text=None):
         """(exit code, output)."""
@@ -48,8 +58,7 @@ class Podman:
             command, env=self.environment, cwd=CHECKOUT, text=True, input=text or "", timeout=600,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        with open(self.transcript, "a", encoding="utf-8") as file:
-            file.write(f"# {' '.join(command)}\n{done.stdout}")
+        self.note(f"# {' '.join(command)}\n{done.stdout}")
         return done.returncode, done.stdout.strip()
 
     def __call__(self, *words, text=None):

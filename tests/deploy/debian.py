@@ -138,16 +138,26 @@ class Debian:
         self.release = release
         self.error = None
         self.base = self.packages = self.machine = None
+        self.bare = threading.Event()
         self.thread = threading.Thread(target=self.prepare, daemon=True)
         self.thread.start()
 
     def prepare(self):
         try:
             self.base = make_base(self.release)
+            self.bare.set()
             self.packages = build_packages(self.base)
             self.machine = make_machine(self.base, self.packages)
         except (AssertionError, OSError) as error:
             self.error = error
+        finally:
+            self.bare.set()
+
+    def bare_ready(self):
+        """As debootstrap makes it: all that the image takes."""
+        self.bare.wait()
+        assert self.base, f"Debian {self.release} could not be made: {self.error}"
+        return self.base
 
     def ready(self):
         self.thread.join()
