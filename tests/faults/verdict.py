@@ -9,7 +9,7 @@ The rules, for each prompt P of an interview I that was published here:
    reconciler must find it once it is older than ten minutes, if I is still awaiting. (I may be `failed` by another of its
    messages: such a prompt is for `promptctl orphans`.) With atomicity = transaction only what the application moved exists.
 2. What ended as stored or as a duplicate is there, if I is `ready`, or nothing of I was deleted.
-3. What never ended as stored is there only by rule 1.
+3. What never ended as stored is there only by rule 1; or it was named as dropped while it waited for its commit's answer.
 4. An interview that is `ready` has a prompt.
 5. An interview whose message failed does not show "enhancing": it is `ready`, `failed`, moved by the application, or an
    INTERVIEW STUCK line names it; or an ORPHANED PROMPT line of a promptd that ended before the database came back.
@@ -22,7 +22,6 @@ from collections import Counter, defaultdict
 from .load import HOPELESS, is_own
 
 AWAITING = "enhancing"
-LOST = {"dropped"}
 
 
 class Verdict:
@@ -56,7 +55,7 @@ class Verdict:
                 self.complain(f"prompt {id} of {interview} was never published")
             stored = self.ledger.outcomes[id]["stored"] + self.ledger.outcomes[id]["duplicate"]
             if self._status.get(interview) == "ready":
-                if not stored and id not in self.ledger.ever_orphaned and id not in self.ledger.killed_in_memory:
+                if not stored and not self._may_be_unknown(id):
                     self.complain(f"prompt {id} of {interview} is there, and ended as {dict(self.ledger.outcomes[id])}")
             elif interview in self.moved and (stored or self.in_transaction and id in self.ledger.killed_in_memory):
                 pass  # it was ready, whether anyone lived to log it or not
@@ -64,6 +63,11 @@ class Verdict:
                 self._unreported(id, interview)
             elif id not in self.ledger.orphans:
                 self._without_ready(id, interview)
+
+    def _may_be_unknown(self, id):
+        """Stored, and nobody lived to see it: what waits for a commit's answer at the end of SIGTERM is named as dropped."""
+        named = self.in_transaction and self.ledger.outcomes[id]["dropped"] > 0
+        return named or id in self.ledger.ever_orphaned or id in self.ledger.killed_in_memory
 
     def _without_ready(self, id, interview):
         if id not in self.ledger.killed_in_memory:
