@@ -114,7 +114,9 @@ def test_what_the_image_says_of_itself(podman, image):
     added = (image["Size"] - base) / 1e6
     podman.note(f"the image: {image['Size'] / 1e6:.0f} MB, {added:.0f} MB above its base")
     assert added < 60, f"{added:.0f} MB above its base"
-    assert podman("run", "--rm", "--network", "none", IMAGE, "--version").startswith("promptd ")
+    # podman complains on a machine without systemd that it has no timers for the health check.
+    output = podman("run", "--rm", "--network", "none", "--no-healthcheck", IMAGE, "--version")
+    assert output.splitlines()[-1].startswith("promptd ")
 
 
 def test_it_runs_with_nothing_to_spare(podman, image, servers):
