@@ -69,6 +69,15 @@ static void on_grown(void *context, uint64_t added)
     (void)added;
 }
 
+static void on_orphan(void *context, const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE],
+                      int64_t since_ms)
+{
+    (void)context;
+    (void)interview_id;
+    (void)prompt_id;
+    (void)since_ms;
+}
+
 static void on_closed(void *context)
 {
     ((struct bench *)context)->closed = true;
@@ -106,6 +115,7 @@ static struct spool *open_spool(struct bench *bench, uv_loop_t *loop, const char
             .on_put = on_put,
             .on_fetched = on_fetched,
             .on_grown = on_grown,
+            .on_orphan = on_orphan,
             .on_closed = on_closed,
             .context = bench,
         },

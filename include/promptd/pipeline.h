@@ -40,7 +40,9 @@ void pipeline_free(struct pipeline *pipeline); /* when no job is out and the spo
 /* Messages are on disk before they are worked on. Once, before the first message; what the spool holds is taken up. */
 void pipeline_use_spool(struct pipeline *pipeline, struct spool *spool);
 
-/* The spool's callbacks. */
+/* The spool's callbacks; the first within spool_open, before pipeline_use_spool. */
+void pipeline_on_spooled_orphan(struct pipeline *pipeline, const uint8_t interview_id[UUID_SIZE],
+                                const uint8_t prompt_id[UUID_SIZE], int64_t since_ms);
 void pipeline_on_put(struct pipeline *pipeline, void *token, enum spool_put_result result, int64_t sequence);
 void pipeline_on_fetched(struct pipeline *pipeline, const struct spool_entry *entries, size_t count, bool end);
 void pipeline_on_grown(struct pipeline *pipeline, uint64_t added);

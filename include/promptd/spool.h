@@ -55,6 +55,12 @@ struct spool_epitaph {
     uint8_t prompt_id[UUID_SIZE];
 };
 
+/* An orphan from before that is not resolved: a dead letter of the outcome "orphaned". `since_ms` is wall clock. */
+typedef void (*spool_orphan_told)(void *context, const uint8_t interview_id[UUID_SIZE],
+                                  const uint8_t prompt_id[UUID_SIZE], int64_t since_ms);
+
+enum { SPOOL_ORPHANS_MAX = 10000 }; /* that are told */
+
 struct spool_options {
     uv_loop_t *loop;
     const char *directory; /* must exist or be creatable (mode 0700); copied */
@@ -65,6 +71,7 @@ struct spool_options {
     /* So many rows were added from outside (promptctl dead replay): worth a fetch. Noticed within a second, and told
      * before a fetch brings them. */
     void (*on_grown)(void *context, uint64_t added);
+    spool_orphan_told on_orphan; /* within spool_open, oldest first */
     void (*on_closed)(void *context);
     void *context;
 };
@@ -99,6 +106,9 @@ void spool_fetch(struct spool *spool, int64_t after, size_t max_messages, size_t
  * on disk, the message is taken up again, and ends as a duplicate. */
 void spool_finish(struct spool *spool, int64_t sequence);
 void spool_bury(struct spool *spool, int64_t sequence, const struct spool_epitaph *epitaph);
+
+/* The prompt of a message that was buried as orphaned is not left behind any more; its dead letter says so. */
+void spool_resolve(struct spool *spool, const uint8_t prompt_id[UUID_SIZE]);
 
 void spool_set_max_bytes(struct spool *spool, uint64_t max_bytes);
 struct spool_counts spool_counts(const struct spool *spool);

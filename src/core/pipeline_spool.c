@@ -31,6 +31,13 @@ struct put {
     char payload[];
 };
 
+/* Too many of them: the rest is in the spool still, and in the view that promptctl orphans reads. */
+void pipeline_on_spooled_orphan(struct pipeline *pipeline, const uint8_t interview_id[UUID_SIZE],
+                                const uint8_t prompt_id[UUID_SIZE], int64_t since_ms)
+{
+    (void)orphans_add(&pipeline->orphans, interview_id, prompt_id, since_ms);
+}
+
 void pipeline_use_spool(struct pipeline *pipeline, struct spool *spool)
 {
     pipeline->spool = spool;
@@ -40,6 +47,8 @@ void pipeline_use_spool(struct pipeline *pipeline, struct spool *spool)
     if (counts.waiting > 0)
         log_info(LOG_FIELDS(log_number("messages", counts.waiting), log_number("bytes", counts.waiting_bytes)),
                  "messages from before are taken up again");
+    if (pipeline->orphans.count > 0)
+        log_info(LOG_FIELDS(log_number("orphans", pipeline->orphans.count)), "orphans from before are tried again");
 }
 
 /* --- to disk ---------------------------------------------------------------------------------------------------- */

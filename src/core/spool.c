@@ -116,6 +116,16 @@ void spool_bury(struct spool *spool, int64_t sequence, const struct spool_epitap
     enqueue(spool, &bury->work);
 }
 
+void spool_resolve(struct spool *spool, const uint8_t prompt_id[UUID_SIZE])
+{
+    struct spool_resolve_work *resolve = malloc(sizeof *resolve);
+    if (!resolve)
+        return; /* the next start tries the orphan again, and finds it gone */
+    *resolve = (struct spool_resolve_work){.work.kind = SPOOL_WORK_RESOLVE};
+    memcpy(resolve->prompt_id, prompt_id, UUID_SIZE);
+    enqueue(spool, &resolve->work);
+}
+
 void spool_set_max_bytes(struct spool *spool, uint64_t max_bytes)
 {
     spool->options.max_bytes = max_bytes;
@@ -290,6 +300,10 @@ struct spool *spool_open(const struct spool_options *options, struct error *erro
     }
     spool->counts = spool->writer.counts;
     report_opened(spool);
+    if (spool_db_open_orphans(&spool->writer.db, SPOOL_ORPHANS_MAX, options->on_orphan, options->context) !=
+        SPOOL_DB_OK)
+        log_error(LOG_FIELDS(log_text("error", spool->writer.db.failure)),
+                  "orphans from before cannot be read: they are not tried again");
     if (!start_thread(spool, error)) /* which has freed it */
         return NULL;
     return spool; /* NOLINT(clang-analyzer-unix.Malloc): the analyzer forgets what start_thread returned */

@@ -53,6 +53,9 @@ enum spool_db_result {
                      " order by sequence")                                                                             \
     X(READ_PAYLOAD, "select arrived_ms, sum, bytes from payload where sequence = ?1")                                  \
     X(MARK, "update message set attempted = ?3 where sequence between ?1 and ?2 and attempted <> ?3")                  \
+    X(OPEN_ORPHANS, "select interview_id, prompt_id, buried_ms from dead where outcome = 'orphaned'"                   \
+                    " and length(interview_id) = 16 and length(prompt_id) = 16 order by sequence limit ?1")            \
+    X(RESOLVE_ORPHAN, "update dead set outcome = 'orphan resolved' where outcome = 'orphaned' and prompt_id = ?1")     \
     X(COUNT_NEW, "select count(*), max(sequence) from message where sequence > ?1")                                    \
     X(LAST_SEQUENCE, "select seq from sqlite_sequence where name = 'message'")                                         \
     X(COUNT_MESSAGES, "select count(*), total(size) from message")                                                     \
@@ -112,6 +115,10 @@ enum spool_db_result spool_db_put(struct spool_db *db, const char *payload, size
 enum spool_db_result spool_db_finish(struct spool_db *db, int64_t sequence, bool *found, uint64_t *size);
 enum spool_db_result spool_db_bury(struct spool_db *db, int64_t sequence, const struct spool_epitaph *epitaph,
                                    bool *found, uint64_t *size);
+/* The dead letter says that its prompt is not left behind any more. */
+enum spool_db_result spool_db_resolve(struct spool_db *db, const uint8_t prompt_id[UUID_SIZE]);
+/* Up to `max` orphans that are not resolved, oldest first; needs no transaction. */
+enum spool_db_result spool_db_open_orphans(struct spool_db *db, size_t max, spool_orphan_told told, void *context);
 enum spool_db_result spool_db_fetch(struct spool_db *db, int64_t after, size_t max_messages, size_t max_bytes,
                                     struct spool_batch *batch);
 /* The same without the marks, for a disk that takes none. Needs no transaction. */

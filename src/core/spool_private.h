@@ -20,6 +20,7 @@ enum spool_work_kind {
     SPOOL_WORK_PUT,
     SPOOL_WORK_FINISH,
     SPOOL_WORK_BURY,
+    SPOOL_WORK_RESOLVE,
     SPOOL_WORK_FETCH,
     SPOOL_WORK_GROWN /* the writer's own: only ever in the list of what is done */
 };
@@ -48,6 +49,11 @@ struct spool_bury_work {
     struct spool_work work;
     struct spool_epitaph epitaph; /* its texts stand in `texts` */
     char texts[];
+};
+
+struct spool_resolve_work {
+    struct spool_work work;
+    uint8_t prompt_id[UUID_SIZE];
 };
 
 struct spool_grown_work {

@@ -120,6 +120,30 @@ enum spool_db_result spool_db_bury(struct spool_db *db, int64_t sequence, const 
     return result;
 }
 
+enum spool_db_result spool_db_resolve(struct spool_db *db, const uint8_t prompt_id[UUID_SIZE])
+{
+    sqlite3_stmt *statement = db->statements[SPOOL_STATEMENT_RESOLVE_ORPHAN];
+    int code = sqlite3_bind_blob(statement, 1, prompt_id, UUID_SIZE, SQLITE_STATIC);
+    enum spool_db_result result = code == SQLITE_OK ? finish_statement(db, statement) : spool_db_judge(db, code);
+    (void)sqlite3_clear_bindings(statement); /* the id is borrowed */
+    return result;
+}
+
+enum spool_db_result spool_db_open_orphans(struct spool_db *db, size_t max, spool_orphan_told told, void *context)
+{
+    sqlite3_stmt *statement = bound(db, SPOOL_STATEMENT_OPEN_ORPHANS, (int64_t)max);
+    int code;
+    while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
+        const uint8_t *interview_id = sqlite3_column_blob(statement, 0);
+        const uint8_t *prompt_id = sqlite3_column_blob(statement, 1);
+        if (interview_id && prompt_id)
+            told(context, interview_id, prompt_id, sqlite3_column_int64(statement, 2));
+    }
+    enum spool_db_result result = spool_db_judge(db, code);
+    (void)sqlite3_reset(statement);
+    return result;
+}
+
 enum spool_db_result spool_db_read_payload(struct spool_db *db, int64_t sequence, struct spool_entry *entry)
 {
     sqlite3_stmt *statement = db->statements[SPOOL_STATEMENT_READ_PAYLOAD];

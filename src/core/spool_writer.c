@@ -204,6 +204,8 @@ static enum spool_db_result execute(struct spool_writer *writer, struct spool_wo
         counts->dead += found;
         counts->dead_bytes += size;
         break;
+    case SPOOL_WORK_RESOLVE:
+        return spool_db_resolve(&writer->db, ((struct spool_resolve_work *)work)->prompt_id);
     case SPOOL_WORK_GROWN: /* never handed in */
         return SPOOL_DB_OK;
     case SPOOL_WORK_FETCH:

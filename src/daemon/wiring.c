@@ -46,6 +46,13 @@ static void on_grown(void *context, uint64_t added)
     pipeline_on_grown(daemon->pipeline, added);
 }
 
+static void on_spooled_orphan(void *context, const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE],
+                              int64_t since_ms)
+{
+    struct daemon *daemon = context;
+    pipeline_on_spooled_orphan(daemon->pipeline, interview_id, prompt_id, since_ms);
+}
+
 static void on_ready(void *context)
 {
     struct daemon *daemon = context;
@@ -166,6 +173,7 @@ static bool open_spool(struct daemon *daemon, struct error *error)
             .on_put = on_put,
             .on_fetched = on_fetched,
             .on_grown = on_grown,
+            .on_orphan = on_spooled_orphan,
             .on_closed = on_spool_closed,
             .context = daemon,
         },

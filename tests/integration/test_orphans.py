@@ -185,6 +185,21 @@ def test_orphan_is_tried_again_at_a_reconnection(start_promptd, database, channe
     expect_nothing_stored(database, message.interview, "failed")
 
 
+def test_orphan_is_not_forgotten_over_a_restart(refused_orphan, start_promptd, database, new_folder):
+    spool = new_folder("spool")
+    first, message = refused_orphan(spool_dir=spool)
+    first.stop()
+    database.execute(f"grant delete on {PROMPTS} to {ROLE}")
+    second = start_promptd(spool_dir=spool, reconcile_interval_s=1)
+    second.wait_line("INFO", resolved_line(message))
+    expect_nothing_stored(database, message.interview, "failed")
+    assert second.counters()["orphans_open"] == 0 and second.find("CRITICAL") == []
+    second.stop()
+    third = start_promptd(spool_dir=spool, reconcile_interval_s=1)
+    third.wait_line("INFO", "database connected")
+    assert third.counters()["orphans_open"] == 0 and third.counters()["dead_letters"] == 1
+
+
 def test_orphan_that_someone_else_deleted_is_resolved(refused_orphan, database):
     promptd, message = refused_orphan()
     database.execute(f"delete from {PROMPTS}")

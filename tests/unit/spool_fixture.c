@@ -64,6 +64,16 @@ static void on_grown(void *context, uint64_t added)
         strcat(fixture->order, "g");
 }
 
+static void on_orphan(void *context, const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE],
+                      int64_t since_ms)
+{
+    struct spool_fixture *fixture = context;
+    (void)since_ms;
+    fixture->orphans++;
+    memcpy(fixture->orphan_interview, interview_id, UUID_SIZE);
+    memcpy(fixture->orphan_prompt, prompt_id, UUID_SIZE);
+}
+
 static void on_closed(void *context)
 {
     struct spool_fixture *fixture = context;
@@ -116,6 +126,7 @@ bool fixture_try_open(struct spool_fixture *fixture, uint64_t max_bytes)
     assert_null(fixture->spool);
     fixture->put_count = 0;
     fixture->grown = 0;
+    fixture->orphans = 0;
     fixture->fetches = 0;
     fixture->closed = false;
     fixture->order[0] = '\0';
@@ -128,6 +139,7 @@ bool fixture_try_open(struct spool_fixture *fixture, uint64_t max_bytes)
             .on_put = on_put,
             .on_fetched = on_fetched,
             .on_grown = on_grown,
+            .on_orphan = on_orphan,
             .on_closed = on_closed,
             .context = fixture,
         },

@@ -44,6 +44,9 @@ struct spool_fixture {
     bool end;
     size_t fetches;
     uint64_t grown;
+    unsigned orphans; /* told by the last open; and the last of them */
+    uint8_t orphan_interview[UUID_SIZE];
+    uint8_t orphan_prompt[UUID_SIZE];
     bool closed;
     char order[4096]; /* one letter a callback: p, f, g */
 };

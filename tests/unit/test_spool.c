@@ -170,6 +170,31 @@ static void test_bury(void **state)
     assert_int_equal(fixture->entry_count, 0);
 }
 
+static void test_orphans_are_told_until_they_are_resolved(void **state)
+{
+    struct spool_fixture *fixture = *state;
+    fixture_open(fixture);
+    struct spool_epitaph orphan = {.outcome = "orphaned", .has_interview_id = true, .has_prompt_id = true};
+    struct spool_epitaph other = {.outcome = "rolled back", .has_interview_id = true, .has_prompt_id = true};
+    memset(orphan.interview_id, 1, UUID_SIZE);
+    memset(orphan.prompt_id, 2, UUID_SIZE);
+    spool_bury(fixture->spool, fixture_put_text(fixture, "an orphan"), &orphan);
+    spool_bury(fixture->spool, fixture_put_text(fixture, "something else"), &other);
+    fixture_close(fixture);
+
+    fixture_open(fixture);
+    assert_int_equal(fixture->orphans, 1);
+    assert_memory_equal(fixture->orphan_interview, orphan.interview_id, UUID_SIZE);
+    assert_memory_equal(fixture->orphan_prompt, orphan.prompt_id, UUID_SIZE);
+    spool_resolve(fixture->spool, other.prompt_id); /* no orphan: nothing happens */
+    spool_resolve(fixture->spool, orphan.prompt_id);
+    fixture_close(fixture);
+
+    fixture_open(fixture);
+    assert_int_equal(fixture->orphans, 0);
+    assert_int_equal(spool_counts(fixture->spool).dead, 2);
+}
+
 static void test_unknown_sequences_do_no_harm(void **state)
 {
     struct spool_fixture *fixture = *state;
@@ -418,6 +443,7 @@ int main(void)
         SPOOL_TEST(test_fetch_keeps_its_bounds),
         SPOOL_TEST(test_callbacks_come_in_the_order_of_the_calls),
         SPOOL_TEST(test_bury),
+        SPOOL_TEST(test_orphans_are_told_until_they_are_resolved),
         SPOOL_TEST(test_unknown_sequences_do_no_harm),
         SPOOL_TEST(test_max_bytes),
         SPOOL_TEST(test_puts_under_way_count),
