@@ -62,6 +62,12 @@ bool log_stderr_is_journal(void);
 void log_hold(void);
 void log_release(void);
 
+/* From here to log_leave_stderr, what libraries print on stdio's stderr by themselves becomes lines of the log
+ * (WARNING, one a line, 200 bytes at most). Descriptor 2 is not touched. Both belong to the main thread; the second
+ * when no other runs. */
+void log_capture_stderr(void);
+void log_leave_stderr(void);
+
 void log_close(void);
 
 void log_write(enum log_level level, const char *component, const struct log_field *fields, const char *format, ...)

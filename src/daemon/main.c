@@ -82,7 +82,9 @@ int main(int argc, char *argv[])
     } else {
         settings_warn_of_variables(environ); /* in the form that log_format asks for */
         const struct daemon_arguments arguments = {.argc = argc, .argv = argv, .environment = environ};
+        log_capture_stderr();
         status = daemon_run(&settings, &arguments);
+        log_leave_stderr();
         log_close();
     }
     settings_free(&settings);

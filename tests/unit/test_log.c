@@ -468,10 +468,37 @@ static void test_stderr_is_journal(void **state)
 
 #define LOG_TEST(function) cmocka_unit_test_teardown(function, end_test)
 
+static void test_what_libraries_print_is_a_line(void **state)
+{
+    (void)state;
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_JSON);
+    FILE *before = stderr;
+    log_capture_stderr();
+    (void)fprintf(stderr, "%s", "FATAL:  terminating \"it\"\nDETAIL:\ta\x1b[2J\n\n");
+    (void)fprintf(stderr, "%0300d\n", 7);
+    log_leave_stderr();
+    assert_ptr_equal(stderr, before);
+    log_leave_stderr(); /* does nothing */
+    struct stat status;
+    assert_int_equal(stat(path, &status), 0);
+    FILE *file = fopen(path, "r");
+    char lines[4][1024] = {0};
+    assert_non_null(file);
+    for (int i = 0; i < 3; i++)
+        assert_non_null(fgets(lines[i], sizeof lines[i], file));
+    assert_null(fgets(lines[3], sizeof lines[3], file));
+    (void)fclose(file);
+    assert_non_null(
+        strstr(lines[0], "\"level\":\"WARNING\",\"component\":\"library\",\"message\":\"FATAL:  terminating"));
+    assert_non_null(strstr(lines[1], "\\u001b[2J"));
+    assert_true(strlen(lines[2]) < 320);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         LOG_TEST(test_text_line),
+        LOG_TEST(test_what_libraries_print_is_a_line),
         LOG_TEST(test_text_line_without_fields),
         LOG_TEST(test_null_text_is_left_out),
         LOG_TEST(test_one_event_is_one_line),
