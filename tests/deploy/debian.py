@@ -26,11 +26,11 @@ def run(*command, **options):
 
 
 def mirror():
-    """The one that this machine uses, where it is a Debian itself."""
+    """The one that this machine uses, where it is a Debian itself; else none: debootstrap has one of its own."""
     for uri in run("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages").split():
         if re.fullmatch(r"https?://\S+/debian/?", uri):
-            return uri
-    return "http://deb.debian.org/debian"
+            return [uri]
+    return []
 
 
 class Root:
@@ -80,7 +80,7 @@ def make_base(release):
     if root.file("made").exists():
         return root
     shutil.rmtree(root.path, ignore_errors=True)
-    run("debootstrap", "--variant=minbase", release, root.path, mirror())
+    run("debootstrap", "--variant=minbase", release, root.path, *mirror())
     root.write("etc/apt/apt.conf.d/90machine", run("apt-config", "dump", "Acquire"))
     root.write("etc/resolv.conf", pathlib.Path("/etc/resolv.conf").read_text())
     root.run("apt-get -q update")
