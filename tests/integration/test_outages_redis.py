@@ -97,6 +97,23 @@ def test_one_direction_is_dead(through_proxy, database, channel, proxy, directio
     expect_works(promptd, database, channel)
 
 
+@pytest.mark.parametrize("settings, deaf_s", [(BEATING, DEAF_S), ({}, 8.0)], ids=["1 s and 1 s", "as shipped"])
+def test_packets_vanish(start_promptd, database, far_host, far_redis, settings, deaf_s):
+    """A link goes down on the way: to both ends the connection looks as well as ever."""
+    channel = Channel(far_redis)
+    promptd = start_promptd(on=channel, **settings)
+    began = time.monotonic()
+    far_host.vanish()
+    promptd.wait_line("ERROR", "Redis connection lost", timeout=15)
+    assert time.monotonic() - began <= (deaf_s + SLACK_S) * SLOW
+    assert promptd.counters()["subscribed"] == 0
+    far_host.restore()
+    (seconds, cause), = wait_gaps(promptd, 1)
+    assert cause == NO_ANSWER and seconds <= (deaf_s + 10) * SLOW  # a dial may be under way, and give up after 5 s
+    expect_gaps_counted(promptd)
+    expect_works(promptd, database, channel)
+
+
 def test_messages_on_their_way_are_a_sign_of_life(through_proxy, database, channel, proxy):
     """The answer to the beat is queued behind messages on a slow line: that is no dead connection."""
     promptd = through_proxy(**BEATING)

@@ -10,6 +10,7 @@ import pytest
 
 from .pgbouncer import PROGRAM as PGBOUNCER
 from .pgbouncer import PgBouncer
+from .network import FarHost
 from .postgres import Cluster
 from .process import tail
 from .promptctl import Promptctl
@@ -86,6 +87,20 @@ def closing():
 def own_redis(new_folder, closing):
     """A server of this test's own, to be stopped, restarted and reconfigured."""
     return closing(RedisServer(new_folder("redis")))
+
+
+@pytest.fixture
+def far_host(closing):
+    try:
+        return closing(FarHost())
+    except OSError as error:
+        pytest.skip(f"needs root and network namespaces (iproute2): {error}")
+
+
+@pytest.fixture
+def far_redis(new_folder, far_host, closing):
+    """A server at the other end of a link that can be taken down."""
+    return closing(RedisServer(new_folder("redis"), "--protected-mode", "no", host=far_host))
 
 
 @pytest.fixture

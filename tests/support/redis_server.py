@@ -46,8 +46,11 @@ class Message:
 
 
 class RedisServer:
-    def __init__(self, folder, *options):
+    def __init__(self, folder, *options, host=None):
+        """`host`: a FarHost to run on."""
         self.folder = folder
+        self._host = host
+        self.address = host.address if host else "127.0.0.1"
         self.socket = os.path.join(folder, "redis.sock")
         self.log_path = os.path.join(folder, "redis.log")
         self._options = options
@@ -62,14 +65,15 @@ class RedisServer:
 
     @property
     def url(self):
-        return f"redis://127.0.0.1:{self.port}"
+        return f"redis://{self.address}:{self.port}"
 
     def start(self):
         program = shutil.which("redis-server")
         if program is None:
             raise RuntimeError("needs redis-server (Debian package redis-server)")
         with open(self.log_path, "ab") as log:
-            self._process = spawn([program, "--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket", self.socket,
+            command = [*self._host.command(), program] if self._host else [program]
+            self._process = spawn([*command, "--bind", self.address, "--port", str(self.port), "--unixsocket", self.socket,
                                    "--save", "", "--appendonly", "no", "--dir", self.folder, *self._options],
                                   stdout=log, stderr=log)
         wait_for_server(self._process, self._answers, "Redis", self.log_path)
