@@ -62,6 +62,9 @@ bool log_stderr_is_journal(void);
 void log_hold(void);
 void log_release(void);
 
+/* What is held is written now: before anything else that outlives the process follows from it. */
+void log_flush(void);
+
 /* From here to log_leave_stderr, what libraries print on stdio's stderr by themselves becomes lines of the log
  * (WARNING, one a line, 200 bytes at most). Descriptor 2 is not touched. Both belong to the main thread; the second
  * when no other runs. */

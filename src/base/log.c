@@ -283,12 +283,17 @@ void log_hold(void)
     held.on = true;
 }
 
-void log_release(void)
+void log_flush(void)
 {
     int saved_errno = errno;
-    held.on = false;
     write_held();
     errno = saved_errno;
+}
+
+void log_release(void)
+{
+    held.on = false;
+    log_flush();
 }
 
 void log_write(enum log_level level, const char *component, const struct log_field *fields, const char *format, ...)

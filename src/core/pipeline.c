@@ -175,10 +175,12 @@ static void finish_cleanup(struct pipeline *pipeline, struct job *job)
     pipeline->cleanups--;
     if (resolved)
         outcome_report_resolved(job);
-    if (resolved && pipeline->spool)
-        spool_resolve(pipeline->spool, job->prompt_id);
     if (resolved && job->stuck)
         outcome_report_stuck(job);
+    if (resolved && pipeline->spool) {
+        log_flush();
+        spool_resolve(pipeline->spool, job->prompt_id);
+    }
     orphans_attempted(&pipeline->orphans, job->prompt_id, resolved);
 }
 

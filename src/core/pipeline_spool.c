@@ -242,6 +242,7 @@ void pipeline_spool_ended(struct pipeline *pipeline, const struct job *job)
     if (!pipeline->spool || job->sequence == 0)
         return;
     pipeline->in_spool--;
+    log_flush(); /* its line comes first: what is gone from the disk has one, should the process be killed now */
     if (job->outcome == OUTCOME_STORED || job->outcome == OUTCOME_DUPLICATE) {
         spool_finish(pipeline->spool, job->sequence);
         return;

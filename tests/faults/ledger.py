@@ -160,7 +160,8 @@ class Ledger:
         return sum(gone.values())
 
     def open_orphans(self):
-        """Of this life: promptd tries to delete them, and says so when it has. An earlier one took its list with it."""
+        """Of this life: promptd tries to delete them, and says so when it has. An earlier one took its list with it; what
+        was found in the data is left to a person."""
         return {id: interview for id, interview in self.orphans.items() if self.told_in[id] == self.life}
 
     def in_flight(self):
@@ -208,7 +209,7 @@ class Ledger:
         orphan, stuck = ORPHAN.match(text), STUCK.match(text)
         if orphan:
             self.orphans[orphan[3]] = orphan[2]
-            self.told_in[orphan[3]] = self.life
+            self.told_in[orphan[3]] = None if "found in the data" in text else self.life
             self.ever_orphaned.add(orphan[3])
         elif stuck:
             self.stuck.add(stuck[1])

@@ -352,6 +352,21 @@ static void test_held_lines_are_written_together(void **state)
     assert_string_equal(read_log(path), "<6>INFO test: one\n<6>INFO test: two n=2\n<6>INFO test: three\n");
 }
 
+static void test_a_flush_does_not_end_the_hold(void **state)
+{
+    (void)state;
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_JOURNAL);
+    log_flush(); /* nothing is held */
+    log_hold();
+    log_info(NULL, "one");
+    log_flush();
+    assert_string_equal(read_log(path), "<6>INFO test: one\n");
+    log_info(NULL, "two");
+    assert_string_equal(read_log(path), "<6>INFO test: one\n");
+    log_release();
+    assert_string_equal(read_log(path), "<6>INFO test: one\n<6>INFO test: two\n");
+}
+
 static void test_a_warning_does_not_wait(void **state)
 {
     (void)state;
@@ -513,6 +528,7 @@ int main(void)
         LOG_TEST(test_standard_error_before_open_and_after_close),
         LOG_TEST(test_lost_lines_are_counted_and_owned_up_to),
         LOG_TEST(test_held_lines_are_written_together),
+        LOG_TEST(test_a_flush_does_not_end_the_hold),
         LOG_TEST(test_a_warning_does_not_wait),
         LOG_TEST(test_many_held_lines_do_not_grow_for_ever),
         LOG_TEST(test_held_lines_that_are_lost_are_counted),
