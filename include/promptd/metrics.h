@@ -95,6 +95,9 @@ struct metric {
 /* Rows by index, in the table's order, the histogram and the build's information last; NULL at the end. */
 const struct metric *metrics_row(size_t index);
 
+/* What Prometheus calls its type: counter, gauge or histogram. */
+const char *metrics_type_name(const struct metric *row);
+
 /* The value of a counter or gauge. */
 uint64_t metrics_value(const struct metrics *metrics, const struct metric *row);
 

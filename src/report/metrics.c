@@ -48,9 +48,9 @@ uint64_t metrics_value(const struct metrics *metrics, const struct metric *row)
 
 /* --- Prometheus ------------------------------------------------------------------------------------------------- */
 
-static const char *type_name(enum metric_kind kind)
+const char *metrics_type_name(const struct metric *row)
 {
-    switch (kind) {
+    switch (row->kind) {
     case METRIC_COUNTER:
     case METRIC_COUNTER_MS:
     case METRIC_COUNTER_BY_REASON:
@@ -109,7 +109,7 @@ void metrics_append_prometheus(const struct metrics *metrics, struct buffer *buf
         const struct metric *row = &rows[i];
         if (i == 0 || strcmp(row->name, rows[i - 1].name) != 0)
             buffer_printf(buffer, "# HELP %s %s.\n# TYPE %s %s\n", row->name, row->meaning, row->name,
-                          type_name(row->kind));
+                          metrics_type_name(row));
         if (row->kind == METRIC_COUNTER_BY_REASON)
             append_by_reason(buffer, row, metrics);
         else if (row->kind == METRIC_HISTOGRAM)

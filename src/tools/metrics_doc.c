@@ -20,22 +20,6 @@ static const char introduction[] =
     "\n"
     "A message that is taken up again from the spool after a restart counts as received again.\n";
 
-static const char *kind_name(enum metric_kind kind)
-{
-    switch (kind) {
-    case METRIC_COUNTER:
-    case METRIC_COUNTER_MS:
-    case METRIC_COUNTER_BY_REASON:
-        return "counter";
-    case METRIC_HISTOGRAM:
-        return "histogram";
-    case METRIC_GAUGE:
-    case METRIC_INFO:
-        break;
-    }
-    return "gauge";
-}
-
 static void print_code(const char *text)
 {
     if (text && *text)
@@ -50,7 +34,7 @@ static void print_row(const struct metric *row)
     printf("| `%s", row->name);
     if (*label)
         printf("{%s}", label);
-    printf("` | %s |", kind_name(row->kind));
+    printf("` | %s |", metrics_type_name(row));
     print_code(row->member);
     print_code(row->statsd);
     printf(" %s |\n", row->meaning);
