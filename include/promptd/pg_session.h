@@ -3,8 +3,9 @@
  * One PostgreSQL connection, driven by the loop: dial, run statements, notice when it dies.
  *
  * The dial (name look-up, TLS, several hosts: libpq's business) and the cancelling of a statement block, so they run in
- * libuv's thread pool; all the rest happens on the loop. Statements are sent unnamed, with parameters, in pipeline
- * mode, and nothing is set in the session: any pooler mode works.
+ * libuv's thread pool; all the rest happens on the loop. Statements are sent with parameters, in pipeline mode, and
+ * nothing is set in the session. They are unnamed, so that any pooler mode works, unless it is known that there is no
+ * pooler: see pg_session_met_backend.
  *
  * Callbacks never run inside a call of this module.
  */
@@ -34,9 +35,10 @@ struct pg_parameter {
 };
 
 struct pg_statement {
-    const char *sql; /* borrowed until the answer */
+    const char *sql; /* borrowed until the answer; with `prepare`, for the session's life */
     struct pg_parameter parameters[PG_PARAMETERS_MAX];
     int parameter_count;
+    bool prepare; /* runs often: worth preparing where that is possible */
 };
 
 enum pg_status {
@@ -88,6 +90,13 @@ bool pg_session_is_dialling(const struct pg_session *session);
 /* Sends `count` statements as one implicit transaction. Only on an idle session; `answered` runs exactly once. */
 void pg_session_run(struct pg_session *session, const struct pg_statement *statements, int count, pg_answered answered,
                     void *context);
+
+/*
+ * Says which server process has answered the last run (pg_backend_pid). Where it is the one that the server named when
+ * the connection was made, nothing in between hands statements to other processes, and from now on those marked
+ * `prepare` are prepared: poolers name an id of their own.
+ */
+void pg_session_met_backend(struct pg_session *session, int32_t pid);
 
 void pg_session_set_timeout(struct pg_session *session, int64_t statement_timeout_ms);
 

@@ -72,4 +72,8 @@ bool statements_build_find(const struct statements *statements, const uint8_t (*
 /* One statement; each row of its answer is a sentence naming a table, column or privilege that is missing. */
 void statements_build_check(struct pg_statement *out);
 
+/* Asks for the server process that runs the statement, for pg_session_met_backend. */
+void statements_build_meet(struct pg_statement *out);
+bool statements_read_meet(const struct pg_answer *answer, int statement, int32_t *pid); /* false: not as expected */
+
 #endif

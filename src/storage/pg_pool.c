@@ -193,6 +193,9 @@ static void on_checked(void *context, struct pg_session *session, const struct p
             return;
         }
     } else {
+        int32_t pid;
+        if (statements_read_meet(answer, 1, &pid))
+            pg_session_met_backend(session, pid);
         report_findings(pool, answer);
     }
     lane->proved = true;
@@ -218,11 +221,12 @@ static void check_next(struct pg_pool *pool)
     struct lane *lane = pool->checking || pool->state == POOL_CLOSING ? NULL : next_unchecked(pool);
     if (!lane)
         return;
-    struct pg_statement check;
-    statements_build_check(&check);
+    struct pg_statement statements[2];
+    statements_build_check(&statements[0]);
+    statements_build_meet(&statements[1]);
     lane->unchecked = false;
     pool->checking = lane;
-    pg_session_run(lane->session, &check, 1, on_checked, lane);
+    pg_session_run(lane->session, statements, 2, on_checked, lane);
 }
 
 /* --- signs of life ---------------------------------------------------------------------------------------------- */

@@ -31,6 +31,18 @@ enum pg_state {
     PG_STATE_GONE        /* pg_session_close was called; waits for thread and handles to come home */
 };
 
+enum {
+    PREPARED_MAX = 8, /* more than there are statements marked so */
+    COMMANDS_MAX = 2 * PG_STATEMENTS_MAX,
+    STATEMENT_NAME_SIZE = 64
+};
+
+/* A statement takes two, where it is prepared first. */
+struct command {
+    int statement; /* its index in the run */
+    bool prepares;
+};
+
 struct pg_session {
     struct pg_session_options options;
     enum pg_state state;
@@ -49,12 +61,19 @@ struct pg_session {
     uv_timer_t later; /* delivers what must not be called back at once */
     int open_handles;
 
+    bool may_prepare;                   /* no pooler in between; of this connection, as what follows */
+    const char *prepared[PREPARED_MAX]; /* SQL of the statements that the server knows by name */
+    int prepared_count;
+
     /* the run in flight */
     pg_answered answered;
     void *answered_context;
     struct pg_answer answer;
+    struct pg_statement statements[PG_STATEMENTS_MAX];
     int statement_count;
-    int statement_at;  /* whose results are being read */
+    struct command commands[COMMANDS_MAX];
+    int command_count;
+    int command_at;    /* whose results are being read */
     bool answer_ready; /* complete, but a cancel of this very run is still under way */
     char down_reason[256];
 };
@@ -184,15 +203,52 @@ static bool flush_output(struct pg_session *session)
     return poll_want(session, left ? UV_READABLE | UV_WRITABLE : UV_READABLE);
 }
 
+static bool send_run(struct pg_session *session);
+
+/* A prepared statement was not what it should be: a pooler that does not look like one, or a column that has another
+ * type now (the server says 0A000: "cached plan must not change result type"). */
+static bool is_failure_of_name(const struct pg_session *session)
+{
+    const struct pg_answer *answer = &session->answer;
+    if (answer->status != PG_FAILED || !session->may_prepare || session->prepared_count == 0)
+        return false;
+    return strcmp(answer->failure.sqlstate, "26000") == 0 || strcmp(answer->failure.sqlstate, "42P05") == 0 ||
+           strcmp(answer->failure.sqlstate, "0A000") == 0;
+}
+
 static void run_complete(struct pg_session *session)
 {
     if (session->state == PG_STATE_CANCELLING && session->cancel_in_thread) {
         session->answer_ready = true;
         return;
     }
+    if (is_failure_of_name(session)) {
+        log_info(LOG_FIELDS(log_text("sqlstate", session->answer.failure.sqlstate)),
+                 "prepared statements cannot be used on a connection; it goes on without");
+        session->may_prepare = false;
+        answer_clear(&session->answer);
+        session->answer_ready = false;
+        session->state = PG_STATE_BUSY;
+        if (!send_run(session))
+            session_lose(session, PQerrorMessage(session->connection));
+        return;
+    }
     (void)uv_timer_stop(&session->deadline);
     session->state = PG_STATE_IDLE;
     deliver_answer(session);
+}
+
+static void take_success(struct pg_session *session, PGresult *result)
+{
+    const struct command *command = &session->commands[session->command_at];
+    if (session->command_at == session->command_count) {
+        PQclear(result);
+    } else if (command->prepares) {
+        session->prepared[session->prepared_count++] = session->statements[command->statement].sql;
+        PQclear(result);
+    } else {
+        session->answer.results[command->statement] = result;
+    }
 }
 
 /* Takes one result of the run. true when it was the last: the sync that confirms or ends the transaction. */
@@ -205,15 +261,14 @@ static bool take_result(struct pg_session *session, PGresult *result)
         return true;
     case PGRES_TUPLES_OK:
     case PGRES_COMMAND_OK:
-        if (session->statement_at < session->statement_count)
-            answer->results[session->statement_at] = result;
-        else
-            PQclear(result);
+        take_success(session, result);
         return false;
-    default: /* an error, of a statement or, after the last one, of the commit; or its echo, PIPELINE_ABORTED */
+    default: /* an error, of a command or, after the last one, of the commit; or its echo, PIPELINE_ABORTED */
         if (answer->status == PG_OK) {
+            bool is_commit = session->command_at == session->command_count;
             answer->status = PG_FAILED;
-            answer->failed_statement = session->statement_at;
+            answer->failed_statement = is_commit ? session->statement_count
+                                                 : session->commands[session->command_at].statement;
             failure_from_result(&answer->failure, result);
         }
         PQclear(result);
@@ -221,14 +276,13 @@ static bool take_result(struct pg_session *session, PGresult *result)
     }
 }
 
-/* Reads every result that has arrived. In pipeline mode a NULL ends each statement's results; the sync has none. */
+/* Reads every result that has arrived. In pipeline mode a NULL ends each command's results; the sync has none. */
 static void read_results(struct pg_session *session)
 {
     while (session->answered && !session->answer_ready && !PQisBusy(session->connection)) {
         PGresult *result = PQgetResult(session->connection);
         if (!result) {
-            session->statement_at++;
-            if (session->statement_at > session->statement_count + 1) { /* nothing is outstanding: cannot happen */
+            if (++session->command_at > session->command_count) { /* nothing is outstanding: cannot happen */
                 session_lose(session, "the connection lost count of its results");
                 return;
             }
@@ -386,6 +440,8 @@ static bool adopt_connection(struct pg_session *session, PGconn *connection, con
     }
     session->poll->data = session;
     session->connection = connection;
+    session->may_prepare = false;
+    session->prepared_count = 0;
     return poll_want(session, UV_READABLE);
 }
 
@@ -509,13 +565,45 @@ void pg_session_set_timeout(struct pg_session *session, int64_t statement_timeou
     session->options.statement_timeout_ms = statement_timeout_ms;
 }
 
-static bool send_statement(PGconn *connection, const struct pg_statement *statement)
+/* --- sending -------------------------------------------------------------------------------------------------- */
+
+void pg_session_met_backend(struct pg_session *session, int32_t pid)
 {
+    session->may_prepare = session->connection && PQbackendPID(session->connection) == pid;
+}
+
+static bool is_prepared(const struct pg_session *session, const char *sql)
+{
+    for (int i = 0; i < session->prepared_count; i++)
+        if (session->prepared[i] == sql)
+            return true;
+    return false;
+}
+
+/* What it does and a hash of it all (FNV-1a): another promptd's statement of the same name is the same statement,
+ * should a pooler mix them up after all. The server takes 63 bytes. */
+static void statement_name(const char *sql, char name[STATEMENT_NAME_SIZE])
+{
+    uint64_t hash = 14695981039346656037U;
+    for (const char *at = sql; *at; at++)
+        hash = (hash ^ (unsigned char)*at) * 1099511628211U;
+    (void)snprintf(name, STATEMENT_NAME_SIZE, "%.40s %016llx", sql, (unsigned long long)hash);
+}
+
+static void add_command(struct pg_session *session, struct command command)
+{
+    session->commands[session->command_count++] = command;
+}
+
+static bool send_statement(struct pg_session *session, int index)
+{
+    const struct pg_statement *statement = &session->statements[index];
     Oid types[PG_PARAMETERS_MAX];
     const char *values[PG_PARAMETERS_MAX];
     int lengths[PG_PARAMETERS_MAX];
     int formats[PG_PARAMETERS_MAX];
-    for (int i = 0; i < statement->parameter_count; i++) {
+    int count = statement->parameter_count;
+    for (int i = 0; i < count; i++) {
         const struct pg_parameter *parameter = &statement->parameters[i];
         if (parameter->length > INT32_MAX)
             return false;
@@ -524,8 +612,30 @@ static bool send_statement(PGconn *connection, const struct pg_statement *statem
         lengths[i] = (int)parameter->length;
         formats[i] = parameter->binary ? 1 : 0;
     }
-    return PQsendQueryParams(connection, statement->sql, statement->parameter_count, types, values, lengths, formats,
-                             1) == 1;
+    bool named = statement->prepare && session->may_prepare && session->prepared_count < PREPARED_MAX;
+    if (!named) {
+        add_command(session, (struct command){.statement = index});
+        return PQsendQueryParams(session->connection, statement->sql, count, types, values, lengths, formats, 1) == 1;
+    }
+    char name[STATEMENT_NAME_SIZE];
+    statement_name(statement->sql, name);
+    if (!is_prepared(session, statement->sql)) {
+        add_command(session, (struct command){.statement = index, .prepares = true});
+        if (PQsendPrepare(session->connection, name, statement->sql, count, types) != 1)
+            return false;
+    }
+    add_command(session, (struct command){.statement = index});
+    return PQsendQueryPrepared(session->connection, name, count, values, lengths, formats, 1) == 1;
+}
+
+static bool send_run(struct pg_session *session)
+{
+    session->command_count = 0;
+    session->command_at = 0;
+    for (int i = 0; i < session->statement_count; i++)
+        if (!send_statement(session, i))
+            return false;
+    return PQpipelineSync(session->connection) == 1 && flush_output(session);
 }
 
 void pg_session_run(struct pg_session *session, const struct pg_statement *statements, int count, pg_answered answered,
@@ -534,12 +644,9 @@ void pg_session_run(struct pg_session *session, const struct pg_statement *state
     session->state = PG_STATE_BUSY;
     session->answered = answered;
     session->answered_context = context;
+    memcpy(session->statements, statements, (size_t)count * sizeof *statements);
     session->statement_count = count;
-    session->statement_at = 0;
     (void)uv_timer_start(&session->deadline, on_deadline, (uint64_t)session->options.statement_timeout_ms, 0);
-    bool sent = true;
-    for (int i = 0; i < count && sent; i++)
-        sent = send_statement(session->connection, &statements[i]);
-    if (!sent || PQpipelineSync(session->connection) != 1 || !flush_output(session))
+    if (!send_run(session))
         session_lose(session, PQerrorMessage(session->connection));
 }

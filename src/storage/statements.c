@@ -243,6 +243,7 @@ static void build_insert(const struct statements *statements, struct batch *batc
                        array_parameter(PG_TEXT_ARRAY, &batch->prompts), array_parameter(PG_TEXT_ARRAY, &batch->sources),
                        text_parameter(PG_TEXT, statements->statuses.ready)},
         .parameter_count = only_ready ? 5 : 4,
+        .prepare = true,
     };
 }
 
@@ -257,6 +258,7 @@ static void build_move(const struct statements *statements, const struct batch *
                        array_parameter(PG_TEXT_ARRAY, any ? &statements->never : &statements->awaiting),
                        text_parameter(PG_TEXT, status)},
         .parameter_count = 4,
+        .prepare = true,
     };
 }
 
@@ -278,6 +280,7 @@ static void build_unready(const struct statements *statements, const struct batc
                        text_parameter(PG_UNTYPED, statements->statuses.failed),
                        text_parameter(PG_TEXT, statements->statuses.ready)},
         .parameter_count = 3,
+        .prepare = true,
     };
 }
 
@@ -351,6 +354,23 @@ bool statements_build_find(const struct statements *statements, const uint8_t (*
 void statements_build_check(struct pg_statement *out)
 {
     *out = (struct pg_statement){.sql = check_sql};
+}
+
+void statements_build_meet(struct pg_statement *out)
+{
+    *out = (struct pg_statement){.sql = "select pg_backend_pid()"};
+}
+
+bool statements_read_meet(const struct pg_answer *answer, int statement, int32_t *pid)
+{
+    size_t length;
+    const unsigned char *field = NULL;
+    if (pg_answer_rows(answer, statement) == 1)
+        field = (const unsigned char *)pg_answer_field(answer, statement, 0, 0, &length);
+    if (!field || length != 4)
+        return false;
+    *pid = (int32_t)((uint32_t)field[0] << 24 | (uint32_t)field[1] << 16 | (uint32_t)field[2] << 8 | field[3]);
+    return true;
 }
 
 /* --- reading -------------------------------------------------------------------------------------------------- */

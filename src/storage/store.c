@@ -22,49 +22,20 @@
 #include "promptd/pg_pool.h"
 #include "promptd/sqlstate.h"
 #include "reconciler.h"
+#include "store_private.h"
 #include "store_steps.h"
 
 enum {
     STORE_SETTLE_LOOK_MS = 1000,
     STORE_BATCH_BYTES = 768 * 1024, /* a statement's texts; one job may have more */
-    STORE_BACKOFF_BASE_MS = 1000,
-    STORE_QUOTE_CHARACTERS = 12 /* so many characters of a prompt in an error keep it out of the log */
-};
-
-struct store_batch {
-    struct store *store;
-    struct batch batch;
-    struct store_batch *next_free;
-};
-
-struct store {
-    struct store_options options;
-    struct statements *statements;
-    struct pg_pool *pool;
-    struct reconciler *reconciler;
-    struct store_batch *batches; /* one a connection */
-    struct store_batch *free_batches;
-    struct job_queue queues[JOB_STEP_COUNT];
-    size_t queued;            /* in all of them */
-    struct job_queue delayed; /* by due time */
-    uv_timer_t delay;
-    uv_timer_t settle; /* looks once a second, while the database is away, for jobs unsettled too long */
-    uv_idle_t wake;    /* with it the loop does not wait, so that `work` runs soon */
-    uv_check_t work;
-    int open_handles;
-    bool pool_closed;
-    bool taking;
-    bool closing;
-    size_t batches_out; /* sent, not answered */
-    char setup_reported[SQLSTATE_SIZE];
-    void (*unfinished)(void *context, struct job *job);
+    STORE_QUOTE_CHARACTERS = 12     /* so many characters of a prompt in an error keep it out of the log */
 };
 
 static void on_answer(void *context, struct pg_session *session, const struct pg_answer *answer);
 
 /* --- queues --------------------------------------------------------------------------------------------------- */
 
-static void queue_last(struct store *store, struct job *job)
+void store_queue_last(struct store *store, struct job *job)
 {
     TAILQ_INSERT_TAIL(&store->queues[job->step], job, link);
     store->queued++;
@@ -83,14 +54,14 @@ static void on_delay(uv_timer_t *timer)
     struct job *job;
     while ((job = TAILQ_FIRST(&store->delayed)) && job->due_ms <= now) {
         TAILQ_REMOVE(&store->delayed, job, link);
-        queue_last(store, job);
+        store_queue_last(store, job);
     }
     if (job)
         (void)uv_timer_start(&store->delay, on_delay, (uint64_t)(job->due_ms - now), 0);
     store_kick(store);
 }
 
-static void queue_delayed(struct store *store, struct job *job, int64_t wait_ms)
+void store_queue_delayed(struct store *store, struct job *job, int64_t wait_ms)
 {
     uv_update_time(store->options.loop);
     int64_t now = (int64_t)uv_now(store->options.loop);
@@ -117,7 +88,7 @@ static void take_jobs(struct store *store)
         job->step = step_first(job, store->options.in_transaction);
         if (job->step == JOB_MARK)
             job->outcome = OUTCOME_REJECTED;
-        queue_last(store, job);
+        store_queue_last(store, job);
     }
 }
 
@@ -147,7 +118,7 @@ static bool fill_batch(struct store *store, struct batch *batch)
     return true;
 }
 
-static void requeue_batch(struct store *store, struct batch *batch)
+void store_requeue_batch(struct store *store, struct batch *batch)
 {
     for (size_t i = batch->count; i > 0; i--)
         queue_first(store, batch->jobs[i - 1]);
@@ -187,7 +158,7 @@ static void send_batches(struct store *store)
         int count = statements_build(store->statements, &slot->batch, statements);
         if (count == 0) {
             log_error(LOG_FIELDS(log_number("messages", slot->batch.count)), "out of memory for a batch; it waits");
-            requeue_batch(store, &slot->batch);
+            store_requeue_batch(store, &slot->batch);
             (void)uv_timer_start(&store->delay, on_delay, STORE_BACKOFF_BASE_MS, 0);
             return;
         }
@@ -226,10 +197,7 @@ void store_kick(struct store *store)
 
 /* --- answers -------------------------------------------------------------------------------------------------- */
 
-static void fail_job(struct store *store, struct job *job, const struct job_failure *failure, int failed_statement);
-
-/* An error that quotes the prompt stays out of the log; and so does one about a prompt that is not there to compare. */
-static struct job_failure failure_for_log(const struct job *job, const struct job_failure *failure)
+struct job_failure store_failure_for_log(const struct job *job, const struct job_failure *failure)
 {
     struct job_failure shown = *failure;
     const struct message_content *content = &job->content;
@@ -237,14 +205,6 @@ static struct job_failure failure_for_log(const struct job *job, const struct jo
         (void)snprintf(shown.text, sizeof shown.text, "(withheld: it may quote the prompt)");
     if (content->prompt && text_quotes(failure->text, content->prompt, content->prompt_bytes, STORE_QUOTE_CHARACTERS))
         (void)snprintf(shown.text, sizeof shown.text, "(withheld: it quotes the prompt)");
-    return shown;
-}
-
-static struct job_failure batch_failure_for_log(const struct batch *batch, const struct job_failure *failure)
-{
-    struct job_failure shown = *failure;
-    for (size_t i = 0; i < batch->count; i++)
-        shown = failure_for_log(batch->jobs[i], &shown);
     return shown;
 }
 
@@ -268,14 +228,14 @@ static void dispatch(struct store *store, struct job *job, enum step_verdict ver
     job->batch_limit = 0;
     job->outages = 0;
     job->told_refused = false;
-    queue_last(store, job);
+    store_queue_last(store, job);
 }
 
 /* A failure of the job's own that may go away: a later attempt, or the end of its attempts. */
 static void retry_job(struct store *store, struct job *job, const struct job_failure *failure, int failed_statement)
 {
     if (++job->attempts >= store->options.tuning.retry_attempts) {
-        fail_job(store, job, failure, failed_statement);
+        store_fail_job(store, job, failure, failed_statement);
         return;
     }
     struct backoff backoff = {.base_ms = store->options.tuning.retry_base_ms,
@@ -284,7 +244,7 @@ static void retry_job(struct store *store, struct job *job, const struct job_fai
     int64_t wait_ms = backoff_fail(&backoff, backoff_chance());
     store->options.metrics->retries++;
     if (log_wants(LOG_LEVEL_DEBUG)) {
-        const struct job_failure shown = failure_for_log(job, failure);
+        const struct job_failure shown = store_failure_for_log(job, failure);
         char id[UUID_TEXT_SIZE];
         uuid_format(job->content.interview_id, id);
         log_debug(LOG_FIELDS(log_text("step", job_step_name(job->step)), log_number("attempt", job->attempts),
@@ -292,12 +252,12 @@ static void retry_job(struct store *store, struct job *job, const struct job_fai
                              log_text("error", shown.text)),
                   "transient failure for interview %s", id);
     }
-    queue_delayed(store, job, wait_ms);
+    store_queue_delayed(store, job, wait_ms);
 }
 
-static void fail_job(struct store *store, struct job *job, const struct job_failure *failure, int failed_statement)
+void store_fail_job(struct store *store, struct job *job, const struct job_failure *failure, int failed_statement)
 {
-    const struct job_failure shown = failure_for_log(job, failure);
+    const struct job_failure shown = store_failure_for_log(job, failure);
     if (sqlstate_judge(shown.sqlstate) == SQLSTATE_SETUP)
         report_setup(store, &shown);
     bool orphaned;
@@ -332,88 +292,14 @@ static void apply_failure(struct store *store, struct batch *batch, const struct
         log_debug(LOG_FIELDS(log_text("step", job_step_name(batch->step)), log_number("messages", batch->count),
                              log_text("sqlstate", answer->failure.sqlstate)),
                   "batch failed; sent again in halves");
-        requeue_batch(store, batch);
+        store_requeue_batch(store, batch);
         return;
     }
     struct job *job = batch->jobs[0];
     if (sqlstate_judge(answer->failure.sqlstate) == SQLSTATE_TRANSIENT)
         retry_job(store, job, &answer->failure, answer->failed_statement);
     else
-        fail_job(store, job, &answer->failure, answer->failed_statement);
-}
-
-/* --- outages ---------------------------------------------------------------------------------------------------- */
-
-enum {
-    OUTAGES_BEFORE_WAITING = 2, /* in a row, and alone: a third may well be the job's own doing */
-};
-
-/* Half of them at a time: whose doing it is must come out, should it not be an outage. */
-static void halve_batch(struct store *store, struct batch *batch)
-{
-    unsigned limit = (unsigned)(batch->count + 1) / 2;
-    for (size_t i = 0; i < batch->count; i++) {
-        batch->jobs[i]->batch_limit = limit;
-        queue_last(store, batch->jobs[i]);
-    }
-    batch_reset(batch);
-}
-
-static void wait_alone(struct store *store, struct job *job)
-{
-    struct backoff backoff = {.base_ms = STORE_BACKOFF_BASE_MS,
-                              .max_ms = store->options.tuning.pool.backoff_max_ms,
-                              .failures = job->outages - OUTAGES_BEFORE_WAITING - 1};
-    queue_delayed(store, job, backoff_fail(&backoff, backoff_chance()));
-}
-
-/*
- * An outage is nobody's failure, so that all go again. But a statement that ends in one each time may be what makes it
- * (a trigger that raises such a code, a row that crashes the server): the others must not wait for that one. So the
- * batch is halved from its second time on, and what meets outages alone, again and again, waits longer and longer.
- */
-static void put_back(struct store *store, struct batch *batch)
-{
-    bool is_first = true;
-    for (size_t i = 0; i < batch->count; i++)
-        if (batch->jobs[i]->outages++ > 0)
-            is_first = false;
-    struct job *job = batch->jobs[0];
-    bool is_alone = batch->count == 1;
-    if (is_first || (is_alone && job->outages <= OUTAGES_BEFORE_WAITING)) {
-        requeue_batch(store, batch);
-    } else if (!is_alone) {
-        halve_batch(store, batch);
-    } else {
-        batch_reset(batch);
-        wait_alone(store, job);
-    }
-}
-
-/* True where everyone else gets on: then it is no outage, whatever the server says. Told once. */
-static bool is_refused_alone(struct store *store, const struct batch *batch, const struct job_failure *failure)
-{
-    struct job *job = batch->jobs[0];
-    if (batch->count > 1 || job->outages < OUTAGES_BEFORE_WAITING || !pg_pool_is_up(store->pool))
-        return false;
-    char id[UUID_TEXT_SIZE];
-    uuid_format(job->content.interview_id, id);
-    if (!job->told_refused)
-        log_warning(LOG_FIELDS(log_text("sqlstate", failure->sqlstate), log_text("error", failure->text)),
-                    "the database refuses the message for interview %s again and again, and takes others; it waits",
-                    id);
-    job->told_refused = true;
-    return true;
-}
-
-static void meet_outage(struct store *store, struct pg_session *session, struct batch *batch,
-                        const struct job_failure *failure)
-{
-    const struct job_failure shown = batch_failure_for_log(batch, failure);
-    bool refused_alone = is_refused_alone(store, batch, &shown);
-    put_back(store, batch);
-    if (!refused_alone)
-        pg_pool_report_outage(store->pool, session, &shown);
+        store_fail_job(store, job, &answer->failure, answer->failed_statement);
 }
 
 static bool is_write(enum job_step step)
@@ -432,97 +318,22 @@ static void on_answer(void *context, struct pg_session *session, const struct pg
     } else if (answer->status == PG_LOST) {
         for (size_t i = 0; i < batch->count && inserts; i++)
             batch->jobs[i]->maybe_inserted = true;
-        put_back(store, batch);
+        store_put_back(store, batch);
     } else if (answer->status == PG_OK && statements_read(store->statements, batch, answer)) {
         if (is_write(batch->step))
             pg_pool_report_write(store->pool);
         apply_success(store, batch);
     } else if (answer->status == PG_OK) {
         pg_session_drop(session, "an answer did not have the expected form");
-        requeue_batch(store, batch);
+        store_requeue_batch(store, batch);
     } else if (sqlstate_judge(answer->failure.sqlstate) == SQLSTATE_OUTAGE) {
-        meet_outage(store, session, batch, &answer->failure);
+        store_meet_outage(store, session, batch, &answer->failure);
     } else {
         apply_failure(store, batch, answer);
     }
     release_batch(slot);
     store->batches_out--;
     store_kick(store);
-}
-
-/* --- unsettled -------------------------------------------------------------------------------------------------- */
-
-static bool is_unsettled(const struct job *job, int64_t since_us)
-{
-    return (job->inserted || job->maybe_inserted) && job->unsettled_since_us != 0 && job->unsettled_since_us < since_us;
-}
-
-static void give_up_settling(struct store *store, struct job *job)
-{
-    const struct job_failure failure = {.text = "not settled within settle_timeout_s; the database is away"};
-    free(job->failure);
-    job->failure = malloc(sizeof failure);
-    if (job->failure)
-        *job->failure = failure;
-    job->outcome = OUTCOME_ORPHANED;
-    store->options.on_orphan(store->options.context, job);
-    store->options.on_outcome(store->options.context, job);
-}
-
-/* The steps in which a prompt may stand there without its interview. A transaction leaves no orphan. */
-static bool may_be_orphan(enum job_step step)
-{
-    return step == JOB_INSERT || step == JOB_CONFIRM || step == JOB_UPDATE || step == JOB_JUDGE || step == JOB_DELETE ||
-           step == JOB_PROVE;
-}
-
-/* Takes what is unsettled too long out of a queue. Returns how many. */
-static size_t give_up_unsettled(struct store *store, struct job_queue *queue, int64_t since_us)
-{
-    size_t count = 0;
-    struct job *job = TAILQ_FIRST(queue);
-    while (job) {
-        struct job *next = TAILQ_NEXT(job, link);
-        if (may_be_orphan(job->step) && is_unsettled(job, since_us)) {
-            TAILQ_REMOVE(queue, job, link);
-            give_up_settling(store, job);
-            count++;
-        }
-        job = next;
-    }
-    return count;
-}
-
-/* The database is there and refuses just these: an outage can no longer be what it is. */
-static void fail_refused(struct store *store, int64_t since_us)
-{
-    const struct job_failure failure = {.text = "not settled within settle_timeout_s; the database refuses it"};
-    struct job *job = TAILQ_FIRST(&store->delayed);
-    while (job) {
-        struct job *next = TAILQ_NEXT(job, link);
-        if (job->told_refused && is_unsettled(job, since_us)) {
-            TAILQ_REMOVE(&store->delayed, job, link);
-            fail_job(store, job, &failure, 0);
-        }
-        job = next;
-    }
-    store_kick(store);
-}
-
-/* Only what is waiting in a queue: a statement under way has its own deadline. */
-static void on_settle(uv_timer_t *timer)
-{
-    struct store *store = timer->data;
-    if (store->closing)
-        return;
-    int64_t since_us = clock_monotonic_us() - store->options.tuning.settle_timeout_ms * 1000;
-    if (pg_pool_is_up(store->pool)) {
-        fail_refused(store, since_us);
-        return;
-    }
-    for (int step = 0; step < JOB_STEP_COUNT; step++)
-        store->queued -= give_up_unsettled(store, &store->queues[step], since_us);
-    (void)give_up_unsettled(store, &store->delayed, since_us);
 }
 
 static void on_idle_session(void *context)
@@ -571,7 +382,7 @@ void store_abandon(struct store *store)
         bool inserts = batch->step == JOB_INSERT || batch->step == JOB_TRANSACT;
         for (size_t j = 0; j < batch->count && inserts; j++)
             batch->jobs[j]->maybe_inserted = true;
-        requeue_batch(store, batch);
+        store_requeue_batch(store, batch);
     }
     for (int step = 0; step < JOB_STEP_COUNT; step++)
         hand_out(store, &store->queues[step]);
@@ -684,7 +495,7 @@ static void handles_init(struct store *store)
     store->wake.data = store;
     store->work.data = store;
     store->open_handles = 4;
-    (void)uv_timer_start(&store->settle, on_settle, STORE_SETTLE_LOOK_MS, STORE_SETTLE_LOOK_MS);
+    (void)uv_timer_start(&store->settle, store_on_settle, STORE_SETTLE_LOOK_MS, STORE_SETTLE_LOOK_MS);
 }
 
 struct store *store_new(const struct store_options *options)
