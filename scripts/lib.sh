@@ -14,7 +14,7 @@ PACKAGES_TEST=("${PACKAGES_SERVERS[@]}" pgbouncer libcmocka-dev python3 python3-
     iproute2 mandoc groff-base prometheus logrotate chromium chromium-driver python3-selenium)
 PACKAGES_BENCH=("${PACKAGES_SERVERS[@]}" libcmocka-dev python3 python3-psycopg python3-redis python3-hiredis python3-asyncpg
     python3-matplotlib)
-PACKAGES_DEPLOY=(debootstrap systemd-container lintian podman buildah runc docker-compose python3 python3-pytest)
+PACKAGES_DEPLOY=(debootstrap iproute2 systemd-container lintian podman buildah runc docker-compose python3 python3-pytest)
 PACKAGES_LINT=(clang-format clang-tidy cppcheck shellcheck pyflakes3)
 
 LOG_FOLDER=build/logs

@@ -2,9 +2,9 @@
 /*
  * libmicrohttpd on our loop, and the bounds around it.
  *
- *     listening socket ─accept─▶ MHD_add_connection ─▶ its epoll descriptor ─▶ MHD_run ─▶ admin_on_request
- *                         │                                                       ▲
- *                         └ too many: the most silent one is shut down ───────────┘
+ *     listening socket ─accept─▶ gate ─▶ MHD_add_connection ─▶ its epoll descriptor ─▶ MHD_run ─▶ admin_on_request
+ *                         │                                                               ▲
+ *                         └ too many: the most silent one is shut down ───────────────────┘
  *
  * Accepting is ours, not the library's: so a new client always finds room, however many hold idle connections, and how
  * long anyone may be silent is decided in one place. A connection is only ever shut down here; the library notices,
@@ -47,16 +47,38 @@ static void send_away(struct admin *admin, struct admin_connection *client)
     (void)shutdown(client->fd, SHUT_RDWR); /* fails only when the peer has gone already */
 }
 
-static void plan_sweep(struct admin *admin)
+static int64_t connections_oldest_ms(const struct admin *admin)
 {
     const struct admin_connection *oldest = TAILQ_FIRST(&admin->connections);
+    return oldest ? oldest->since_ms : INT64_MAX;
+}
+
+/* Since when the most silent one is so, in the gate or beyond; INT64_MAX when there is nobody. */
+static int64_t most_silent_ms(const struct admin *admin)
+{
+    int64_t in_gate_ms = admin_gate_oldest_ms(admin);
+    int64_t beyond_ms = connections_oldest_ms(admin);
+    return in_gate_ms < beyond_ms ? in_gate_ms : beyond_ms;
+}
+
+static void send_most_silent_away(struct admin *admin)
+{
+    if (admin_gate_oldest_ms(admin) < connections_oldest_ms(admin))
+        admin_gate_drop_oldest(admin);
+    else if (!TAILQ_EMPTY(&admin->connections))
+        send_away(admin, TAILQ_FIRST(&admin->connections));
+}
+
+static void plan_sweep(struct admin *admin)
+{
+    int64_t oldest_ms = most_silent_ms(admin);
     if (admin->paused)
         return; /* the timer has another end to wait for */
-    if (!oldest) {
+    if (oldest_ms == INT64_MAX) {
         (void)uv_timer_stop(&admin->sweep);
         return;
     }
-    int64_t wait_ms = oldest->since_ms + ADMIN_SILENCE_MS - now_ms(admin);
+    int64_t wait_ms = oldest_ms + ADMIN_SILENCE_MS - now_ms(admin);
     (void)uv_timer_start(&admin->sweep, on_sweep, wait_ms > 0 ? (uint64_t)wait_ms : 0, 0);
 }
 
@@ -128,7 +150,7 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
 /* --- the loop ----------------------------------------------------------------------------------------------------- */
 
 /* Inside, client sockets are watched for edges: work may be left without an event to come. */
-static void run_http(struct admin *admin)
+void admin_run(struct admin *admin)
 {
     MHD_UNSIGNED_LONG_LONG wait_ms;
     (void)MHD_run(admin->http); /* fails only without MHD_USE_EPOLL's own thread mode */
@@ -143,41 +165,38 @@ static void on_events(uv_poll_t *poll, int status, int events)
 {
     (void)status;
     (void)events;
-    run_http(poll->data);
+    admin_run(poll->data);
 }
 
 static void on_turn(uv_timer_t *timer)
 {
-    run_http(timer->data);
+    admin_run(timer->data);
 }
 
 static void on_sweep(uv_timer_t *timer)
 {
     struct admin *admin = timer->data;
-    struct admin_connection *client;
-    while ((client = TAILQ_FIRST(&admin->connections)) && client->since_ms + ADMIN_SILENCE_MS <= now_ms(admin))
-        send_away(admin, client);
+    int64_t until_ms = now_ms(admin) - ADMIN_SILENCE_MS;
+    while (most_silent_ms(admin) <= until_ms)
+        send_most_silent_away(admin);
     if (admin->paused)
         (void)uv_poll_start(&admin->arrivals, UV_READABLE, on_arrival);
     admin->paused = false;
-    run_http(admin);
+    admin_run(admin);
 }
 
 /* --- arrivals ----------------------------------------------------------------------------------------------------- */
 
 static void make_room(struct admin *admin)
 {
-    struct admin_connection *oldest = TAILQ_FIRST(&admin->connections);
-    if (admin->connection_count >= ADMIN_CONNECTIONS_MAX && oldest)
-        send_away(admin, oldest);
+    if (admin->connection_count + admin->waiting_count >= ADMIN_CONNECTIONS_MAX)
+        send_most_silent_away(admin);
 }
 
 /* Waiting for the listening socket would not let the loop rest: it is readable all the time. */
 static void pause_arrivals(struct admin *admin)
 {
-    struct admin_connection *oldest = TAILQ_FIRST(&admin->connections);
-    if (oldest)
-        send_away(admin, oldest);
+    send_most_silent_away(admin);
     (void)uv_poll_stop(&admin->arrivals);
     admin->paused = true;
     (void)uv_timer_start(&admin->sweep, on_sweep, ADMIN_NO_DESCRIPTOR_MS, 0);
@@ -201,16 +220,16 @@ static void on_arrival(uv_poll_t *poll, int status, int events)
             continue;
         if (fd < 0 && errno != EAGAIN) {
             log_debug(LOG_FIELDS(log_number("errno", errno)), "a connection could not be accepted");
-            run_http(admin);
+            admin_run(admin);
             pause_arrivals(admin);
             return;
         }
         if (fd < 0)
             break;
         make_room(admin);
-        (void)MHD_add_connection(admin->http, fd, (struct sockaddr *)&address, length); /* closes it where it fails */
+        admin_gate_enter(admin, fd, &address, length);
     }
-    run_http(admin);
+    admin_run(admin);
 }
 
 /* --- life --------------------------------------------------------------------------------------------------------- */
@@ -284,6 +303,7 @@ struct admin *admin_open(const struct admin_options *options, struct error *erro
     }
     admin->options = *options;
     TAILQ_INIT(&admin->connections);
+    TAILQ_INIT(&admin->waiting);
     if (!admin_listen_open(options->listen, &admin->listener, error)) {
         free(admin);
         return NULL;
@@ -303,5 +323,6 @@ void admin_close(struct admin *admin)
     uv_close((uv_handle_t *)&admin->turn, on_handle_closed);
     uv_close((uv_handle_t *)&admin->sweep, on_handle_closed);
     admin_listen_close(&admin->listener);
+    admin_gate_close(admin);
     MHD_stop_daemon(admin->http);
 }

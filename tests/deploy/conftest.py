@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from containers import IMAGE, Podman
 from debian import FOLDER, Debian
 from machine import Machine
 
@@ -57,6 +58,20 @@ def debian(request, debians):
 def trixie(debians):
     """A bare Debian 13, for the image."""
     return debians["trixie"].bare_ready()
+
+
+@pytest.fixture(scope="session")
+def podman(trixie):
+    for program in ("podman", "runc"):
+        if not shutil.which(program):
+            pytest.skip(f"needs {program}")
+    return Podman(trixie, LOGS / "deploy-image.log")
+
+
+@pytest.fixture(scope="session")
+def image(podman):
+    podman.build("deploy/docker/Dockerfile", IMAGE)
+    return podman.inspect("image", IMAGE)
 
 
 @pytest.fixture(scope="session")

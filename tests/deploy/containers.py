@@ -8,6 +8,9 @@ import subprocess
 
 from debian import CHECKOUT, FOLDER, run
 
+IMAGE = "localhost/promptd:test"
+SERVERS = "localhost/servers:test"
+
 STORAGE = """[storage]
 driver = "overlay"
 graphroot = "{folder}/store"

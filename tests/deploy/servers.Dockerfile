@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-# Stands in for the images of Redis and PostgreSQL, where no registry is to be had.
+# Stands in for the images of Redis, PostgreSQL and Prometheus, where no registry is to be had.
 FROM debian:trixie-slim
-RUN apt-get update && apt-get install -y --no-install-recommends redis-server postgresql && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends redis-server postgresql prometheus \
+    && rm -rf /var/lib/apt/lists/* && install -d -o postgres /var/lib/postgresql/data
 COPY tests/deploy/servers.sh /usr/local/bin/servers.sh
 USER postgres
 ENTRYPOINT ["/usr/local/bin/servers.sh"]

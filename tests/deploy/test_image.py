@@ -2,42 +2,29 @@
 """The container image: built from the checkout, and run as deploy/docker/compose.yaml does."""
 
 import json
-import shutil
 import uuid
 
 import pytest
 
-from conftest import LOGS
-from containers import Podman
-from debian import CHECKOUT, FOLDER, run
+from containers import IMAGE, SERVERS
+from debian import CHECKOUT, FOLDER
 from support.wait import wait_until
 
-IMAGE = "localhost/promptd:test"
 INIT = "/docker-entrypoint-initdb.d"
 URL = "postgresql://promptd:not-a-secret@127.0.0.1/interviewly"
 
 
-@pytest.fixture(scope="module")
-def podman(trixie):
-    for program in ("podman", "runc"):
-        if not shutil.which(program):
-            pytest.skip(f"needs {program}")
-    podman = Podman(trixie, LOGS / "deploy-image.log")
-    yield podman
+@pytest.fixture(scope="module", autouse=True)
+def tidy(podman):
+    yield
     for name in ("promptd", "second", "third", "servers"):  # those that use another's network go before it
         podman.attempt("rm", "--force", "--volumes", "--time", "2", name)
 
 
 @pytest.fixture(scope="module")
-def image(podman):
-    podman.build("deploy/docker/Dockerfile", IMAGE)
-    return podman.inspect("image", IMAGE)
-
-
-@pytest.fixture(scope="module")
 def servers(podman):
     """One container with Redis and PostgreSQL, made by the files that the compose file mounts."""
-    podman.build("tests/deploy/servers.Dockerfile", "localhost/servers:test")
+    podman.build("tests/deploy/servers.Dockerfile", SERVERS)
     secret = FOLDER / "promptd_password"
     secret.write_text("not-a-secret")
     secret.chmod(0o644)
@@ -46,7 +33,7 @@ def servers(podman):
     mounts.append(f"{secret}:/run/secrets/promptd_password:ro")
     options = [word for mount in mounts for word in ("--volume", mount)]
     podman("run", "--detach", "--name", "servers", "--network", "none", "--env", "POSTGRES_DB=interviewly", *options,
-           "localhost/servers:test")  # fmt: skip
+           SERVERS, "all")  # fmt: skip
     wait_until(lambda: "servers are ready" in podman("logs", "servers"), "Redis and PostgreSQL", 60,
                seen=lambda: podman("logs", "servers")[-3000:], interval=0.5)  # fmt: skip
     return "servers"
@@ -158,10 +145,3 @@ def test_the_spool_outlives_a_container_that_was_killed(podman, image, servers):
     podman(*pg_ctl, "-o", "-k /tmp", "-l", "/tmp/postgres.log", "start")
     start(podman, "third")
     wait_ready(podman, ids)
-
-
-def test_the_compose_file_is_valid(podman):
-    if not shutil.which("docker-compose"):
-        pytest.skip("needs docker-compose")
-    services = run("docker-compose", "-f", CHECKOUT / "deploy/docker/compose.yaml", "config", "--services").split()
-    assert sorted(services) == ["postgres", "prometheus", "promptd", "redis"]

@@ -8,11 +8,14 @@ import signal
 import socket
 import stat
 import subprocess
+import time
 import uuid
+from http.client import HTTPResponse
 
 import pytest
 
 from support import admin
+from support.admin import Answer
 from support.process import Port
 from support.promptd import binary, environment
 from support.redis_server import Channel
@@ -198,28 +201,56 @@ def test_bodies(served):
     assert large.status == 413 and large.json()["error"]
 
 
-def first_words(http, request):
-    """What a request gets that is sent as it is; b"" where the connection is closed instead."""
+def answer_to(http, request):
+    """What a request gets that is sent as it is."""
     with http.raw() as bare:
-        try:
-            bare.sendall(request)
-            return bare.recv(65536)
-        except (ConnectionResetError, BrokenPipeError):
-            return b""  # the rest of the request was not read
+        bare.sendall(request)
+        response = HTTPResponse(bare)
+        response.begin()
+        return Answer(response)
 
 
-def test_bad_requests(served):
+@pytest.mark.parametrize("status, request_bytes", [
+    (400, b"GET /healthz HTTP/1.1\r\n\r\n"),
+    (400, b"GARBAGE\r\n\r\n"),
+    (400, b"GET /healthz\r\n\r\n"),
+    (400, b"GET /\0 HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    (400, b"\0" * 100 + b"\r\n\r\n"),
+    (400, b"GET /healthz HTTP/1.1\r\nHost localhost\r\n\r\n"),
+    (400, b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n"),
+    (505, b"GET /healthz HTTP/9.9\r\nHost: localhost\r\n\r\n"),
+    (413, b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999\r\n\r\n"),
+    (414, b"GET /" + b"a" * 20000 + b" HTTP/1.1\r\n\r\n"),
+    (431, b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 5000 + b"\r\n"),
+])
+def test_bad_requests(served, status, request_bytes):
     _, http = served
-    for request, statuses in ((b"GET /healthz HTTP/1.1\r\n\r\n", (b"400",)),
-                              (b"GET /healthz HTTP/9.9\r\nHost: localhost\r\n\r\n", (b"505",)),
-                              (b"GET /healthz HTTP/1.1\r\nHost localhost\r\n\r\n", (b"400",)),
-                              (b"GET /" + b"a" * 20000 + b" HTTP/1.1\r\n\r\n", (b"414", b"")),
-                              (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 5000, (b"431", b""))):
-        answer = first_words(http, request)
-        assert (answer.split() + [b"", b""])[1] in statuses, answer[:100]
-    for nonsense in (b"GARBAGE\r\n\r\n", b"\0" * 100 + b"\r\n\r\n", b"\x16\x03\x01\x02\x00", b""):
+    answer = answer_to(http, request_bytes)
+    assert answer.status == status
+    assert answer.json()["status"] == status and answer.json()["error"]
+    assert http.json("/healthz") == {"status": "ok"}
+
+
+def test_as_large_as_a_request_may_be(served):
+    _, http = served
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 63
+    assert answer_to(http, request + b"\r\n").json() == {"status": "ok"}
+    head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: "
+    assert answer_to(http, head + b"y" * (8192 - len(head) - 4) + b"\r\n\r\n").json() == {"status": "ok"}
+
+
+def test_what_is_no_http_or_comes_in_pieces(served):
+    _, http = served
+    for nonsense in (b"\x16\x03\x01\x02\x00", b"", b"GET / HT"):
         with http.raw() as bare:
             bare.sendall(nonsense)
+    with http.raw() as bare:
+        for piece in (b"GET /heal", b"thz HTTP/1.1\r\nHo", b"st: localhost\r\n", b"\r\n"):
+            bare.sendall(piece)
+            time.sleep(0.02)  # so that it is a piece of its own
+        response = HTTPResponse(bare)
+        response.begin()
+        assert Answer(response).json() == {"status": "ok"}
     assert http.json("/healthz") == {"status": "ok"}
 
 
