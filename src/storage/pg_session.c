@@ -37,6 +37,11 @@ enum {
     STATEMENT_NAME_SIZE = 64
 };
 
+struct prepared {
+    const char *sql;
+    char name[STATEMENT_NAME_SIZE];
+};
+
 /* A statement takes two, where it is prepared first. */
 struct command {
     int statement; /* its index in the run */
@@ -61,8 +66,8 @@ struct pg_session {
     uv_timer_t later; /* delivers what must not be called back at once */
     int open_handles;
 
-    bool may_prepare;                   /* no pooler in between; of this connection, as what follows */
-    const char *prepared[PREPARED_MAX]; /* SQL of the statements that the server knows by name */
+    bool may_prepare;                       /* no pooler in between; of this connection, as what follows */
+    struct prepared prepared[PREPARED_MAX]; /* what the server knows by name */
     int prepared_count;
 
     /* the run in flight */
@@ -203,6 +208,7 @@ static bool flush_output(struct pg_session *session)
     return poll_want(session, left ? UV_READABLE | UV_WRITABLE : UV_READABLE);
 }
 
+static struct prepared name_statement(const char *sql);
 static bool send_run(struct pg_session *session);
 
 /* A prepared statement was not what it should be: a pooler that does not look like one, or a column that has another
@@ -244,7 +250,7 @@ static void take_success(struct pg_session *session, PGresult *result)
     if (session->command_at == session->command_count) {
         PQclear(result);
     } else if (command->prepares) {
-        session->prepared[session->prepared_count++] = session->statements[command->statement].sql;
+        session->prepared[session->prepared_count++] = name_statement(session->statements[command->statement].sql);
         PQclear(result);
     } else {
         session->answer.results[command->statement] = result;
@@ -572,22 +578,24 @@ void pg_session_met_backend(struct pg_session *session, int32_t pid)
     session->may_prepare = session->connection && PQbackendPID(session->connection) == pid;
 }
 
-static bool is_prepared(const struct pg_session *session, const char *sql)
+static const struct prepared *find_prepared(const struct pg_session *session, const char *sql)
 {
     for (int i = 0; i < session->prepared_count; i++)
-        if (session->prepared[i] == sql)
-            return true;
-    return false;
+        if (session->prepared[i].sql == sql)
+            return &session->prepared[i];
+    return NULL;
 }
 
 /* What it does and a hash of it all (FNV-1a): another promptd's statement of the same name is the same statement,
  * should a pooler mix them up after all. The server takes 63 bytes. */
-static void statement_name(const char *sql, char name[STATEMENT_NAME_SIZE])
+static struct prepared name_statement(const char *sql)
 {
+    struct prepared prepared = {.sql = sql};
     uint64_t hash = 14695981039346656037U;
     for (const char *at = sql; *at; at++)
         hash = (hash ^ (unsigned char)*at) * 1099511628211U;
-    (void)snprintf(name, STATEMENT_NAME_SIZE, "%.40s %016llx", sql, (unsigned long long)hash);
+    (void)snprintf(prepared.name, sizeof prepared.name, "%.40s %016llx", sql, (unsigned long long)hash);
+    return prepared;
 }
 
 static void add_command(struct pg_session *session, struct command command)
@@ -617,15 +625,15 @@ static bool send_statement(struct pg_session *session, int index)
         add_command(session, (struct command){.statement = index});
         return PQsendQueryParams(session->connection, statement->sql, count, types, values, lengths, formats, 1) == 1;
     }
-    char name[STATEMENT_NAME_SIZE];
-    statement_name(statement->sql, name);
-    if (!is_prepared(session, statement->sql)) {
+    const struct prepared *known = find_prepared(session, statement->sql);
+    const struct prepared prepared = known ? *known : name_statement(statement->sql);
+    if (!known) {
         add_command(session, (struct command){.statement = index, .prepares = true});
-        if (PQsendPrepare(session->connection, name, statement->sql, count, types) != 1)
+        if (PQsendPrepare(session->connection, prepared.name, statement->sql, count, types) != 1)
             return false;
     }
     add_command(session, (struct command){.statement = index});
-    return PQsendQueryPrepared(session->connection, name, count, values, lengths, formats, 1) == 1;
+    return PQsendQueryPrepared(session->connection, prepared.name, count, values, lengths, formats, 1) == 1;
 }
 
 static bool send_run(struct pg_session *session)

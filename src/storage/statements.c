@@ -13,25 +13,32 @@ static const char insert_sql[] = "insert into interview_enhanced_prompts (id, in
                                  " select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[])"
                                  " on conflict (id) do nothing returning id";
 
+/*
+ * (select $1) keeps the server from looking into the array when it plans: else it would find each small one cheaper
+ * than its plan for any array, and a statement that is prepared would be planned anew all the same, which is half of
+ * its cost.
+ */
+
 /* In the same transaction as the update before it: what did not get ready is not inserted. No join: where the planner
  * believes that few interviews are ready it would walk through all those that are, once for each row. */
 static const char insert_ready_sql[] =
     "insert into interview_enhanced_prompts (id, interview_id, prompt, source)"
-    " select m.* from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) as m (id, interview_id, prompt, source)"
+    " select m.* from unnest((select $1)::uuid[], $2::uuid[], $3::text[], $4::text[])"
+    " as m (id, interview_id, prompt, source)"
     " where (select i.status::text from interviews i where i.id = m.interview_id) = $5::text"
     " on conflict (id) do nothing returning id";
 
 /* $2 new status, $3 statuses that may change, $4 status that shall not. */
-static const char move_listed_sql[] = "update interviews set status = $2 where id = any($1::uuid[])"
+static const char move_listed_sql[] = "update interviews set status = $2 where id = any((select $1)::uuid[])"
                                       " and status::text = any($3::text[]) and status::text <> $4::text returning id";
 
 /* $3 and $4 are both statuses that shall not change: all others may. */
-static const char move_any_sql[] = "update interviews set status = $2 where id = any($1::uuid[])"
+static const char move_any_sql[] = "update interviews set status = $2 where id = any((select $1)::uuid[])"
                                    " and status::text <> all($3::text[]) and status::text <> $4::text returning id";
 
 static const char unready_sql[] =
-    "update interviews i set status = $2 where i.id = any($1::uuid[]) and i.status::text = $3::text"
-    " and not exists (select from interview_enhanced_prompts p where p.interview_id = i.id) returning i.id";
+    "update interviews i set status = $2 where i.id = any((select $1)::uuid[]) and i.status::text = $3::text"
+    " and (select p.id from interview_enhanced_prompts p where p.interview_id = i.id limit 1) is null returning i.id";
 
 /* An interview that is ready keeps its prompt, whoever made it ready. */
 static const char delete_sql[] =
@@ -230,6 +237,14 @@ static void batch_fill_texts(struct batch *batch)
     }
 }
 
+/* A plan that is kept was made for the tables as they were, and for ten rows or so. A large batch has it made anew: the
+ * cost is shared by many messages, and it is the one that a bad plan would hurt. */
+static bool is_worth_preparing(const struct batch *batch)
+{
+    enum { SMALL_BATCH = 10 };
+    return batch->count <= SMALL_BATCH;
+}
+
 /* --- building ------------------------------------------------------------------------------------------------- */
 
 static void build_insert(const struct statements *statements, struct batch *batch, bool only_ready,
@@ -243,7 +258,7 @@ static void build_insert(const struct statements *statements, struct batch *batc
                        array_parameter(PG_TEXT_ARRAY, &batch->prompts), array_parameter(PG_TEXT_ARRAY, &batch->sources),
                        text_parameter(PG_TEXT, statements->statuses.ready)},
         .parameter_count = only_ready ? 5 : 4,
-        .prepare = true,
+        .prepare = is_worth_preparing(batch),
     };
 }
 
@@ -258,7 +273,7 @@ static void build_move(const struct statements *statements, const struct batch *
                        array_parameter(PG_TEXT_ARRAY, any ? &statements->never : &statements->awaiting),
                        text_parameter(PG_TEXT, status)},
         .parameter_count = 4,
-        .prepare = true,
+        .prepare = is_worth_preparing(batch),
     };
 }
 
@@ -280,7 +295,7 @@ static void build_unready(const struct statements *statements, const struct batc
                        text_parameter(PG_UNTYPED, statements->statuses.failed),
                        text_parameter(PG_TEXT, statements->statuses.ready)},
         .parameter_count = 3,
-        .prepare = true,
+        .prepare = is_worth_preparing(batch),
     };
 }
 
