@@ -23,7 +23,7 @@ static const char insert_sql[] = "insert into interview_enhanced_prompts (id, in
                                  " select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[])"
                                  " on conflict (id) do nothing returning id";
 static const char update_sql[] =
-    "update interviews set status = 'ready' where id = any($1::uuid[]) and status::text = any(array['pending',"
+    "update interviews set status = 'ready' where id = any((select $1)::uuid[]) and status::text = any(array['pending',"
     " 'not_started', 'enhancing', 'vector_search', 'web_scraping', 'processing', 'failed'])"
     " and status::text <> 'ready' returning id";
 
