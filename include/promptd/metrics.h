@@ -54,6 +54,8 @@ enum metric_kind {
       "Bytes of their payloads; with promptd_spool_bytes they count against the bound")                                \
     X(GAUGE, spool_max_bytes, "promptd_spool_max_bytes", "", "", "That bound, spool_max_bytes; 0 without a spool")     \
     X(GAUGE, orphans_open, "promptd_orphans_open", "", "", "Reported orphans that are not known to be gone")           \
+    X(COUNTER, orphans_found, "promptd_orphans_found_total", "", "",                                                   \
+      "Orphans found in the data, which nobody was there to report")                                                   \
     X(COUNTER, stuck, "promptd_interviews_stuck_total", "", "", "Interviews that could not be marked failed")          \
     X(COUNTER, retries, "promptd_retries_total", "", "",                                                               \
       "Attempts made again after a transient error of a message's own")                                                \

@@ -94,7 +94,8 @@ void pg_session_run(struct pg_session *session, const struct pg_statement *state
 /*
  * Says which server process has answered the last run (pg_backend_pid). Where it is the one that the server named when
  * the connection was made, nothing in between hands statements to other processes, and from now on those marked
- * `prepare` are prepared: poolers name an id of their own.
+ * `prepare` are prepared. A pooler names an id of its own, which is the same only by chance. A run that fails and may
+ * have failed for its names, for that or because the schema has changed, goes again without them before it is answered.
  */
 void pg_session_met_backend(struct pg_session *session, int32_t pid);
 

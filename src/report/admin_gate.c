@@ -20,6 +20,7 @@ struct admin_arrival {
     struct admin *admin;
     uv_poll_t poll; /* watched once the first look has found nothing */
     int fd;
+    bool answered; /* only its end is awaited */
     int64_t since_ms;
     struct sockaddr_storage address;
     socklen_t address_length;
@@ -70,24 +71,19 @@ static const char *reason_phrase(unsigned status)
     }
 }
 
-/* Small enough for any socket's buffer. What was sent is read first: closing with bytes unread would take the answer
- * back (TCP's reset). */
+/* Small enough for any socket's buffer. */
 static void answer_bad(const struct admin_arrival *arrival, const struct http_head *head)
 {
-    char unread[HTTP_HEAD_MAX_BYTES];
     struct buffer body = {0};
     struct buffer answer = {0};
-    for (int i = 0; i < 8 && recv(arrival->fd, unread, sizeof unread, MSG_DONTWAIT) > 0; i++)
-        ;
     json_open(&body, NULL, '{');
     json_number(&body, "status", head->status);
     json_text(&body, "error", head->why);
     json_close(&body, '}');
-    buffer_printf(
-        &answer,
-        "HTTP/1.1 %u %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n"
-        "X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
-        head->status, reason_phrase(head->status), body.length);
+    buffer_printf(&answer,
+                  "HTTP/1.1 %u %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
+                  "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
+                  head->status, reason_phrase(head->status), body.length);
     buffer_append(&answer, body.data, body.length);
     if (!answer.failed && !body.failed)
         (void)send(arrival->fd, answer.data, answer.length, MSG_DONTWAIT | MSG_NOSIGNAL); /* lost where the peer is */
@@ -96,7 +92,19 @@ static void answer_bad(const struct admin_arrival *arrival, const struct http_he
     buffer_free(&body);
 }
 
-/* false when there is nothing to look at yet. */
+/* Closing with bytes unread, or before the last have come, would take the answer back: TCP's reset overtakes it. So
+ * what comes is read, until the peer closes or the sweep finds that it takes too long. */
+static bool discard(struct admin_arrival *arrival)
+{
+    char unwanted[HTTP_HEAD_MAX_BYTES];
+    ssize_t length = recv(arrival->fd, unwanted, sizeof unwanted, MSG_DONTWAIT);
+    if (length > 0 || (length < 0 && (errno == EAGAIN || errno == EINTR)))
+        return false;
+    drop(arrival);
+    return true;
+}
+
+/* false when there is more to wait for. */
 static bool look(struct admin_arrival *arrival)
 {
     char bytes[HTTP_HEAD_MAX_BYTES];
@@ -108,13 +116,13 @@ static bool look(struct admin_arrival *arrival)
         return true;
     }
     struct http_head head = http_head_judge(bytes, (size_t)length);
-    if (head.form == HTTP_HEAD_BAD) {
-        answer_bad(arrival, &head);
-        drop(arrival);
-    } else {
+    if (head.form != HTTP_HEAD_BAD) {
         pass_on(arrival);
+        return true;
     }
-    return true;
+    answer_bad(arrival, &head);
+    arrival->answered = true;
+    return false;
 }
 
 static void on_readable(uv_poll_t *poll, int status, int events)
@@ -124,7 +132,7 @@ static void on_readable(uv_poll_t *poll, int status, int events)
     (void)events;
     if (status < 0)
         drop(arrival);
-    else if (!look(arrival))
+    else if (!(arrival->answered ? discard(arrival) : look(arrival)))
         return;
     admin_run(admin);
 }

@@ -78,7 +78,9 @@ struct pg_session {
     int statement_count;
     struct command commands[COMMANDS_MAX];
     int command_count;
-    int command_at;    /* whose results are being read */
+    int command_at;    /* whose results are being read; command_count: the commit's; one more: that failed */
+    bool run_is_named; /* some statement of it was sent by name */
+    bool run_again;    /* it failed so, and goes again without names */
     bool answer_ready; /* complete, but a cancel of this very run is still under way */
     char down_reason[256];
 };
@@ -211,15 +213,35 @@ static bool flush_output(struct pg_session *session)
 static struct prepared name_statement(const char *sql);
 static bool send_run(struct pg_session *session);
 
-/* A prepared statement was not what it should be: a pooler that does not look like one, or a column that has another
- * type now (the server says 0A000: "cached plan must not change result type"). */
-static bool is_failure_of_name(const struct pg_session *session)
+/*
+ * May the names be at fault? 26000, 42P05: a pooler that passes for a server has given the statement to another
+ * process. 0A000, or anything about types and columns: the schema is another one than when the statement was prepared.
+ */
+static bool is_maybe_of_names(const struct pg_session *session)
 {
-    const struct pg_answer *answer = &session->answer;
-    if (answer->status != PG_FAILED || !session->may_prepare || session->prepared_count == 0)
+    const char *sqlstate = session->answer.failure.sqlstate;
+    if (session->answer.status != PG_FAILED || !session->run_is_named)
         return false;
-    return strcmp(answer->failure.sqlstate, "26000") == 0 || strcmp(answer->failure.sqlstate, "42P05") == 0 ||
-           strcmp(answer->failure.sqlstate, "0A000") == 0;
+    return strncmp(sqlstate, "26", 2) == 0 || strncmp(sqlstate, "42", 2) == 0 || strncmp(sqlstate, "0A", 2) == 0 ||
+           strncmp(sqlstate, "XX", 2) == 0;
+}
+
+/* Nothing of the run is in the database: it goes again as a whole. */
+static void run_unnamed(struct pg_session *session)
+{
+    answer_clear(&session->answer);
+    session->answer_ready = false;
+    session->run_again = true;
+    session->state = PG_STATE_BUSY;
+    if (!send_run(session))
+        session_lose(session, PQerrorMessage(session->connection));
+}
+
+/* Without names it went well: then it was they. */
+static void give_up_names(struct pg_session *session)
+{
+    log_info(NULL, "prepared statements do not work on a connection; it goes on without");
+    session->may_prepare = false;
 }
 
 static void run_complete(struct pg_session *session)
@@ -228,17 +250,12 @@ static void run_complete(struct pg_session *session)
         session->answer_ready = true;
         return;
     }
-    if (is_failure_of_name(session)) {
-        log_info(LOG_FIELDS(log_text("sqlstate", session->answer.failure.sqlstate)),
-                 "prepared statements cannot be used on a connection; it goes on without");
-        session->may_prepare = false;
-        answer_clear(&session->answer);
-        session->answer_ready = false;
-        session->state = PG_STATE_BUSY;
-        if (!send_run(session))
-            session_lose(session, PQerrorMessage(session->connection));
+    if (is_maybe_of_names(session)) {
+        run_unnamed(session);
         return;
     }
+    if (session->run_again && session->answer.status == PG_OK)
+        give_up_names(session);
     (void)uv_timer_stop(&session->deadline);
     session->state = PG_STATE_IDLE;
     deliver_answer(session);
@@ -246,15 +263,16 @@ static void run_complete(struct pg_session *session)
 
 static void take_success(struct pg_session *session, PGresult *result)
 {
-    const struct command *command = &session->commands[session->command_at];
-    if (session->command_at == session->command_count) {
-        PQclear(result);
-    } else if (command->prepares) {
-        session->prepared[session->prepared_count++] = name_statement(session->statements[command->statement].sql);
-        PQclear(result);
-    } else {
+    const struct command *command = session->command_at < session->command_count
+                                        ? &session->commands[session->command_at]
+                                        : NULL;
+    if (command && !command->prepares) {
         session->answer.results[command->statement] = result;
+        return;
     }
+    if (command)
+        session->prepared[session->prepared_count++] = name_statement(session->statements[command->statement].sql);
+    PQclear(result);
 }
 
 /* Takes one result of the run. true when it was the last: the sync that confirms or ends the transaction. */
@@ -271,7 +289,7 @@ static bool take_result(struct pg_session *session, PGresult *result)
         return false;
     default: /* an error, of a command or, after the last one, of the commit; or its echo, PIPELINE_ABORTED */
         if (answer->status == PG_OK) {
-            bool is_commit = session->command_at == session->command_count;
+            bool is_commit = session->command_at >= session->command_count;
             answer->status = PG_FAILED;
             answer->failed_statement = is_commit ? session->statement_count
                                                  : session->commands[session->command_at].statement;
@@ -282,13 +300,14 @@ static bool take_result(struct pg_session *session, PGresult *result)
     }
 }
 
-/* Reads every result that has arrived. In pipeline mode a NULL ends each command's results; the sync has none. */
+/* Reads every result that has arrived. In pipeline mode a NULL ends each command's results, and those of a commit that
+ * failed; the sync has none. */
 static void read_results(struct pg_session *session)
 {
     while (session->answered && !session->answer_ready && !PQisBusy(session->connection)) {
         PGresult *result = PQgetResult(session->connection);
         if (!result) {
-            if (++session->command_at > session->command_count) { /* nothing is outstanding: cannot happen */
+            if (++session->command_at > session->command_count + 1) { /* nothing is outstanding: cannot happen */
                 session_lose(session, "the connection lost count of its results");
                 return;
             }
@@ -349,12 +368,18 @@ static void finish_close(struct pg_session *session)
     uv_close((uv_handle_t *)&session->later, on_handle_closed);
 }
 
+/* Complete, and not to go again. */
+static bool has_final_answer(const struct pg_session *session)
+{
+    return session->answer_ready && !is_maybe_of_names(session);
+}
+
 /* The reason is delivered from the loop, with the run in flight answered first. */
 static void session_lose(struct pg_session *session, const char *reason)
 {
     copy_reason(session->down_reason, sizeof session->down_reason, reason[0] ? reason : "connection lost");
     struct pg_answer *answer = &session->answer;
-    if (session->answered && !session->answer_ready) {
+    if (session->answered && !has_final_answer(session)) {
         /* An error that came before the loss is the better explanation, but only a sync confirms anything. */
         if (answer->status != PG_FAILED) {
             (void)snprintf(answer->failure.text, sizeof answer->failure.text, "%s", session->down_reason);
@@ -389,7 +414,7 @@ void pg_session_close(struct pg_session *session)
 {
     if (session->connection)
         close_connection(session);
-    if (session->answered && !session->answer_ready) {
+    if (session->answered && !has_final_answer(session)) {
         session->answer.status = PG_LOST;
         (void)snprintf(session->answer.failure.text, sizeof session->answer.failure.text, "the session was closed");
     }
@@ -620,12 +645,14 @@ static bool send_statement(struct pg_session *session, int index)
         lengths[i] = (int)parameter->length;
         formats[i] = parameter->binary ? 1 : 0;
     }
-    bool named = statement->prepare && session->may_prepare && session->prepared_count < PREPARED_MAX;
+    const struct prepared *known = find_prepared(session, statement->sql);
+    bool has_room = session->prepared_count + session->statement_count <= PREPARED_MAX;
+    bool named = statement->prepare && session->may_prepare && !session->run_again && (known || has_room);
     if (!named) {
         add_command(session, (struct command){.statement = index});
         return PQsendQueryParams(session->connection, statement->sql, count, types, values, lengths, formats, 1) == 1;
     }
-    const struct prepared *known = find_prepared(session, statement->sql);
+    session->run_is_named = true;
     const struct prepared prepared = known ? *known : name_statement(statement->sql);
     if (!known) {
         add_command(session, (struct command){.statement = index, .prepares = true});
@@ -640,6 +667,7 @@ static bool send_run(struct pg_session *session)
 {
     session->command_count = 0;
     session->command_at = 0;
+    session->run_is_named = false;
     for (int i = 0; i < session->statement_count; i++)
         if (!send_statement(session, i))
             return false;
@@ -654,6 +682,7 @@ void pg_session_run(struct pg_session *session, const struct pg_statement *state
     session->answered_context = context;
     memcpy(session->statements, statements, (size_t)count * sizeof *statements);
     session->statement_count = count;
+    session->run_again = false;
     (void)uv_timer_start(&session->deadline, on_deadline, (uint64_t)session->options.statement_timeout_ms, 0);
     if (!send_run(session))
         session_lose(session, PQerrorMessage(session->connection));

@@ -14,31 +14,48 @@ static const char insert_sql[] = "insert into interview_enhanced_prompts (id, in
                                  " on conflict (id) do nothing returning id";
 
 /*
- * (select $1) keeps the server from looking into the array when it plans: else it would find each small one cheaper
- * than its plan for any array, and a statement that is prepared would be planned anew all the same, which is half of
- * its cost.
+ * The statements that small batches prepare have their array in a subselect. The server cannot look into it when it
+ * plans, so that it finds one plan as good for all arrays and keeps it; else it would find each small array cheaper to
+ * plan for by itself, and do so every time, which is half of the statement's cost.
  */
+#define SEEN_IDS "$1::uuid[]"
+#define HIDDEN_IDS "(select $1)::uuid[]"
+
+/* A statement's text, and the one to be prepared. */
+struct text_pair {
+    const char *plain;
+    const char *prepared;
+};
 
 /* In the same transaction as the update before it: what did not get ready is not inserted. No join: where the planner
  * believes that few interviews are ready it would walk through all those that are, once for each row. */
-static const char insert_ready_sql[] =
-    "insert into interview_enhanced_prompts (id, interview_id, prompt, source)"
-    " select m.* from unnest((select $1)::uuid[], $2::uuid[], $3::text[], $4::text[])"
-    " as m (id, interview_id, prompt, source)"
-    " where (select i.status::text from interviews i where i.id = m.interview_id) = $5::text"
-    " on conflict (id) do nothing returning id";
+#define INSERT_READY(ids)                                                                                              \
+    "insert into interview_enhanced_prompts (id, interview_id, prompt, source)"                                        \
+    " select m.* from unnest(" ids ", $2::uuid[], $3::text[], $4::text[]) as m (id, interview_id, prompt, source)"     \
+    " where (select i.status::text from interviews i where i.id = m.interview_id) = $5::text"                          \
+    " on conflict (id) do nothing returning id"
 
 /* $2 new status, $3 statuses that may change, $4 status that shall not. */
-static const char move_listed_sql[] = "update interviews set status = $2 where id = any((select $1)::uuid[])"
-                                      " and status::text = any($3::text[]) and status::text <> $4::text returning id";
+#define MOVE_LISTED(ids)                                                                                               \
+    "update interviews set status = $2 where id = any(" ids ")"                                                        \
+    " and status::text = any($3::text[]) and status::text <> $4::text returning id"
 
 /* $3 and $4 are both statuses that shall not change: all others may. */
-static const char move_any_sql[] = "update interviews set status = $2 where id = any((select $1)::uuid[])"
-                                   " and status::text <> all($3::text[]) and status::text <> $4::text returning id";
+#define MOVE_ANY(ids)                                                                                                  \
+    "update interviews set status = $2 where id = any(" ids ")"                                                        \
+    " and status::text <> all($3::text[]) and status::text <> $4::text returning id"
 
-static const char unready_sql[] =
-    "update interviews i set status = $2 where i.id = any((select $1)::uuid[]) and i.status::text = $3::text"
-    " and (select p.id from interview_enhanced_prompts p where p.interview_id = i.id limit 1) is null returning i.id";
+static const struct text_pair insert_texts = {insert_sql, insert_sql};
+static const struct text_pair insert_ready_texts = {INSERT_READY(SEEN_IDS), INSERT_READY(HIDDEN_IDS)};
+static const struct text_pair move_listed_texts = {MOVE_LISTED(SEEN_IDS), MOVE_LISTED(HIDDEN_IDS)};
+static const struct text_pair move_any_texts = {MOVE_ANY(SEEN_IDS), MOVE_ANY(HIDDEN_IDS)};
+
+/* The second is one probe of an index a row, and a plan that the server keeps; the first does without the index. */
+static const struct text_pair unready_texts = {
+    "update interviews i set status = $2 where i.id = any(" SEEN_IDS ") and i.status::text = $3::text"
+    " and not exists (select from interview_enhanced_prompts p where p.interview_id = i.id) returning i.id",
+    "update interviews i set status = $2 where i.id = any(" HIDDEN_IDS ") and i.status::text = $3::text"
+    " and (select p.id from interview_enhanced_prompts p where p.interview_id = i.id limit 1) is null returning i.id"};
 
 /* An interview that is ready keeps its prompt, whoever made it ready. */
 static const char delete_sql[] =
@@ -237,29 +254,38 @@ static void batch_fill_texts(struct batch *batch)
     }
 }
 
-/* A plan that is kept was made for the tables as they were, and for ten rows or so. A large batch has it made anew: the
- * cost is shared by many messages, and it is the one that a bad plan would hurt. */
+/* --- building ------------------------------------------------------------------------------------------------- */
+
+/* A plan that is kept was made for the tables as they were, and for ten rows or so. A large batch has its own: the cost
+ * is shared by many messages, and a bad plan would hurt it most. */
 static bool is_worth_preparing(const struct batch *batch)
 {
     enum { SMALL_BATCH = 10 };
     return batch->count <= SMALL_BATCH;
 }
 
-/* --- building ------------------------------------------------------------------------------------------------- */
+static struct pg_statement choose_text(const struct batch *batch, const struct text_pair *texts)
+{
+    bool prepare = is_worth_preparing(batch);
+    return (struct pg_statement){.sql = prepare ? texts->prepared : texts->plain, .prepare = prepare};
+}
+
+static void add_parameter(struct pg_statement *statement, struct pg_parameter parameter)
+{
+    statement->parameters[statement->parameter_count++] = parameter;
+}
 
 static void build_insert(const struct statements *statements, struct batch *batch, bool only_ready,
                          struct pg_statement *out)
 {
     batch_fill_texts(batch);
-    *out = (struct pg_statement){
-        .sql = only_ready ? insert_ready_sql : insert_sql,
-        .parameters = {array_parameter(PG_UUID_ARRAY, &batch->ids),
-                       array_parameter(PG_UUID_ARRAY, &batch->interview_ids),
-                       array_parameter(PG_TEXT_ARRAY, &batch->prompts), array_parameter(PG_TEXT_ARRAY, &batch->sources),
-                       text_parameter(PG_TEXT, statements->statuses.ready)},
-        .parameter_count = only_ready ? 5 : 4,
-        .prepare = is_worth_preparing(batch),
-    };
+    *out = choose_text(batch, only_ready ? &insert_ready_texts : &insert_texts);
+    add_parameter(out, array_parameter(PG_UUID_ARRAY, &batch->ids));
+    add_parameter(out, array_parameter(PG_UUID_ARRAY, &batch->interview_ids));
+    add_parameter(out, array_parameter(PG_TEXT_ARRAY, &batch->prompts));
+    add_parameter(out, array_parameter(PG_TEXT_ARRAY, &batch->sources));
+    if (only_ready)
+        add_parameter(out, text_parameter(PG_TEXT, statements->statuses.ready));
 }
 
 /* Moves awaiting interviews to `status`; those that have it already are left alone. */
@@ -267,14 +293,11 @@ static void build_move(const struct statements *statements, const struct batch *
                        struct pg_statement *out)
 {
     bool any = statements->statuses.any_is_awaiting;
-    *out = (struct pg_statement){
-        .sql = any ? move_any_sql : move_listed_sql,
-        .parameters = {array_parameter(PG_UUID_ARRAY, &batch->interview_ids), text_parameter(PG_UNTYPED, status),
-                       array_parameter(PG_TEXT_ARRAY, any ? &statements->never : &statements->awaiting),
-                       text_parameter(PG_TEXT, status)},
-        .parameter_count = 4,
-        .prepare = is_worth_preparing(batch),
-    };
+    *out = choose_text(batch, any ? &move_any_texts : &move_listed_texts);
+    add_parameter(out, array_parameter(PG_UUID_ARRAY, &batch->interview_ids));
+    add_parameter(out, text_parameter(PG_UNTYPED, status));
+    add_parameter(out, array_parameter(PG_TEXT_ARRAY, any ? &statements->never : &statements->awaiting));
+    add_parameter(out, text_parameter(PG_TEXT, status));
 }
 
 static void build_delete(const struct statements *statements, const struct batch *batch, struct pg_statement *out)
@@ -289,14 +312,10 @@ static void build_delete(const struct statements *statements, const struct batch
 
 static void build_unready(const struct statements *statements, const struct batch *batch, struct pg_statement *out)
 {
-    *out = (struct pg_statement){
-        .sql = unready_sql,
-        .parameters = {array_parameter(PG_UUID_ARRAY, &batch->interview_ids),
-                       text_parameter(PG_UNTYPED, statements->statuses.failed),
-                       text_parameter(PG_TEXT, statements->statuses.ready)},
-        .parameter_count = 3,
-        .prepare = is_worth_preparing(batch),
-    };
+    *out = choose_text(batch, &unready_texts);
+    add_parameter(out, array_parameter(PG_UUID_ARRAY, &batch->interview_ids));
+    add_parameter(out, text_parameter(PG_UNTYPED, statements->statuses.failed));
+    add_parameter(out, text_parameter(PG_TEXT, statements->statuses.ready));
 }
 
 static void build_look(const struct batch *batch, struct pg_statement *out)

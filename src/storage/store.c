@@ -351,6 +351,7 @@ static void on_pool_up(void *context)
 static void on_orphan_found(void *context, const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE])
 {
     struct store *store = context;
+    store->options.metrics->orphans_found++;
     store->options.on_found(store->options.context, interview_id, prompt_id);
 }
 

@@ -45,7 +45,12 @@ class Stack:
             ["unshare", "--net", "sh", "-ec", f"ip link set lo up; exec podman system service --time=0 unix://{socket}"],
             env=podman.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        wait_until(socket.exists, "podman's socket", 20)
+        try:
+            wait_until(socket.exists, "podman's socket", 20)
+            self.write_secrets()
+        except BaseException:
+            self.end_service()
+            raise
 
     def write_secrets(self):
         """As the compose file says that people should."""
@@ -70,7 +75,10 @@ class Stack:
         return run("nsenter", f"--net=/proc/{self.service.pid}/ns/net", *command, env=env).strip()
 
     def run_in(self, service, *command):
-        return self.inside("podman", "exec", f"stack_{service}_1", *command, env=self.podman.environment)
+        return self.inside("podman", "exec", self.container(service), *command, env=self.podman.environment)
+
+    def log(self, service):
+        return self.podman("logs", self.container(service))
 
     def get(self, url):
         script = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())"
@@ -88,8 +96,14 @@ class Stack:
         try:
             self.compose("down", "--volumes", "--timeout", "10")
         finally:
-            self.service.terminate()
-            self.service.wait(20)
+            self.end_service()
+
+    def end_service(self):
+        self.service.terminate()
+        self.service.wait(20)
+
+    def container(self, service):
+        return re.search(r"^[0-9a-f]{12,64}$", self.compose("ps", "-q", service), re.M)[0]
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +115,6 @@ def stack(podman, image):
     for name, tag in STAND_INS.items():
         podman("tag", tag, name)
     stack = Stack(podman)
-    stack.write_secrets()
     try:
         stack.compose("up", "--detach", "--no-build")
         yield stack
@@ -127,7 +140,7 @@ def test_the_services_are_those_of_the_file(stack):
 
 def test_a_message_goes_all_the_way(stack):
     wait_until(lambda: answers(stack, "http://127.0.0.1:9797/readyz"), "promptd to be ready", 60, interval=0.5,
-               seen=lambda: stack.podman("logs", "stack_promptd_1")[-3000:])  # fmt: skip
+               seen=lambda: stack.log("promptd")[-3000:])  # fmt: skip
     interview = str(uuid.uuid4())
     stack.sql(f"insert into interviews (id, status) values ('{interview}', 'enhancing')")
     message = json.dumps({"interview_id": interview, "enhanced_prompt": "Tell me about your last project."})
@@ -135,12 +148,12 @@ def test_a_message_goes_all_the_way(stack):
     wait_until(lambda: stack.sql(f"select status from interviews where id = '{interview}'") == "ready",
                "the interview to be ready", 20, interval=0.3)  # fmt: skip
     assert state(stack)["counters"]["success"] == 1
-    assert stack.password not in stack.podman("logs", "stack_promptd_1")
+    assert stack.password not in stack.log("promptd")
 
 
 def test_prometheus_has_promptd_and_the_rules(stack):
     wait_until(lambda: answers(stack, "http://127.0.0.1:9090/-/ready"), "Prometheus", 30, interval=0.5,
-               seen=lambda: stack.podman("logs", "stack_prometheus_1")[-3000:])  # fmt: skip
+               seen=lambda: stack.log("prometheus")[-3000:])  # fmt: skip
     wait_until(lambda: stack.query("rag_atomic_operation_success_total") == [1.0], "the message to be in the metrics", 40,
                interval=0.5, seen=lambda: stack.get("http://127.0.0.1:9090/api/v1/targets"))  # fmt: skip
     rules = json.loads(stack.get("http://127.0.0.1:9090/api/v1/rules"))["data"]["groups"]
@@ -150,9 +163,10 @@ def test_prometheus_has_promptd_and_the_rules(stack):
 
 
 def test_the_spool_is_a_volume(stack):
-    """Gone and made again, promptd goes on where it was."""
-    before = stack.podman("volume", "inspect", "stack_spool")
+    """Gone and made again, promptd still has what it had on disk: here a dead letter."""
+    late = json.dumps({"interview_id": str(uuid.uuid4()), "enhanced_prompt": "Nobody knows this interview."})
+    assert stack.run_in("redis", "redis-cli", "publish", "interviewly:prompt-ready", late) == "1"
+    wait_until(lambda: state(stack)["spool"]["dead_letters"] == 1, "a dead letter", 20, interval=0.3)
     stack.compose("up", "--detach", "--no-build", "--force-recreate", "--no-deps", "promptd")
     wait_until(lambda: answers(stack, "http://127.0.0.1:9797/readyz"), "promptd to be ready again", 60, interval=0.5)
-    assert stack.podman("volume", "inspect", "stack_spool") == before
-    assert state(stack)["spool"]["messages"] == 0
+    assert state(stack)["counters"]["received"] == 0 and state(stack)["spool"]["dead_letters"] == 1

@@ -85,12 +85,16 @@ def test_whoever_takes_too_long_has_to_go(start_promptd, channel):
     promptd.wait_counters(rejected=100)
     before = promptd.memory_kb()
     began = time.monotonic()
-    drip, readers = Drip(http), [greedy(http) for _ in range(50)]
+    drip, readers = Drip(http), [greedy(http) for _ in range(45)]
+    silent, stubborn = http.raw(), http.raw()
+    stubborn.sendall(b"GARBAGE\r\n")  # and does not close when it has its answer
     assert http.json("/healthz") == {"status": "ok"}
     assert promptd.memory_kb() - before < 32768 * SLOW
     used = cpu_seconds(promptd)
     wait_until(drip.is_over, "the dripping one to be sent away", 20, interval=0.5)
     wait_until(lambda: all(fully_closed(bare) for bare in readers), "the greedy ones to be sent away", 20, interval=0.5)
+    wait_until(lambda: is_closed(silent), "the silent one to be sent away", 20, interval=0.5)
+    wait_until(lambda: fully_gone(stubborn), "the stubborn one to be sent away", 20, interval=0.5)
     assert time.monotonic() - began < 15 * SLOW
     assert cpu_seconds(promptd) - used < 1 * SLOW  # meanwhile the loop rests
     assert http.json("/healthz") == {"status": "ok"}
@@ -107,6 +111,25 @@ def fully_closed(bare):
         return False
     except ConnectionResetError:
         return True
+
+
+def fully_gone(bare):
+    """Its other end is closed for both directions: what is sent is refused."""
+    bare.setblocking(True)
+    try:
+        bare.sendall(b"x")
+    except OSError:
+        return True
+    return False
+
+
+def test_stops_with_silent_connections(start_promptd):
+    promptd = start_promptd()
+    http = admin.of(promptd)
+    held = [http.raw() for _ in range(20)]
+    assert http.json("/healthz") == {"status": "ok"}
+    promptd.stop()
+    wait_until(lambda: all(is_closed(bare) for bare in held), "all of them to be closed")
 
 
 def test_keep_alive(start_promptd):

@@ -239,6 +239,17 @@ def test_as_large_as_a_request_may_be(served):
     assert answer_to(http, head + b"y" * (8192 - len(head) - 4) + b"\r\n\r\n").json() == {"status": "ok"}
 
 
+def test_two_requests_at_once(served):
+    _, http = served
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with http.raw() as bare:
+        bare.sendall(request + request)
+        for _ in range(2):
+            response = HTTPResponse(bare)
+            response.begin()
+            assert Answer(response).json() == {"status": "ok"}
+
+
 def test_what_is_no_http_or_comes_in_pieces(served):
     _, http = served
     for nonsense in (b"\x16\x03\x01\x02\x00", b"", b"GET / HT"):
@@ -353,6 +364,10 @@ def test_a_unix_socket(start_promptd, new_folder):
     assert http.ask("/status", headers={"Host": "whatever"}).status == 200
     second = run_to_its_end(os.path.dirname(path), admin_listen=f"unix:{path}")
     assert second.returncode == 69 and "another process listens there" in second.stderr
+    with socket.socket(socket.AF_UNIX) as bare:
+        bare.connect(path)
+        bare.sendall(b"GARBAGE\r\n\r\n")
+        assert bare.recv(4096).startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert http.json("/healthz") == {"status": "ok"}
     promptd.stop()
     assert not os.path.exists(path)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What an error of the database leads to: how it is logged, whether it is tried again, and what a wrong setup says."""
 
+import uuid
+
 import pytest
 
 from support.expect import expect_nothing_stored, expect_stored, stuck_line
@@ -10,6 +12,43 @@ PROMPTS = "interview_enhanced_prompts"
 TO_READY = "new.status = 'ready'"
 TO_FAILED = "new.status = 'failed'"
 TRANSIENT = ["40001", "40P01", "55P03"]
+
+
+# A commit that fails
+
+
+@pytest.fixture
+def sessions_stay(promptd, database):
+    """Whatever happens in the test, no connection is given up for it."""
+    before = [session[0] for session in database.sessions()]
+    yield
+    assert [session[0] for session in database.sessions()] == before
+    assert promptd.find("DEBUG|INFO|ERROR", "lost") == []
+
+
+def test_deferred_trigger_fails_the_commit(promptd, sessions_stay, database, channel):
+    """Of a single message, and of one among others."""
+    database.trigger(PROMPTS, "insert", "raise exception 'not at the end either';", when="new.prompt ~ 'RUDE'",
+                     timing="deferred")
+    rude = [channel.publish(database.interview(), "RUDE words, and some more of them")]
+    promptd.settle(1)
+    polite = [channel.message(interview) for interview in database.interviews(40)]
+    rude.append(channel.message(database.interview(), "RUDE words, and others"))
+    channel.publish_burst(polite[:20] + rude[1:] + polite[20:])
+    assert promptd.settle(42).outcomes() == {"success": 40, "failure": 2}
+    expect_stored(database, *polite)
+    for message in rude:
+        expect_nothing_stored(database, message.interview, "failed")
+        assert promptd.one("ERROR", message.interview).fields["sqlstate"] == "P0001"
+
+
+def test_deferred_foreign_key_fails_the_commit(promptd, sessions_stay, database, channel):
+    database.execute(f"alter table {PROMPTS} alter constraint {PROMPTS}_interview_id_fkey deferrable initially deferred")
+    unknown = channel.publish(str(uuid.uuid4()))
+    known = channel.publish(database.interview())
+    assert promptd.settle(2).outcomes() == {"success": 1, "failure": 1}
+    expect_stored(database, known)
+    promptd.one("ERROR", unknown.interview)
 
 
 # How errors are logged

@@ -254,6 +254,7 @@ def test_reconciler_reports_what_nobody_did(start_promptd, database, channel):
     assert [database.status(message.interview) for message in awaiting] == ["enhancing", "pending", "processing"]
     counters = promptd.counters()
     assert counters["received"] == counters["orphaned"] == counters["failure"] == 0
+    assert counters["orphans_found"] == len(awaiting)
 
 
 def test_reconciler_reports_twenty_a_round(start_promptd, database, channel):

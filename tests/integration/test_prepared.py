@@ -70,11 +70,33 @@ def test_statements_that_are_gone(start_one, database, channel, executed):
     messages = [channel.publish(database.interview()) for _ in range(5)]
     assert promptd.settle(6).outcomes() == {"success": 6}
     expect_stored(database, *messages)
-    assert promptd.one("INFO", "prepared statements cannot be used").fields["sqlstate"] == "26000"
+    promptd.one("INFO", "prepared statements do not work")
     assert promptd.find("WARNING|ERROR|CRITICAL") == [] and executed()[-1] == "<unnamed>"
 
 
-def test_a_trigger_that_raises_such_a_code(start_one, database, channel):
+def test_a_name_that_is_taken(start_one, database, channel, executed):
+    """The first batch is too large to be prepared; while it is stored, somebody takes the name of the insert."""
+    probe = start_one()
+    store(probe, channel, database, 1)
+    name = next(name for name in executed() if name.startswith("insert"))
+    probe.stop()
+    promptd = start_one()
+    database.trigger(PROMPTS, "insert", f"""
+        if not exists (select from pg_prepared_statements where name = '{name}') then
+            execute 'prepare "{name}" as select 1';
+        end if;""")
+    messages = [channel.message(interview) for interview in database.interviews(50)]
+    channel.publish_burst(messages)
+    promptd.wait_counters(received=50, waiting=0)
+    messages.append(channel.publish(database.interview()))
+    assert promptd.settle(51).outcomes() == {"success": 51}
+    expect_stored(database, *messages)
+    promptd.one("INFO", "prepared statements do not work")
+    assert promptd.find("WARNING|ERROR|CRITICAL") == []
+
+
+def test_a_trigger_that_raises_such_a_code(start_one, database, channel, executed):
+    """Then it is not the names: they go on."""
     promptd = start_one()
     database.raise_on(PROMPTS, "insert", "not supported here", "0A000", when="new.prompt ~ 'RUDE'")
     rude = channel.publish(database.interview(), "RUDE words")
@@ -83,14 +105,59 @@ def test_a_trigger_that_raises_such_a_code(start_one, database, channel):
     expect_stored(database, polite)
     expect_nothing_stored(database, rude.interview, "failed")
     assert promptd.one("ERROR", rude.interview).fields["sqlstate"] == "0A000"
+    assert promptd.find("INFO", "prepared statements") == []
+    last = channel.publish(database.interview())
+    promptd.settle(3)
+    expect_stored(database, last)
+    assert executed()[-1] != "<unnamed>"
 
 
-def test_schema_that_changes_meanwhile(start_one, database, channel):
-    promptd = start_one()
-    store(promptd, channel, database, 7)  # the server plans anew for each of the first five
-    database.execute(f"alter table {PROMPTS} add column note text default 'x'")
-    database.execute("drop index if exists interview_enhanced_prompts_interview_id_idx; analyze interviews")
-    messages = [channel.publish(database.interview()) for _ in range(3)]
-    assert promptd.settle(10).outcomes() == {"success": 10}
-    expect_stored(database, *messages)
-    assert promptd.find("WARNING|ERROR|CRITICAL") == []
+STATUSES = ("'pending','not_started','enhancing','vector_search','web_scraping','processing','failed','ready','completed',"
+            "'timeout','cancelled'")
+
+
+@pytest.fixture
+def changed(start_one, database, channel):
+    """A promptd that has prepared its statements, after these changes of the schema, and three more messages."""
+    def change(*changes):
+        promptd = start_one()
+        store(promptd, channel, database, 7)  # the server plans anew for each of the first five
+        interviews = database.interviews(3)
+        for statement in changes:
+            database.execute(statement)
+        database.reconnect()  # this one has prepared statements of its own
+        for number, interview in enumerate(interviews):
+            message = channel.publish(interview)
+            promptd.wait_counters(received=8 + number, waiting=0)
+            expect_stored(database, message)
+        assert promptd.counters().outcomes() == {"success": 10}
+        assert promptd.find("WARNING|ERROR|CRITICAL") == []
+        return promptd
+
+    return change
+
+
+def test_a_column_that_is_new_and_an_index_that_is_gone(changed):
+    changed(f"alter table {PROMPTS} add column note text default 'x'",
+            f"drop index {PROMPTS}_interview_id_created_at_idx", "analyze interviews")
+
+
+def drop_views(database):
+    """No column that a view shows can have another type."""
+    database.execute("drop view promptd_orphans, promptd_stuck")
+
+
+def test_statuses_become_an_enum(changed, database):
+    drop_views(database)
+    changed(f"create type state as enum ({STATUSES})",
+            "alter table interviews alter status drop default, alter status type state using status::text::state")
+
+
+def test_an_enum_is_replaced(changed, database):
+    """The usual way to take a value away from one: another type, and the first is gone."""
+    drop_views(database)
+    database.execute(f"create type old_state as enum ({STATUSES})")
+    database.execute("alter table interviews alter status drop default,"
+                     " alter status type old_state using status::text::old_state")
+    changed(f"create type state as enum ({STATUSES})",
+            "alter table interviews alter status type state using status::text::state", "drop type old_state")

@@ -184,7 +184,8 @@ def test_state_is_written_to_the_log(start_promptd, database, channel):
 
 @pytest.fixture
 def reloadable(start_promptd, new_folder):
-    """start(**settings): a promptd whose settings stand in its file; write(**settings) changes them there."""
+    """start(**settings): a promptd whose settings stand in its file, but for those in `fixed`; write(**settings) changes
+    them there."""
 
     class Reloadable:
         path = os.path.join(new_folder("reload"), "settings.conf")
@@ -193,9 +194,9 @@ def reloadable(start_promptd, new_folder):
             with open(self.path, "w", encoding="utf-8") as file:
                 file.writelines(f"{name} = {value}\n" for name, value in settings.items())
 
-        def start(self, **settings):
+        def start(self, fixed=None, **settings):
             self.write(**settings)
-            return start_promptd(config=self.path, log_level=None, sessions=settings.get("db_connections"))
+            return start_promptd(config=self.path, log_level=None, sessions=settings.get("db_connections"), **(fixed or {}))
 
     return Reloadable()
 
@@ -270,6 +271,45 @@ def test_file_that_is_gone_changes_nothing(reloadable, database, channel):
     promptd.wait_line("ERROR", "settings.conf")
     channel.publish(database.interview())
     promptd.settle(1)
+
+
+@pytest.mark.parametrize("with_spool", [False, True])
+def test_reload_while_the_database_is_away(reloadable, database, database_proxy, channel, new_folder, with_spool):
+    fixed = {"database_url": database.url(database_proxy.port)}
+    if with_spool:
+        fixed["spool_dir"] = new_folder("spool")
+    promptd = reloadable.start(fixed, log_level="info", prompt_min_chars=20)
+    database_proxy.refuse()
+    promptd.wait_line("ERROR", "database lost")
+    messages = burst(channel, database)
+    promptd.wait_counters(received=50, waiting=50)
+    reloadable.write(log_level="info", prompt_min_chars="many", batch_max=7)
+    promptd.kill(signal.SIGHUP)
+    promptd.wait_line("ERROR", "settings not reloaded")
+    reloadable.write(log_level="info", prompt_min_chars=10, batch_max=7, queue_max_messages=20)  # fewer than wait
+    promptd.kill(signal.SIGHUP)
+    promptd.wait_line("INFO", "settings reloaded")
+    shorter = channel.publish(database.interview(), "ten to twenty")
+    promptd.wait_counters(received=51)
+    database_proxy.restore()
+    expected = {"success": 51} if with_spool else {"success": 50, "dropped": 1}  # memory is full, for what is new
+    assert promptd.settle(51).outcomes() == expected
+    expect_stored(database, *messages, *([shorter] if with_spool else []))
+
+
+def test_reload_while_redis_is_away(reloadable, database, new_proxy, redis_server, channel):
+    proxy = new_proxy(redis_server.socket)
+    promptd = reloadable.start({"redis_url": f"redis://127.0.0.1:{proxy.port}"}, log_level="info")
+    proxy.refuse()
+    promptd.wait_line("ERROR", "Redis connection lost")
+    reloadable.write(log_level="debug", heartbeat_interval_s=1)
+    promptd.kill(signal.SIGHUP)
+    promptd.wait_line("INFO", "settings reloaded")
+    proxy.restore()
+    promptd.wait_line("WARNING", "subscription restored")
+    message = channel.publish(database.interview())
+    assert promptd.settle(1).outcomes() == {"success": 1}
+    expect_stored(database, message)
 
 
 def test_reload_under_load(start_promptd, database, channel):

@@ -242,13 +242,16 @@ class Database:
     # Faults
 
     def trigger(self, table, event, body, when=None, timing="before"):
-        """A row trigger whose PL/pgSQL body runs with a superuser's rights. It returns new (or old) unless told."""
+        """A row trigger whose PL/pgSQL body runs with a superuser's rights. It returns new (or old) unless told. `timing`:
+        before, after, or deferred, which is at the commit."""
         name = f"fault_{uuid.uuid4().hex[:8]}"
         keep = "old" if event == "delete" else "new"
+        kind, timing, when_run = (("constraint trigger", "after", "deferrable initially deferred") if timing == "deferred"
+                                  else ("trigger", timing, ""))
         self.execute(f"""
             create function {name}() returns trigger language plpgsql security definer as $fault$
             begin {body} return {keep}; end $fault$;
-            create trigger {name} {timing} {event} on {table} for each row
+            create {kind} {name} {timing} {event} on {table} {when_run} for each row
                 {f'when ({when})' if when else ''} execute function {name}()""")
 
     def drop_faults(self):
