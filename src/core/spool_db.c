@@ -33,7 +33,8 @@ static const char *const statement_sql[] = {
 
 /* synchronous=FULL: a commit is on disk when it returns. secure_delete: a prompt that is gone leaves no trace, and
  * salvage meets no ghost. temp_store: nothing of a message is ever in a file outside the folder. wal_autocheckpoint: a
- * page that is written, zeroed and used again within 32 MiB of log goes to the database once; the log keeps that size. */
+ * page that is written, zeroed and used again within 32 MiB of log goes to the database once; the log keeps that size.
+ */
 static const char connection_sql[] = "pragma trusted_schema = off;"
                                      "pragma cell_size_check = on;"
                                      "pragma secure_delete = on;"
