@@ -32,17 +32,17 @@ static const char *const statement_sql[] = {
 };
 
 /* synchronous=FULL: a commit is on disk when it returns. secure_delete: a prompt that is gone leaves no trace, and
- * salvage meets no ghost. temp_store: nothing of a message is ever in a file outside the folder. wal_autocheckpoint: a
- * page that is written, zeroed and used again within 32 MiB of log goes to the database once; the log keeps that size.
- */
+ * salvage meets no ghost. temp_store: nothing of a message is ever in a file outside the folder. wal_autocheckpoint: the
+ * index of the log is to stay within its first page, for 4,062 frames. A second one may find the disk full, and then a
+ * commit fails whose frames are all in the log already: after a crash it would count. */
 static const char connection_sql[] = "pragma trusted_schema = off;"
                                      "pragma cell_size_check = on;"
                                      "pragma secure_delete = on;"
                                      "pragma temp_store = memory;"
                                      "pragma cache_size = -8192;"
                                      "pragma synchronous = full;"
-                                     "pragma wal_autocheckpoint = 8000;"
-                                     "pragma journal_size_limit = 41943040;";
+                                     "pragma wal_autocheckpoint = 2000;"
+                                     "pragma journal_size_limit = 16777216;";
 
 static enum spool_db_result classify(int code)
 {
