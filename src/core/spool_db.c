@@ -32,9 +32,9 @@ static const char *const statement_sql[] = {
 };
 
 /* synchronous=FULL: a commit is on disk when it returns. secure_delete: a prompt that is gone leaves no trace, and
- * salvage meets no ghost. temp_store: nothing of a message is ever in a file outside the folder. wal_autocheckpoint: the
- * index of the log is to stay within its first page, for 4,062 frames. A second one may find the disk full, and then a
- * commit fails whose frames are all in the log already: after a crash it would count. */
+ * salvage meets no ghost. temp_store: nothing of a message is ever in a file outside the folder. wal_autocheckpoint:
+ * the index of the log is to stay within its first page, for 4,062 frames. A second one may find the disk full, and
+ * then a commit fails whose frames are all in the log already: after a crash it would count. */
 static const char connection_sql[] = "pragma trusted_schema = off;"
                                      "pragma cell_size_check = on;"
                                      "pragma secure_delete = on;"
