@@ -80,6 +80,7 @@ struct pg_session {
     int command_count;
     int command_at;    /* whose results are being read; command_count: the commit's; one more: that failed */
     bool run_is_named; /* some statement of it was sent by name */
+    bool raised;       /* its failure comes from inside a function, such as a trigger's */
     bool run_again;    /* it failed so, and goes again without names */
     bool answer_ready; /* complete, but a cancel of this very run is still under way */
     char down_reason[256];
@@ -216,14 +217,18 @@ static bool send_run(struct pg_session *session);
 /*
  * May the names be at fault? 26000, 42P05: a pooler that passes for a server has given the statement to another
  * process. 0A000, or anything about types and columns: the schema is another one than when the statement was prepared.
+ * These the server finds before it runs anything; what a function raises counts as it stands. XX000, when a type is
+ * gone, comes with a context, too; it is worth another try in any case.
  */
 static bool is_maybe_of_names(const struct pg_session *session)
 {
     const char *sqlstate = session->answer.failure.sqlstate;
     if (session->answer.status != PG_FAILED || !session->run_is_named)
         return false;
-    return strncmp(sqlstate, "26", 2) == 0 || strncmp(sqlstate, "42", 2) == 0 || strncmp(sqlstate, "0A", 2) == 0 ||
-           strncmp(sqlstate, "XX", 2) == 0;
+    bool is_internal = strncmp(sqlstate, "XX", 2) == 0;
+    bool is_of_statement = strncmp(sqlstate, "26", 2) == 0 || strncmp(sqlstate, "42", 2) == 0 ||
+                           strncmp(sqlstate, "0A", 2) == 0;
+    return is_internal || (is_of_statement && !session->raised);
 }
 
 /* Nothing of the run is in the database: it goes again as a whole. */
@@ -294,6 +299,7 @@ static bool take_result(struct pg_session *session, PGresult *result)
             answer->failed_statement = is_commit ? session->statement_count
                                                  : session->commands[session->command_at].statement;
             failure_from_result(&answer->failure, result);
+            session->raised = PQresultErrorField(result, PG_DIAG_CONTEXT) != NULL;
         }
         PQclear(result);
         return false;

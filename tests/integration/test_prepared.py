@@ -95,17 +95,18 @@ def test_a_name_that_is_taken(start_one, database, channel, executed):
     assert promptd.find("WARNING|ERROR|CRITICAL") == []
 
 
-def test_a_trigger_that_raises_such_a_code(start_one, database, channel, executed):
-    """Then it is not the names: they go on."""
+@pytest.mark.parametrize("sqlstate", ["26000", "42P05", "0A000", "42804", "42501"])
+def test_a_trigger_that_raises_such_a_code(start_one, database, channel, executed, sqlstate):
+    """It is final, at the first try, and the names go on."""
     promptd = start_one()
-    database.raise_on(PROMPTS, "insert", "not supported here", "0A000", when="new.prompt ~ 'RUDE'")
+    tries = database.raise_first(1, PROMPTS, "insert", sqlstate, when="new.prompt ~ 'RUDE'")
     rude = channel.publish(database.interview(), "RUDE words")
     polite = channel.publish(database.interview())
     assert promptd.settle(2).outcomes() == {"success": 1, "failure": 1}
     expect_stored(database, polite)
     expect_nothing_stored(database, rude.interview, "failed")
-    assert promptd.one("ERROR", rude.interview).fields["sqlstate"] == "0A000"
-    assert promptd.find("INFO", "prepared statements") == []
+    assert promptd.one("ERROR", rude.interview).fields["sqlstate"] == sqlstate
+    assert promptd.find("INFO", "prepared statements") == [] and database.tries(tries) == 1
     last = channel.publish(database.interview())
     promptd.settle(3)
     expect_stored(database, last)
