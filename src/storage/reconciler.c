@@ -8,11 +8,12 @@
 #define LOG_COMPONENT "store"
 #include "promptd/log.h"
 
-enum { RECONCILER_REMEMBERED = 4096, RECONCILER_RETRY_MS = 1000 };
+enum { RECONCILER_REMEMBERED = 4096 };
 
 struct reconciler {
     struct reconciler_options options;
     uv_timer_t timer;
+    bool due; /* it waits for a session */
     bool running;
     uint8_t (*reported)[UUID_SIZE]; /* a ring: the oldest is forgotten first */
     size_t reported_count;
@@ -65,27 +66,31 @@ static void on_answer(void *context, struct pg_session *session, const struct pg
         log_warning(LOG_FIELDS(log_text("sqlstate", answer->failure.sqlstate), log_text("error", answer->failure.text)),
                     "the search for unreported orphans failed");
     wait_for_next(reconciler, reconciler->options.interval_ms);
-    if (answer->status != PG_LOST)
-        reconciler->options.on_idle(reconciler->options.context);
+    reconciler->options.on_wake(reconciler->options.context);
 }
 
 static void on_timer(uv_timer_t *timer)
 {
     struct reconciler *reconciler = timer->data;
-    struct pg_session *session = reconciler->running ? NULL : pg_pool_idle(reconciler->options.pool);
+    reconciler->due = true;
+    reconciler->options.on_wake(reconciler->options.context);
+}
+
+bool reconciler_start(struct reconciler *reconciler, struct pg_session *session)
+{
     struct pg_statement statement;
-    if (!session) {
-        wait_for_next(reconciler, RECONCILER_RETRY_MS);
-        return;
-    }
+    if (!reconciler->due || reconciler->running)
+        return false;
+    reconciler->due = false;
     if (!statements_build_find(reconciler->options.statements, (const uint8_t(*)[UUID_SIZE])reconciler->reported,
                                reconciler->reported_count, &reconciler->parameter, &statement)) {
         buffer_reset(&reconciler->parameter, 0);
         wait_for_next(reconciler, reconciler->options.interval_ms);
-        return;
+        return false;
     }
     reconciler->running = true;
     pg_session_run(session, &statement, 1, on_answer, reconciler);
+    return true;
 }
 
 struct reconciler *reconciler_new(const struct reconciler_options *options)
@@ -108,6 +113,7 @@ void reconciler_set_interval(struct reconciler *reconciler, int64_t interval_ms)
 {
     bool changed = interval_ms != reconciler->options.interval_ms;
     reconciler->options.interval_ms = interval_ms;
+    reconciler->due = reconciler->due && interval_ms > 0;
     if (changed)
         wait_for_next(reconciler, interval_ms);
 }

@@ -151,6 +151,8 @@ static void send_batches(struct store *store)
         struct store_batch *slot = store->free_batches;
         if (!session || !slot)
             return;
+        if (reconciler_start(store->reconciler, session))
+            continue;
         take_jobs(store);
         if (!fill_batch(store, &slot->batch))
             return;
@@ -336,7 +338,7 @@ static void on_answer(void *context, struct pg_session *session, const struct pg
     store_kick(store);
 }
 
-static void on_idle_session(void *context)
+static void on_kick(void *context)
 {
     store_kick(context);
 }
@@ -519,7 +521,7 @@ struct store *store_new(const struct store_options *options)
         .connections = options->connections,
         .backoff_base_ms = STORE_BACKOFF_BASE_MS,
         .tuning = options->tuning.pool,
-        .on_idle = on_idle_session,
+        .on_idle = on_kick,
         .on_up = on_pool_up,
         .on_closed = on_pool_closed,
         .context = store,
@@ -528,11 +530,10 @@ struct store *store_new(const struct store_options *options)
         return NULL;
     store->reconciler = reconciler_new(&(struct reconciler_options){
         .loop = options->loop,
-        .pool = store->pool,
         .statements = store->statements,
         .interval_ms = options->tuning.reconcile_interval_ms,
         .on_found = on_orphan_found,
-        .on_idle = on_idle_session,
+        .on_wake = on_kick,
         .context = store,
     });
     return store->reconciler ? store : NULL;

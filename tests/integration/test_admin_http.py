@@ -244,10 +244,10 @@ def test_two_requests_at_once(served):
     request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with http.raw() as bare:
         bare.sendall(request + request)
-        for _ in range(2):
-            response = HTTPResponse(bare)
-            response.begin()
-            assert Answer(response).json() == {"status": "ok"}
+        answers = b""
+        while answers.count(b'{"status":"ok"}') < 2:
+            answers += bare.recv(65536)
+    assert answers.count(b"HTTP/1.1 200 OK\r\n") == 2
 
 
 def test_what_is_no_http_or_comes_in_pieces(served):

@@ -271,6 +271,18 @@ def test_reconciler_reports_twenty_a_round(start_promptd, database, channel):
     assert sorted(named) == sorted(detected_line(message) for message in messages)
 
 
+def test_reconciler_gets_its_turn_among_orphans_that_are_tried_again(start_promptd, database, channel):
+    """They keep the only session busy for longer than from one round to the next."""
+    database.raise_on("interviews", "update", "hands off")
+    database.trigger(PROMPTS, "delete", "perform pg_sleep(0.1); raise exception 'never forget';")
+    promptd = start_promptd(atomicity="compensate", reconcile_interval_s=1, db_connections=1, sessions=1)
+    channel.publish_burst([channel.message(interview) for interview in database.interviews(8)])
+    promptd.wait_counters(orphaned=8)
+    left = channel.message(database.interview())
+    backdate(database, left, "1 hour")
+    promptd.wait_line("CRITICAL", detected_line(left), timeout=5)
+
+
 def test_reconciler_can_be_turned_off(start_promptd, database, channel):
     message = channel.message(database.interview())
     backdate(database, message, "1 hour")
