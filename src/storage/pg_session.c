@@ -80,8 +80,8 @@ struct pg_session {
     int command_count;
     int command_at;    /* whose results are being read; command_count: the commit's; one more: that failed */
     bool run_is_named; /* some statement of it was sent by name */
+    bool run_again;    /* it may have failed for the names, and goes again without */
     bool raised;       /* its failure comes from inside a function, such as a trigger's */
-    bool run_again;    /* it failed so, and goes again without names */
     bool answer_ready; /* complete, but a cancel of this very run is still under way */
     char down_reason[256];
 };
