@@ -6,15 +6,21 @@
  *
  * One connection of its own asks, again and again while something is outstanding, which interviews are ready. A message
  * counts from the moment it was due, not from when it could be sent. With "-" as CHANNEL nothing is published: the
- * insert and the update are done here, one after the other, on another connection: the two bare round trips.
+ * insert and the update are done here, one after the other: the two bare round trips, until the second is answered.
+ * With
+ * "=" the same is done by a process of its own, and counts until the reader sees it, as for everybody else.
  *
  * Prints one latency in microseconds a line.
  */
 #include <errno.h>
 #include <libpq-fe.h>
+#include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -114,19 +120,28 @@ static void read_answer(int redis)
         bench_fail("PUBLISH was not answered as expected");
 }
 
-static void run_published(const struct corpus *corpus, int64_t interval_ns, size_t port, const char *channel,
-                          PGconn *reader)
+/* NULL: somebody else sends each message when it is due. */
+struct publisher {
+    struct publish_command *commands;
+    int redis;
+};
+
+static void publish(const struct publisher *publisher, size_t number)
+{
+    publish_write(publisher->redis, publisher->commands[number].bytes, publisher->commands[number].length);
+    read_answer(publisher->redis);
+}
+
+static void run_read(const struct corpus *corpus, int64_t interval_ns, int64_t due_ns,
+                     const struct publisher *publisher, PGconn *reader)
 {
     static struct outstanding outstanding[OUTSTANDING_MAX];
-    struct publish_command *commands = publish_commands(corpus, channel);
-    int redis = publish_connect(port);
     size_t count = 0;
     size_t sent = 0;
-    int64_t due_ns = bench_now_ns() + interval_ns;
     while (sent < corpus->count || count > 0) {
         if (sent < corpus->count && count < OUTSTANDING_MAX && bench_now_ns() >= due_ns) {
-            publish_write(redis, commands[sent].bytes, commands[sent].length);
-            read_answer(redis);
+            if (publisher)
+                publish(publisher, sent);
             outstanding[count++] = (struct outstanding){.message = &corpus->messages[sent++], .due_ns = due_ns};
             due_ns += interval_ns;
         } else if (count == 0) {
@@ -136,26 +151,56 @@ static void run_published(const struct corpus *corpus, int64_t interval_ns, size
     }
 }
 
-static void run_bare(const struct corpus *corpus, int64_t interval_ns, PGconn *writer)
+static void run_published(const struct corpus *corpus, int64_t interval_ns, size_t port, const char *channel,
+                          PGconn *reader)
 {
-    int64_t due_ns = bench_now_ns() + interval_ns;
+    const struct publisher publisher = {publish_commands(corpus, channel), publish_connect(port)};
+    run_read(corpus, interval_ns, bench_now_ns() + interval_ns, &publisher, reader);
+}
+
+static void run_bare(const struct corpus *corpus, int64_t interval_ns, int64_t due_ns, PGconn *writer, bool is_read)
+{
     for (size_t i = 0; i < corpus->count; i++) {
         sleep_until(due_ns);
         write_bare(writer, &corpus->messages[i]);
-        print_latency(due_ns);
+        if (!is_read)
+            print_latency(due_ns);
         due_ns += interval_ns;
     }
+}
+
+static void run_bare_read(const struct corpus *corpus, int64_t interval_ns, const char *conninfo)
+{
+    int64_t due_ns = bench_now_ns() + 1000000000; /* both are connected by then */
+    pid_t writer = fork();
+    if (writer < 0)
+        bench_fail("fork: %s", strerror(errno));
+    PGconn *connection = connect_database(conninfo);
+    if (writer == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        run_bare(corpus, interval_ns, due_ns, connection, true);
+        _exit(0);
+    }
+    run_read(corpus, interval_ns, due_ns, NULL, connection);
+    int status;
+    if (waitpid(writer, &status, 0) != writer || status != 0)
+        bench_fail("the writer failed");
+    PQfinish(connection);
 }
 
 int main(int argc, char *argv[])
 {
     if (argc != 8)
-        bench_fail("usage: bench_latency CORPUS FIRST MESSAGES RATE REDIS_PORT CHANNEL|- CONNINFO");
+        bench_fail("usage: bench_latency CORPUS FIRST MESSAGES RATE REDIS_PORT CHANNEL|-|= CONNINFO");
     const struct corpus corpus = corpus_open(argv[1], bench_number(argv[2]), bench_number(argv[3]));
     int64_t interval_ns = INT64_C(1000000000) / (int64_t)bench_number(argv[4]);
+    if (strcmp(argv[6], "=") == 0) {
+        run_bare_read(&corpus, interval_ns, argv[7]);
+        return 0;
+    }
     PGconn *connection = connect_database(argv[7]);
     if (strcmp(argv[6], "-") == 0)
-        run_bare(&corpus, interval_ns, connection);
+        run_bare(&corpus, interval_ns, bench_now_ns() + interval_ns, connection, false);
     else
         run_published(&corpus, interval_ns, bench_number(argv[5]), argv[6], connection);
     PQfinish(connection);

@@ -12,11 +12,14 @@ def percentile(values, share):
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
+BARE = {"two round trips": "-", "two round trips, seen by the reader": "="}  # bench_latency.c tells them apart
+
+
 def run(stand, corpus, count, rate, start):
-    """Of the listener that `start` starts; with None, of two bare round trips on an idle connection."""
+    """Of the listener that `start` starts; or of two bare round trips on an idle connection, one of BARE's values."""
     stand.reset(corpus, count)
-    process = start() if start else None
-    channel = DEFAULT_CHANNEL if process else "-"
+    process = start() if callable(start) else None
+    channel = DEFAULT_CHANNEL if process else start
     output = subprocess.run([stand.program("bench_latency"), corpus.path, "0", str(count), str(rate),
                              str(stand.redis.port), channel, stand.conninfo],
                             check=True, capture_output=True, text=True).stdout
@@ -29,7 +32,7 @@ def run(stand, corpus, count, rate, start):
 
 def measure(stand, corpus, rates, seconds, runs, with_node, clock):
     """{rate: {system: [result of each run]}}."""
-    starts = {"two round trips": None, "promptd": stand.start_promptd,
+    starts = {**BARE, "promptd": stand.start_promptd,
               "promptd, transaction": lambda: stand.start_promptd(atomicity="transaction"), "asyncio": stand.start_asyncio}
     if with_node:
         starts["node"] = stand.start_node

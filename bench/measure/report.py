@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 
-from .latency import percentile
+from .latency import BARE, percentile
 
 TITLES = {512: "512 B", 2048: "2 KB", 8192: "8 KB", 49152: "48 KB"}
 
@@ -75,12 +75,13 @@ def throughput_lines(results):
 
 def latency_lines(results):
     for rate, systems in results.items():
-        bare = systems["two round trips"]
+        bare, seen = (systems[name] for name in BARE)
         yield _head(f"Latency at {rate} messages/s", len(bare))
         for name, runs in systems.items():
             yield _row(f"{name}, p50", values_of(runs, "p50_us"), "µs")
             yield _row(f"{name}, p99", values_of(runs, "p99_us"), "µs")
         yield _row("promptd / two round trips, p50", ratios(systems["promptd"], bare, "p50_us"))
+        yield _row("promptd / the same, seen by the reader, p50", ratios(systems["promptd"], seen, "p50_us"))
 
 
 def growth_lines(results):
