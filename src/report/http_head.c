@@ -85,11 +85,10 @@ static struct http_head judge_request_line(struct span line)
     return well;
 }
 
-static bool is_content_length(struct span name)
+static bool is_named(struct span name, const char *wanted)
 {
-    static const char wanted[] = "Content-Length";
     size_t length = (size_t)(name.end - name.at);
-    return length == sizeof wanted - 1 && strncasecmp(name.at, wanted, length) == 0;
+    return length == strlen(wanted) && strncasecmp(name.at, wanted, length) == 0;
 }
 
 static struct http_head judge_length(struct span value)
@@ -106,7 +105,7 @@ static struct http_head judge_length(struct span value)
     return value.end - value.at > LENGTH_MAX_DIGITS ? bad(413, "no request needs a body") : well;
 }
 
-static struct http_head judge_field(struct span line)
+static struct http_head judge_field(struct span line, int *hosts)
 {
     struct span name;
     if (!take_until(&line, ':', &name) || !is_token(name))
@@ -114,7 +113,17 @@ static struct http_head judge_field(struct span line)
     for (const char *at = line.at; at < line.end; at++)
         if (((unsigned char)*at < ' ' && *at != '\t') || *at == 0x7F)
             return bad(400, "a header field has a control character");
-    return is_content_length(name) ? judge_length(line) : well;
+    if (is_named(name, "Host"))
+        ++*hosts;
+    return is_named(name, "Content-Length") ? judge_length(line) : well;
+}
+
+/* Section 3.2: one Host, but for HTTP/1.0. */
+static struct http_head judge_hosts(bool is_needed, int hosts)
+{
+    if (hosts > 1)
+        return bad(400, "there is more than one Host header");
+    return is_needed && hosts == 0 ? bad(400, "the Host header is missing") : well;
 }
 
 struct http_head http_head_judge(const char *bytes, size_t length)
@@ -128,13 +137,15 @@ struct http_head http_head_judge(const char *bytes, size_t length)
                            : (struct http_head){.form = HTTP_HEAD_INCOMPLETE};
     while (line.at == line.end);
     struct http_head head = judge_request_line(line);
+    bool needs_host = line.end[-1] != '0'; /* of a line that is well: its minor version */
+    int hosts = 0;
     for (int fields = 0; is_well(head); fields++) {
         if (!take_line(&text, &line))
             return is_full ? bad(431, "the header fields are too long")
                            : (struct http_head){.form = HTTP_HEAD_INCOMPLETE};
         if (line.at == line.end)
-            return well;
-        head = fields < HTTP_HEAD_MAX_FIELDS ? judge_field(line) : bad(431, "there are too many header fields");
+            return judge_hosts(needs_host, hosts);
+        head = fields < HTTP_HEAD_MAX_FIELDS ? judge_field(line, &hosts) : bad(431, "there are too many header fields");
     }
     return head;
 }

@@ -32,10 +32,10 @@ static void test_well(void **state)
         "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "GET / HTTP/1.0\r\n\r\n",
         "GET / HTTP/1.1\nHost: localhost\n\n",
-        "\r\nGET / HTTP/1.1\r\n\r\n",
-        "POST /admin/redis/reset-circuit-breaker HTTP/1.1\r\nContent-Length: 0 \r\n\r\n",
-        "PUT /a?b=%00&c HTTP/1.1\r\nX-Empty:\r\nX-Tab:\ta\tb\r\n\r\nbody: that may\x01 be anything",
-        "GET / HTTP/1.1\r\nX-Latin: \xE9\r\n\r\n",
+        "\r\nGET / HTTP/1.0\r\n\r\n",
+        "POST /admin/redis/reset-circuit-breaker HTTP/1.1\r\nHost: a\r\nContent-Length: 0 \r\n\r\n",
+        "PUT /a?b=%00&c HTTP/1.1\r\nhost:\r\nX-Empty:\r\nX-Tab:\ta\tb\r\n\r\nbody: that may\x01 be anything",
+        "GET / HTTP/1.1\r\nX-Latin: \xE9\r\nHost: a\r\n\r\n",
     };
     for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++)
         assert_int_equal(judge(heads[i]).form, HTTP_HEAD_WELL);
@@ -81,6 +81,9 @@ static void test_bad(void **state)
         {400, "POST / HTTP/1.1\r\nContent-Length:\r\n"},
         {400, "POST / HTTP/1.1\r\nContent-Length: 1, 1\r\n"},
         {413, "POST / HTTP/1.1\r\nContent-Length: 1234567890\r\n"},
+        {400, "GET / HTTP/1.1\r\n\r\n"},
+        {400, "GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n"},
+        {400, "GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         expect_bad(cases[i].status, cases[i].text, strlen(cases[i].text));
@@ -115,15 +118,15 @@ static struct http_head judge_filled(const char *begin, const char *unit, size_t
 static void test_bounds(void **state)
 {
     (void)state;
-    static const char line[] = "GET / HTTP/1.1\r\n";
+    static const char line[] = "GET / HTTP/1.0\r\n";
     assert_int_equal(judge_filled("GET /", "a", HTTP_HEAD_MAX_BYTES, "").status, 414);
     assert_int_equal(judge_filled("GET / HTTP/1.1\r\nX: ", "a", HTTP_HEAD_MAX_BYTES, "\r\n\r\n").status, 431);
     assert_int_equal(judge_filled("", "\r\n", HTTP_HEAD_MAX_BYTES / 2, line).status, 414);
     assert_int_equal(judge_filled(line, "a: b\r\n", HTTP_HEAD_MAX_FIELDS, "\r\n").form, HTTP_HEAD_WELL);
     assert_int_equal(judge_filled(line, "a: b\r\n", HTTP_HEAD_MAX_FIELDS + 1, "\r\n").status, 431);
     size_t room = HTTP_HEAD_MAX_BYTES - strlen(line) - strlen("X: \r\n\r\n");
-    assert_int_equal(judge_filled("GET / HTTP/1.1\r\nX: ", "a", room, "\r\n\r\n").form, HTTP_HEAD_WELL);
-    assert_int_equal(judge_filled("GET / HTTP/1.1\r\nX: ", "a", room + 1, "\r\n\r\n").status, 431);
+    assert_int_equal(judge_filled("GET / HTTP/1.0\r\nX: ", "a", room, "\r\n\r\n").form, HTTP_HEAD_WELL);
+    assert_int_equal(judge_filled("GET / HTTP/1.0\r\nX: ", "a", room + 1, "\r\n\r\n").status, 431);
 }
 
 int main(void)
