@@ -57,7 +57,7 @@ def plan(quick):
                 "messages": {2048: 20000, 8192: 12000}, "rates": (500,), "latency_seconds": 2, "latency_runs": 1,
                 "bounds": (8192,), "idle_seconds": 2, "starts": 3}
     return {"runs": {512: 3, 2048: 5, 8192: 5, 49152: 3}, "share": 1,
-            "parts": {"throughput": 330, "latency": 140, "resources": 40, "growth": 140},
+            "parts": {"throughput": 330, "latency": 200, "resources": 40, "growth": 140},
             "messages": {512: 60000, 2048: 100000, 8192: 12000, 49152: 2500}, "rates": (50, 500), "latency_seconds": 6,
             "latency_runs": 2, "bounds": (8192, 49152), "idle_seconds": 10, "starts": 7, "growth_runs": 2}
 
