@@ -70,6 +70,7 @@ def measure(stand, wanted, parts, with_node):
     clock.say("servers and messages are there")
     # The first to write finds cold caches, and no WAL segments to use again.
     throughput.run_limit(stand, corpora[2048], wanted["messages"][2048])
+    os.sync()  # nor shall the kernel write all this back in the middle of what is measured first
     results = {"machine": report.machine(),
                "postgresql": stand.database.value("select current_setting('server_version')")}
     run = {
