@@ -39,24 +39,28 @@ struct pg_statement {
     struct pg_parameter parameters[PG_PARAMETERS_MAX];
     int parameter_count;
     bool prepare; /* runs often: worth preparing where that is possible */
+    bool commits; /* ends a transaction: what follows in the run is another one. So does the last, in any case */
 };
 
 enum pg_status {
     PG_OK,     /* every statement succeeded and is committed */
-    PG_FAILED, /* one failed; nothing of this run is in the database */
-    PG_LOST    /* the connection died before the answer: nobody knows; the session is closed already */
+    PG_FAILED, /* one failed; nothing of its transaction is in the database, and the others' end is known */
+    PG_LOST    /* the connection died before the answer: of what is not known as committed nobody knows anything; the
+                * session is closed already */
 };
 
 /* The answer to one run. Valid during the callback only. */
 struct pg_answer {
     enum pg_status status;
-    int failed_statement;       /* PG_FAILED: its index; the count of statements when the commit itself failed */
+    int failed_statement;       /* PG_FAILED: of the first that failed; the last of a transaction when its commit did */
     struct job_failure failure; /* unless PG_OK: SQLSTATE, and the primary message in one line */
     void *results[PG_STATEMENTS_MAX];
 };
 
+/* Is its transaction known to be committed? Whatever the status; only then may the following be asked. */
+bool pg_answer_is_committed(const struct pg_answer *answer, int statement);
 int pg_answer_rows(const struct pg_answer *answer, int statement);
-/* A field of a PG_OK answer, in binary format; NULL for SQL's null. Borrowed. */
+/* A field, in binary format; NULL for SQL's null. Borrowed. */
 const char *pg_answer_field(const struct pg_answer *answer, int statement, int row, int column, size_t *length);
 
 typedef void (*pg_answered)(void *context, struct pg_session *session, const struct pg_answer *answer);
@@ -64,7 +68,7 @@ typedef void (*pg_answered)(void *context, struct pg_session *session, const str
 struct pg_session_options {
     uv_loop_t *loop;
     const char *database_url;     /* borrowed for the session's life */
-    int64_t statement_timeout_ms; /* for one run; then it is cancelled, and without an answer soon after, closed */
+    int64_t statement_timeout_ms; /* for one transaction; then it is cancelled; without an answer soon after, closed */
     unsigned dial_timeout_s;      /* per address, unless the URL says otherwise */
     void (*on_up)(void *context, struct pg_session *session);
     /* A dial failed or an open session died, for `reason`, which is fit for the log. A run in flight was answered with
@@ -87,7 +91,8 @@ bool pg_session_is_idle(const struct pg_session *session); /* open, and no run i
 bool pg_session_is_open(const struct pg_session *session);
 bool pg_session_is_dialling(const struct pg_session *session);
 
-/* Sends `count` statements as one implicit transaction. Only on an idle session; `answered` runs exactly once. */
+/* Sends `count` statements in one go, as one implicit transaction unless some of them say that they end one; should one
+ * transaction fail, the next runs all the same. Only on an idle session; `answered` runs exactly once. */
 void pg_session_run(struct pg_session *session, const struct pg_statement *statements, int count, pg_answered answered,
                     void *context);
 
@@ -98,6 +103,7 @@ void pg_session_run(struct pg_session *session, const struct pg_statement *state
  * have failed for its names, for that or because the schema has changed, goes again without them before it is answered.
  */
 void pg_session_met_backend(struct pg_session *session, int32_t pid);
+bool pg_session_is_direct(const struct pg_session *session); /* it is known so */
 
 void pg_session_set_timeout(struct pg_session *session, int64_t statement_timeout_ms);
 

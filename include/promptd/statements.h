@@ -22,6 +22,7 @@ struct statement_statuses {
 /* The jobs of one run and the memory of its parameters, used again from run to run. */
 struct batch {
     enum job_step step;
+    bool is_lone;      /* JOB_INSERT of a single job, with its update in the same run, as a transaction of its own */
     struct job **jobs; /* sorted by prompt id: replicas that store the same prompts lock in the same order */
     size_t count;
     size_t capacity;
@@ -29,6 +30,7 @@ struct batch {
     struct buffer interview_ids;
     struct buffer prompts;
     struct buffer sources;
+    struct buffer held_ids;  /* interviews whose prompts shall be on disk before a look is answered */
     struct job_facts *facts; /* one a job */
 };
 
@@ -36,6 +38,8 @@ struct batch {
 struct job_facts {
     bool changed;      /* the step's statement returned the job's row */
     bool inserted;     /* JOB_TRANSACT: its insert did too */
+    bool update_ran;   /* JOB_INSERT: the update has run as well */
+    bool moved;        /* and returned the interview's row */
     bool prompt_there; /* looks only, as all that follows */
     bool interview_there;
     bool is_ready;
@@ -58,7 +62,8 @@ void batch_give_back(struct batch *batch); /* the same, and its buffers' memory 
 /* Fills `out` for the batch's step. Returns how many statements; 0 when memory is out. */
 int statements_build(struct statements *statements, struct batch *batch, struct pg_statement out[PG_STATEMENTS_MAX]);
 
-/* Fills batch->facts from a PG_OK answer. false when the answer is not of the expected form. */
+/* Fills batch->facts from the statements of an answer that are committed; the batch's step is the first of them. false
+ * when the answer is not of the expected form. */
 bool statements_read(const struct statements *statements, struct batch *batch, const struct pg_answer *answer);
 
 /*

@@ -45,6 +45,27 @@ struct text_pair {
     "update interviews set status = $2 where id = any(" ids ")"                                                        \
     " and status::text <> all($3::text[]) and status::text <> $4::text returning id"
 
+/*
+ * A message that is alone, as most are: both statements go at once, as two transactions, which saves it a round trip.
+ * The update looks for the prompt itself, since it runs whatever has become of the insert.
+ *
+ * Nor does the insert wait for the disk: the update's commit comes after it in the server's log, and waits for both. So
+ * what such an insert has returned is certain only once the update has moved the interview, or HOLD has been committed.
+ */
+static const char insert_one_sql[] =
+    "insert into interview_enhanced_prompts (id, interview_id, prompt, source)"
+    " select $1, $2, $3, $4 where set_config('synchronous_commit', 'off', true) is not null"
+    " on conflict (id) do nothing returning id";
+#define MOVE_ONE(condition)                                                                                            \
+    "update interviews set status = $2 where id = $1 and status::text " condition " and status::text <> $4"            \
+    " and exists (select from interview_enhanced_prompts p where p.id = $5) returning id"
+static const char move_one_listed_sql[] = MOVE_ONE("= any($3)");
+static const char move_one_any_sql[] = MOVE_ONE("<> all($3)");
+
+/* A lock is the least that the role may write, so that the commit waits for the disk: for all that was committed
+ * before, too. It is the one that the insert's foreign key takes, and waits for nobody else. */
+static const char hold_sql[] = "select from interviews where id = any($1::uuid[]) order by id for key share";
+
 static const struct text_pair insert_texts = {insert_sql, insert_sql};
 static const struct text_pair insert_ready_texts = {INSERT_READY(SEEN_IDS), INSERT_READY(HIDDEN_IDS)};
 static const struct text_pair move_listed_texts = {MOVE_LISTED(SEEN_IDS), MOVE_LISTED(HIDDEN_IDS)};
@@ -204,6 +225,7 @@ void batch_free(struct batch *batch)
     buffer_free(&batch->interview_ids);
     buffer_free(&batch->prompts);
     buffer_free(&batch->sources);
+    buffer_free(&batch->held_ids);
     *batch = (struct batch){0};
 }
 
@@ -214,6 +236,7 @@ static void batch_keep(struct batch *batch, size_t bytes)
     buffer_reset(&batch->interview_ids, bytes);
     buffer_reset(&batch->prompts, bytes);
     buffer_reset(&batch->sources, bytes);
+    buffer_reset(&batch->held_ids, bytes);
 }
 
 void batch_reset(struct batch *batch)
@@ -300,6 +323,31 @@ static void build_move(const struct statements *statements, const struct batch *
     add_parameter(out, text_parameter(PG_TEXT, status));
 }
 
+static struct pg_parameter id_parameter(const uint8_t id[UUID_SIZE])
+{
+    return (struct pg_parameter){.type = PG_UUID, .data = (const char *)id, .length = UUID_SIZE, .binary = true};
+}
+
+static void build_lone(const struct statements *statements, const struct batch *batch, struct pg_statement out[2])
+{
+    const struct job *job = batch->jobs[0];
+    const struct message_content *content = &job->content;
+    out[0] = (struct pg_statement){.sql = insert_one_sql, .prepare = true, .commits = true};
+    add_parameter(&out[0], id_parameter(job->prompt_id));
+    add_parameter(&out[0], id_parameter(content->interview_id));
+    add_parameter(&out[0], (struct pg_parameter){PG_TEXT, content->prompt, content->prompt_bytes, true});
+    add_parameter(&out[0], text_parameter(PG_TEXT, content->source));
+
+    const struct statement_statuses *statuses = &statements->statuses;
+    bool any = statuses->any_is_awaiting;
+    out[1] = (struct pg_statement){.sql = any ? move_one_any_sql : move_one_listed_sql, .prepare = true};
+    add_parameter(&out[1], id_parameter(content->interview_id));
+    add_parameter(&out[1], text_parameter(PG_UNTYPED, statuses->ready));
+    add_parameter(&out[1], array_parameter(PG_TEXT_ARRAY, any ? &statements->never : &statements->awaiting));
+    add_parameter(&out[1], text_parameter(PG_TEXT, statuses->ready));
+    add_parameter(&out[1], id_parameter(job->prompt_id));
+}
+
 static void build_delete(const struct statements *statements, const struct batch *batch, struct pg_statement *out)
 {
     *out = (struct pg_statement){
@@ -328,8 +376,37 @@ static void build_look(const struct batch *batch, struct pg_statement *out)
     };
 }
 
+static bool may_be_ours(const struct job *job)
+{
+    return job->inserted || job->maybe_inserted;
+}
+
+/* A look at prompts that shall be on disk when it is answered, those that are ours. */
+static int build_held_look(struct batch *batch, struct pg_statement out[2])
+{
+    size_t count = 0;
+    for (size_t i = 0; i < batch->count; i++)
+        count += may_be_ours(batch->jobs[i]);
+    if (count == 0) {
+        build_look(batch, &out[0]);
+        return 1;
+    }
+    array_begin(&batch->held_ids, PG_UUID, count);
+    for (size_t i = 0; i < batch->count; i++)
+        if (may_be_ours(batch->jobs[i]))
+            array_add(&batch->held_ids, batch->jobs[i]->content.interview_id, UUID_SIZE);
+    out[0] = (struct pg_statement){.sql = hold_sql};
+    add_parameter(&out[0], array_parameter(PG_UUID_ARRAY, &batch->held_ids));
+    build_look(batch, &out[1]);
+    return 2;
+}
+
 int statements_build(struct statements *statements, struct batch *batch, struct pg_statement out[PG_STATEMENTS_MAX])
 {
+    if (batch->is_lone) {
+        build_lone(statements, batch, out);
+        return 2;
+    }
     int count = 1;
     qsort(batch->jobs, batch->count, sizeof(struct job *), compare_prompt_ids);
     batch_fill_ids(batch);
@@ -357,6 +434,8 @@ int statements_build(struct statements *statements, struct batch *batch, struct 
         break;
     case JOB_CONFIRM:
     case JOB_JUDGE:
+        count = build_held_look(batch, out);
+        break;
     case JOB_SETTLE:
     case JOB_PROVE:
     case JOB_WITNESS:
@@ -365,7 +444,8 @@ int statements_build(struct statements *statements, struct batch *batch, struct 
     case JOB_STEP_COUNT:
         return 0;
     }
-    bool failed = batch->ids.failed || batch->interview_ids.failed || batch->prompts.failed || batch->sources.failed;
+    bool failed = batch->ids.failed || batch->interview_ids.failed || batch->prompts.failed || batch->sources.failed ||
+                  batch->held_ids.failed;
     return failed ? 0 : count;
 }
 
@@ -484,10 +564,11 @@ static void read_status(const struct statement_statuses *statuses, const char *t
 
 static bool read_look(const struct statements *statements, struct batch *batch, const struct pg_answer *answer)
 {
-    int rows = pg_answer_rows(answer, 0);
+    int look = pg_answer_is_committed(answer, 1) ? 1 : 0; /* there may be a hold before it */
+    int rows = pg_answer_rows(answer, look);
     for (int row = 0; row < rows; row++) {
         size_t length;
-        const unsigned char *ordinal = (const unsigned char *)pg_answer_field(answer, 0, row, 0, &length);
+        const unsigned char *ordinal = (const unsigned char *)pg_answer_field(answer, look, row, 0, &length);
         if (!ordinal || length != 8)
             return false;
         size_t n = 0;
@@ -496,13 +577,25 @@ static bool read_look(const struct statements *statements, struct batch *batch, 
         if (n < 1 || n > batch->count)
             return false;
         struct job_facts *facts = &batch->facts[n - 1];
-        const char *there = pg_answer_field(answer, 0, row, 1, &length);
+        const char *there = pg_answer_field(answer, look, row, 1, &length);
         facts->prompt_there = there && length == 1 && there[0] != 0;
-        const char *status = pg_answer_field(answer, 0, row, 2, &length);
+        const char *status = pg_answer_field(answer, look, row, 2, &length);
         if (status)
             read_status(&statements->statuses, status, facts);
     }
     return (size_t)rows == batch->count;
+}
+
+/* Either statement may have failed. */
+static bool read_lone(struct batch *batch, const struct pg_answer *answer)
+{
+    struct job_facts *facts = &batch->facts[0];
+    if (pg_answer_is_committed(answer, 0))
+        facts->changed = pg_answer_rows(answer, 0) == 1;
+    facts->update_ran = pg_answer_is_committed(answer, 1);
+    if (facts->update_ran)
+        facts->moved = pg_answer_rows(answer, 1) == 1;
+    return true;
 }
 
 bool statements_read(const struct statements *statements, struct batch *batch, const struct pg_answer *answer)
@@ -518,6 +611,7 @@ bool statements_read(const struct statements *statements, struct batch *batch, c
     case JOB_TRANSACT:
         return read_returned_ids(batch, answer, 0, true, false) && read_returned_ids(batch, answer, 1, false, true);
     case JOB_INSERT:
+        return batch->is_lone ? read_lone(batch, answer) : read_returned_ids(batch, answer, 0, false, false);
     case JOB_UPDATE:
     case JOB_DELETE:
     case JOB_UNREADY:

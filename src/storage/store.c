@@ -132,16 +132,25 @@ static void release_batch(struct store_batch *slot)
     slot->store->free_batches = slot;
 }
 
+static bool is_insert(enum job_step step)
+{
+    return step == JOB_INSERT || step == JOB_TRANSACT;
+}
+
 /* From the first insert on, the database being away is not only waiting: there may be a prompt without its interview.
  */
 static void note_insert(struct batch *batch)
 {
-    if (batch->step != JOB_INSERT && batch->step != JOB_TRANSACT)
-        return;
     int64_t now_us = clock_monotonic_us();
-    for (size_t i = 0; i < batch->count; i++)
+    for (size_t i = 0; i < batch->count && is_insert(batch->step); i++)
         if (batch->jobs[i]->unsettled_since_us == 0)
             batch->jobs[i]->unsettled_since_us = now_us;
+}
+
+/* Two transactions in one run ask more of a pooler than it may give. */
+static bool is_lone(const struct batch *batch, const struct pg_session *session)
+{
+    return batch->step == JOB_INSERT && batch->count == 1 && pg_session_is_direct(session);
 }
 
 static void send_batches(struct store *store)
@@ -156,6 +165,7 @@ static void send_batches(struct store *store)
         take_jobs(store);
         if (!fill_batch(store, &slot->batch))
             return;
+        slot->batch.is_lone = is_lone(&slot->batch, session);
         struct pg_statement statements[PG_STATEMENTS_MAX];
         int count = statements_build(store->statements, &slot->batch, statements);
         if (count == 0) {
@@ -249,9 +259,10 @@ static void retry_job(struct store *store, struct job *job, const struct job_fai
         const struct job_failure shown = store_failure_for_log(job, failure);
         char id[UUID_TEXT_SIZE];
         uuid_format(job->content.interview_id, id);
-        log_debug(LOG_FIELDS(log_text("step", job_step_name(job->step)), log_number("attempt", job->attempts),
-                             log_number("wait_ms", wait_ms), log_text("sqlstate", shown.sqlstate),
-                             log_text("error", shown.text)),
+        bool is_lone_update = job->step == JOB_INSERT && failed_statement == 1;
+        log_debug(LOG_FIELDS(log_text("step", job_step_name(is_lone_update ? JOB_UPDATE : job->step)),
+                             log_number("attempt", job->attempts), log_number("wait_ms", wait_ms),
+                             log_text("sqlstate", shown.sqlstate), log_text("error", shown.text)),
                   "transient failure for interview %s", id);
     }
     store_queue_delayed(store, job, wait_ms);
@@ -304,6 +315,34 @@ static void apply_failure(struct store *store, struct batch *batch, const struct
         store_fail_job(store, job, &answer->failure, answer->failed_statement);
 }
 
+/* A lone message of which not all went well. What did, counts, and may be all that it takes: then true. */
+static bool is_stored_all_the_same(struct store *store, struct batch *batch, const struct pg_answer *answer)
+{
+    if (!batch->is_lone || !statements_read(store->statements, batch, answer))
+        return false;
+    if (batch->facts[0].moved) {
+        apply_success(store, batch);
+        return true;
+    }
+    struct job *job = batch->jobs[0];
+    job->inserted = job->inserted || (batch->facts[0].changed && answer->status == PG_FAILED);
+    job->batch_limit = 1;
+    return false;
+}
+
+/* A lone insert has found the prompt there: whatever comes of it now, the row is not ours for it. */
+static bool found_conflict(const struct batch *batch, const struct pg_answer *answer)
+{
+    return batch->is_lone && pg_answer_is_committed(answer, 0) && !batch->facts[0].changed;
+}
+
+/* The inserts may have been committed. */
+static void note_doubt(struct batch *batch)
+{
+    for (size_t i = 0; i < batch->count && is_insert(batch->step); i++)
+        batch->jobs[i]->maybe_inserted = true;
+}
+
 static bool is_write(enum job_step step)
 {
     return step == JOB_INSERT || step == JOB_UPDATE || step == JOB_TRANSACT || step == JOB_DELETE || step == JOB_MARK;
@@ -314,20 +353,22 @@ static void on_answer(void *context, struct pg_session *session, const struct pg
     struct store_batch *slot = context;
     struct store *store = slot->store;
     struct batch *batch = &slot->batch;
-    bool inserts = batch->step == JOB_INSERT || batch->step == JOB_TRANSACT;
     if (batch->count == 0) {
         /* store_abandon was faster: its jobs are gone */
-    } else if (answer->status == PG_LOST) {
-        for (size_t i = 0; i < batch->count && inserts; i++)
-            batch->jobs[i]->maybe_inserted = true;
-        store_put_back(store, batch);
     } else if (answer->status == PG_OK && statements_read(store->statements, batch, answer)) {
         if (is_write(batch->step))
             pg_pool_report_write(store->pool);
         apply_success(store, batch);
     } else if (answer->status == PG_OK) {
         pg_session_drop(session, "an answer did not have the expected form");
+        note_doubt(batch);
         store_requeue_batch(store, batch);
+    } else if (is_stored_all_the_same(store, batch, answer)) {
+        pg_pool_report_write(store->pool);
+    } else if (answer->status == PG_LOST) {
+        if (!found_conflict(batch, answer))
+            note_doubt(batch);
+        store_put_back(store, batch);
     } else if (sqlstate_judge(answer->failure.sqlstate) == SQLSTATE_OUTAGE) {
         store_meet_outage(store, session, batch, &answer->failure);
     } else {
@@ -382,9 +423,7 @@ void store_abandon(struct store *store)
 {
     for (size_t i = 0; i < store->options.connections; i++) {
         struct batch *batch = &store->batches[i].batch;
-        bool inserts = batch->step == JOB_INSERT || batch->step == JOB_TRANSACT;
-        for (size_t j = 0; j < batch->count && inserts; j++)
-            batch->jobs[j]->maybe_inserted = true;
+        note_doubt(batch);
         store_requeue_batch(store, batch);
     }
     for (int step = 0; step < JOB_STEP_COUNT; step++)

@@ -13,6 +13,8 @@
  *
  *     transact ─▶ [settle] stands for the first row with atomicity = transaction.
  *
+ * A lone message's update goes with its insert; whatever fails of the two, it is the insert that goes again, or fails.
+ *
  * Only what is ours is deleted: inserted by a confirmed answer, or found present after an insert whose answer was lost.
  */
 #include "store_steps.h"
@@ -69,7 +71,7 @@ static enum step_verdict fail_not_stored(struct job *job, const struct job_failu
 {
     keep_failure(job, failure);
     job->outcome = OUTCOME_NOT_STORED;
-    return go_on(job, job->maybe_inserted && !job->inserted ? JOB_DELETE : JOB_MARK);
+    return go_on(job, job->maybe_inserted || job->inserted ? JOB_DELETE : JOB_MARK);
 }
 
 /* Step 2 failed: what is ours is deleted again. */
@@ -100,16 +102,45 @@ static struct job_failure no_longer_awaiting(const struct job_facts *facts)
     return failure;
 }
 
+/* Of a lone message the update has run, too. It looks for the prompt: if it has moved the interview, the prompt is
+ * there. */
+static enum step_verdict after_insert(struct job *job, const struct job_facts *facts)
+{
+    job->inserted = job->inserted || facts->changed;
+    job->moved = facts->moved;
+    if (facts->moved)
+        return done(job, OUTCOME_STORED);
+    if (!facts->changed)
+        return go_on(job, JOB_CONFIRM);
+    (void)go_on(job, JOB_UPDATE);
+    return facts->update_ran ? go_on(job, JOB_JUDGE) : STEP_ON;
+}
+
 static enum step_verdict after_confirm(struct job *job, const struct job_facts *facts, struct job_failure *why)
 {
-    if (!facts->prompt_there)
+    if (!facts->prompt_there) {
+        job->inserted = false;
         return again(job, JOB_INSERT, why, "the insert changed no row");
-    job->inserted = job->maybe_inserted;
+    }
+    job->inserted = job->inserted || job->maybe_inserted;
     return go_on(job, JOB_UPDATE);
+}
+
+/* The server has crashed before a lone insert was on disk, or somebody has deleted it. The first time it goes again. */
+static enum step_verdict after_vanishing(struct job *job, struct job_failure *why)
+{
+    const struct job_failure failure = {.text = "the prompt is gone again"};
+    if (job->vanished)
+        return fail_update(job, &failure);
+    job->vanished = true;
+    job->inserted = false;
+    return again(job, JOB_INSERT, why, failure.text);
 }
 
 static enum step_verdict after_judge(struct job *job, const struct job_facts *facts, struct job_failure *why)
 {
+    if (job->inserted && !facts->prompt_there)
+        return after_vanishing(job, why);
     if (facts->is_ready)
         return done(job, job->inserted ? OUTCOME_STORED : OUTCOME_DUPLICATE);
     if (facts->is_awaiting)
@@ -184,8 +215,7 @@ enum step_verdict step_succeeded(struct job *job, const struct job_facts *facts,
 {
     switch (job->step) {
     case JOB_INSERT:
-        job->inserted = job->inserted || facts->changed;
-        return go_on(job, facts->changed ? JOB_UPDATE : JOB_CONFIRM);
+        return after_insert(job, facts);
     case JOB_CONFIRM:
         return after_confirm(job, facts, why);
     case JOB_UPDATE:

@@ -14,7 +14,6 @@ from support.spool import Spool
 from support.wait import SLOW, wait_until
 
 PROMPTS = "interview_enhanced_prompts"
-UPDATE = rb"update\s+\S*interviews\b"
 
 
 @pytest.fixture
@@ -232,16 +231,16 @@ def test_ends_in_time_with_statements_that_hang(start, atomicity, database, chan
 
 
 @pytest.fixture
-def killed_between_two_steps(start, database, database_proxy, channel):
+def killed_between_two_steps(start, database, channel):
     """The prompt is inserted, the interview is not ready, and promptd is no more."""
     def make():
         promptd = start(atomicity="compensate")
-        database_proxy.cut_at(UPDATE, stay_away=True)
-        message = channel.publish(database.interview())
-        promptd.wait_counters(received=1)
-        wait_until(lambda: len(database.prompts(message.interview)) == 1, "the insert")
-        promptd.crash()
-        database_proxy.restore()
+        message = channel.message(database.interview())
+        with database.interviews_locked():
+            channel.publish_message(message)
+            database.wait_blocked()
+            promptd.crash()
+        assert len(database.prompts(message.interview)) == 1
         return message
 
     return make

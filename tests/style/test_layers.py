@@ -32,7 +32,7 @@ LONE_HEADERS = {"spool": "core", "version": "base"}
 # counts as the .c file of its name.
 LIBRARIES = {
     "hiredis/": ("src/intake/", "src/ctl/"),
-    "libpq-fe.h": ("src/storage/pg_session.", "src/ctl/"),
+    "libpq-fe.h": ("src/storage/pg_session", "src/ctl/"),
     "cjson/": ("src/core/message.", "src/report/", "src/ctl/"),
     "openssl/": ("src/core/prompt_id.",),
     "ini.h": ("src/base/settings_file.",),

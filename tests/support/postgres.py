@@ -285,6 +285,15 @@ class Database:
             connection.execute(f"lock table {table} in exclusive mode")
             yield
 
+    @contextlib.contextmanager
+    def interviews_locked(self):
+        """Holds locks that make the updates of all interviews wait, but not the inserts of their prompts. The sessions that
+        wait are ended before the locks are: what they wanted to do is not done."""
+        with self.cluster.connect(self.name) as connection, connection.transaction():
+            connection.execute("select from interviews for no key update")
+            yield
+            self.terminate_sessions()
+
     def sessions(self):
         """promptd's sessions here: [(pid, state, wait_event_type, has it ever run a statement)]."""
         return self.rows("""select pid, state, wait_event_type, query <> '' from pg_stat_activity

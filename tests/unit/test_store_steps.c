@@ -25,6 +25,12 @@ static const struct job_facts absent_other = {.interview_there = true, .status =
 static const struct job_facts seen_failed = {.interview_there = true, .is_awaiting = true, .is_failed = true};
 static const struct job_facts transacted = {.changed = true, .inserted = true};
 
+/* Of a lone message, whose update has run as well. */
+static const struct job_facts both_hit = {.changed = true, .update_ran = true, .moved = true};
+static const struct job_facts insert_hit = {.changed = true, .update_ran = true};
+static const struct job_facts update_hit = {.update_ran = true, .moved = true};
+static const struct job_facts both_miss = {.update_ran = true};
+
 static const struct job_failure denied = {.sqlstate = "42501", .text = "permission denied"};
 
 static struct job *job_at(enum job_step step)
@@ -106,6 +112,62 @@ static void test_duplicate(void **state)
         expect_on(job, &miss, JOB_SETTLE);
         expect_done(job, statuses[i], OUTCOME_DUPLICATE);
     }
+}
+
+static void test_lone(void **state)
+{
+    (void)state;
+    expect_done(job_at(JOB_INSERT), &both_hit, OUTCOME_STORED);
+    expect_done(job_at(JOB_INSERT), &update_hit, OUTCOME_STORED); /* there from before, or from an attempt of ours */
+
+    struct job *job = job_at(JOB_INSERT); /* a second prompt for a ready interview */
+    expect_on(job, &insert_hit, JOB_JUDGE);
+    expect_done(job, &there_ready, OUTCOME_STORED);
+
+    job = job_at(JOB_INSERT); /* late */
+    expect_on(job, &insert_hit, JOB_JUDGE);
+    expect_on(job, &there_other, JOB_DELETE);
+    expect_on(job, &hit, JOB_MARK);
+    expect_on(job, &miss, JOB_WITNESS);
+    expect_done(job, &absent_other, OUTCOME_ROLLED_BACK);
+
+    job = job_at(JOB_INSERT);
+    expect_on(job, &both_miss, JOB_CONFIRM);
+    expect_on(job, &there_ready, JOB_UPDATE);
+    expect_on(job, &miss, JOB_JUDGE);
+    expect_done(job, &there_ready, OUTCOME_DUPLICATE);
+
+    job = job_at(JOB_INSERT); /* inserted, but its update failed: both go again, and fail for good */
+    job->inserted = true;
+    expect_fail(job, 1, JOB_DELETE);
+    expect_on(job, &hit, JOB_MARK);
+    expect_done(job, &hit, OUTCOME_ROLLED_BACK);
+}
+
+static void test_vanished(void **state)
+{
+    (void)state;
+    struct job *job = job_at(JOB_INSERT); /* the server crashed before the insert was on disk */
+    expect_on(job, &insert_hit, JOB_JUDGE);
+    expect_again(job, &absent_awaiting, JOB_INSERT);
+    assert_false(job->inserted);
+    expect_done(job, &both_hit, OUTCOME_STORED);
+
+    job = job_at(JOB_INSERT); /* the same when it was found once */
+    job->inserted = true;
+    expect_on(job, &both_miss, JOB_CONFIRM);
+    expect_again(job, &absent_awaiting, JOB_INSERT);
+    assert_false(job->inserted);
+    job_free(job);
+
+    job = job_at(JOB_INSERT); /* somebody deletes it, again and again */
+    expect_on(job, &insert_hit, JOB_JUDGE);
+    expect_again(job, &absent_awaiting, JOB_INSERT);
+    expect_on(job, &insert_hit, JOB_JUDGE);
+    expect_on(job, &absent_awaiting, JOB_DELETE);
+    expect_on(job, &miss, JOB_PROVE);
+    expect_on(job, &absent_awaiting, JOB_MARK);
+    expect_done(job, &hit, OUTCOME_ROLLED_BACK);
 }
 
 static void test_lost_answer_makes_it_ours(void **state)
@@ -296,6 +358,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stored),
         cmocka_unit_test(test_duplicate),
+        cmocka_unit_test(test_lone),
+        cmocka_unit_test(test_vanished),
         cmocka_unit_test(test_lost_answer_makes_it_ours),
         cmocka_unit_test(test_not_stored),
         cmocka_unit_test(test_rolled_back),
