@@ -29,7 +29,8 @@ class World:
         self.notes = []
         self._closing = []
         self.redis = self._own(RedisServer(self._make("redis"), "--client-output-buffer-limit", "pubsub 8mb 4mb 5"))
-        self.cluster = self._own(Cluster(self._make("pg"), os.path.join(repository, "sql")))
+        # What no commit has waited for is not on disk for long, and a crash finds it out.
+        self.cluster = self._own(Cluster(self._make("pg"), os.path.join(repository, "sql"), {"wal_writer_delay": "10s"}))
         self.redis_link = self._own(Proxy(("127.0.0.1", self.redis.port)))
         self.database_link = self._own(Proxy(("127.0.0.1", self.cluster.port)))
         self.database = "campaign"
