@@ -77,8 +77,9 @@ struct job {
     int64_t due_ms;                   /* when the next attempt may start, on the loop's clock */
     bool maybe_inserted;              /* an insert was sent and its answer never came */
     int64_t unsettled_since_us;       /* clock_monotonic_us of the first insert; 0: none was sent */
-    bool inserted;                    /* the prompt's row is ours: by the answer, or found after such an insert */
-    bool vanished;                    /* our prompt was gone once, before its interview was moved */
+    bool inserted;                    /* the prompt's row is ours: by the answer, or found after such an insert. A lone
+                                       * message's row may yet go in a crash of the server: see statements.c */
+    bool vanished;                    /* the prompt was gone once, before its interview was moved */
     bool moved;                       /* we moved the interview from awaiting to ready */
     bool deleted;                     /* our prompt is gone again */
     bool stuck;                       /* the interview could not be marked failed */

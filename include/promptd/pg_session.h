@@ -100,7 +100,8 @@ void pg_session_run(struct pg_session *session, const struct pg_statement *state
  * Says which server process has answered the last run (pg_backend_pid). Where it is the one that the server named when
  * the connection was made, nothing in between hands statements to other processes, and from now on those marked
  * `prepare` are prepared. A pooler names an id of its own, which is the same only by chance. A run that fails and may
- * have failed for its names, for that or because the schema has changed, goes again without them before it is answered.
+ * have failed for its names, for that or because the schema has changed, goes again without them before it is answered:
+ * from the transaction on that failed, unless one after it has changed something.
  */
 void pg_session_met_backend(struct pg_session *session, int32_t pid);
 bool pg_session_is_direct(const struct pg_session *session); /* it is known so */
@@ -110,8 +111,8 @@ void pg_session_set_timeout(struct pg_session *session, int64_t statement_timeou
 /* Closes the connection for `reason`, as if it had died: on_down follows. For an open session. */
 void pg_session_drop(struct pg_session *session, const char *reason);
 
-/* Ends the session in whatever state: a run in flight is answered with PG_LOST, no on_down follows, and on_closed is
- * the last callback. A dial under way is waited for first. */
+/* Ends the session in whatever state: a run in flight is answered, with PG_LOST unless its answer was there; no on_down
+ * follows, and on_closed is the last callback. A dial under way is waited for first. */
 void pg_session_close(struct pg_session *session);
 
 #endif

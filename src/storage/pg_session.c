@@ -7,8 +7,9 @@
  *        └── on_down ─────┴───────────┴─────────┴────────────────────┘
  *
  * Work in the thread pool (a dial, a cancel) cannot be interrupted. A dial is waited for, so that a PGconn is only ever
- * touched by one thread. A cancel is waited for before the next statement of the same connection, which it might hit;
- * when the connection is lost meanwhile nobody needs it any more, and it comes home in its own time.
+ * touched by one thread. A cancel is waited for before the next run of the same connection, which it might hit; when
+ * the connection is lost meanwhile nobody needs it any more, and it comes home in its own time. Should it hit the
+ * second transaction of its run instead of the first, that one has failed as cancelled, and is tried again as such.
  */
 #include "promptd/pg_session.h"
 
@@ -296,8 +297,16 @@ static void on_cancelled(uv_work_t *work, int status)
     session->cancel_may_hit = false;
     if (session->state == PG_STATE_GONE)
         finish_close(session);
-    else
+    else if (session->connection) /* else on_later has the answer, and says why there is none */
         pg_run_go_on(session);
+}
+
+static void on_deadline(uv_timer_t *timer);
+
+void pg_session_await_cancel(struct pg_session *session)
+{
+    session->state = PG_STATE_CANCELLING;
+    (void)uv_timer_start(&session->deadline, on_deadline, SESSION_CANCEL_GRACE_MS, 0);
 }
 
 static void on_deadline(uv_timer_t *timer)
@@ -308,10 +317,10 @@ static void on_deadline(uv_timer_t *timer)
         return;
     }
     log_debug(LOG_FIELDS(log_number("timeout_ms", session->options.statement_timeout_ms)), "cancelling a statement");
-    session->state = PG_STATE_CANCELLING;
-    (void)uv_timer_start(&session->deadline, on_deadline, SESSION_CANCEL_GRACE_MS, 0);
+    pg_session_await_cancel(session);
     if (session->cancel_in_thread)
-        return; /* still busy with a connection that is gone: the second deadline decides */
+        return; /* still busy with a connection that is gone, or with an earlier statement: the second deadline decides
+                 */
     session->cancel = PQgetCancel(session->connection);
     if (!session->cancel)
         return;

@@ -88,6 +88,8 @@ void pg_session_lose(struct pg_session *session, const char *reason);
 bool pg_session_flush(struct pg_session *session);
 /* A transaction begins: it has statement_timeout_ms from now on. */
 void pg_session_start_deadline(struct pg_session *session);
+/* All is answered but the cancel that is under way, which has the usual time to come home. */
+void pg_session_await_cancel(struct pg_session *session);
 /* At most 200 characters of what the server said, as they are: whether they quote a prompt must still be told. */
 void pg_session_copy_shortened(char *out, size_t size, const char *text);
 

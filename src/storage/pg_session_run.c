@@ -96,16 +96,25 @@ static struct prepared name_statement(const char *sql)
     return prepared;
 }
 
+static bool has_changed_after(const struct pg_run *run, int statement)
+{
+    for (int i = statement + 1; i < run->statement_count; i++)
+        if (pg_answer_is_committed(&run->answer, i) && pg_answer_rows(&run->answer, i) > 0)
+            return true;
+    return false;
+}
+
 /*
  * May the names be at fault? 26000, 42P05: a pooler that passes for a server has given the statement to another
  * process. 0A000, or anything about types and columns: the schema is another one than when the statement was prepared.
  * These the server finds before it runs anything; what a function raises counts as it stands. XX000, when a type is
- * gone, comes with a context, too; it is worth another try in any case.
+ * gone, comes with a context, too; it is worth another try in any case. But what a later transaction has changed is not
+ * undone by that, and would not be known any more.
  */
 static bool is_maybe_of_names(const struct pg_run *run)
 {
     const char *sqlstate = run->answer.failure.sqlstate;
-    if (run->answer.status != PG_FAILED || !run->is_named)
+    if (run->answer.status != PG_FAILED || !run->is_named || has_changed_after(run, run->answer.failed_statement))
         return false;
     bool is_internal = strncmp(sqlstate, "XX", 2) == 0;
     bool is_of_statement = strncmp(sqlstate, "26", 2) == 0 || strncmp(sqlstate, "42", 2) == 0 ||
@@ -210,24 +219,26 @@ static void take_rows(struct pg_session *session, PGresult *result)
     PQclear(result);
 }
 
-/* Of a command or of the commit; or its echo for what follows in the same transaction, PIPELINE_ABORTED. */
-static void take_error(struct pg_run *run, const PGresult *result)
+/* Of a command or of the commit; or its echo for what follows in the same transaction, PIPELINE_ABORTED. false when it
+ * is libpq's own, as without memory for the server's: what that was, nobody knows. */
+static bool take_error(struct pg_run *run, const PGresult *result)
 {
+    const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     const struct command *command = &run->commands[run->command_at];
     run->transaction_failed = true;
     run->commit_failed = command->kind == COMMAND_SYNC;
     struct pg_answer *answer = &run->answer;
     if (answer->status != PG_OK)
-        return;
+        return sqlstate || PQresultStatus(result) == PGRES_PIPELINE_ABORTED;
     answer->status = PG_FAILED;
     answer->failed_statement = command->statement;
     run->failed_transaction = run->transaction;
     run->raised = PQresultErrorField(result, PG_DIAG_CONTEXT) != NULL;
-    const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
     (void)snprintf(answer->failure.sqlstate, sizeof answer->failure.sqlstate, "%s", sqlstate ? sqlstate : "");
     pg_session_copy_shortened(answer->failure.text, sizeof answer->failure.text,
                               message ? message : "the server gave no message");
+    return sqlstate != NULL;
 }
 
 /* Only this confirms anything, or says that all of the transaction is undone. */
@@ -242,8 +253,10 @@ static void take_sync(struct pg_session *session)
         pg_session_start_deadline(session);
 }
 
-static void take_result(struct pg_session *session, PGresult *result)
+/* false when it tells nothing. */
+static bool take_result(struct pg_session *session, PGresult *result)
 {
+    bool is_clear = true;
     switch (PQresultStatus(result)) {
     case PGRES_PIPELINE_SYNC:
         take_sync(session);
@@ -254,9 +267,10 @@ static void take_result(struct pg_session *session, PGresult *result)
         take_rows(session, result);
         break;
     default:
-        take_error(&session->run, result);
+        is_clear = take_error(&session->run, result);
         PQclear(result);
     }
+    return is_clear;
 }
 
 /* The NULL that ends the results of a command, or the error of a commit. false: there was nothing to end, which cannot
@@ -278,9 +292,10 @@ static void run_complete(struct pg_session *session)
     struct pg_run *run = &session->run;
     if (session->cancel_may_hit) {
         run->answer_ready = true;
+        pg_session_await_cancel(session);
         return;
     }
-    if (is_maybe_of_names(run)) { /* nothing of the transaction is in the database */
+    if (is_maybe_of_names(run)) { /* nothing of that transaction, and of those after it, is in the database */
         clear_results(&run->answer, run->failed_transaction);
         run->answer.status = PG_OK;
         run->answer_ready = false;
@@ -306,19 +321,15 @@ void pg_run_read(struct pg_session *session)
     struct pg_run *run = &session->run;
     while (run->answered && !run->answer_ready && !PQisBusy(session->connection)) {
         PGresult *result = PQgetResult(session->connection);
-        bool expected = true;
-        if (result)
-            take_result(session, result);
-        else
-            expected = take_end(run);
+        bool is_clear = result ? take_result(session, result) : take_end(run);
         if (run->command_at == run->command_count) {
             run_complete(session);
             return;
         }
         if (PQstatus(session->connection) == CONNECTION_BAD)
             return;
-        if (!expected) {
-            pg_session_lose(session, "the connection lost count of its results");
+        if (!is_clear) {
+            pg_session_lose(session, "libpq did not tell what was answered");
             return;
         }
     }

@@ -36,21 +36,27 @@ struct text_pair {
     " on conflict (id) do nothing returning id"
 
 /* $2 new status, $3 statuses that may change, $4 status that shall not. */
-#define MOVE_LISTED(ids)                                                                                               \
+#define MOVE_LISTED(ids, more)                                                                                         \
     "update interviews set status = $2 where id = any(" ids ")"                                                        \
-    " and status::text = any($3::text[]) and status::text <> $4::text returning id"
+    " and status::text = any($3::text[]) and status::text <> $4::text" more " returning id"
 
 /* $3 and $4 are both statuses that shall not change: all others may. */
-#define MOVE_ANY(ids)                                                                                                  \
+#define MOVE_ANY(ids, more)                                                                                            \
     "update interviews set status = $2 where id = any(" ids ")"                                                        \
-    " and status::text <> all($3::text[]) and status::text <> $4::text returning id"
+    " and status::text <> all($3::text[]) and status::text <> $4::text" more " returning id"
+
+/* For prompts of which some are another promptd's: it may delete them at any time. */
+#define WITH_PROMPT                                                                                                    \
+    " and exists (select from interview_enhanced_prompts p where p.id = any($5::uuid[]) and p.interview_id = "         \
+    "interviews.id)"
 
 /*
  * A message that is alone, as most are: both statements go at once, as two transactions, which saves it a round trip.
  * The update looks for the prompt itself, since it runs whatever has become of the insert.
  *
  * Nor does the insert wait for the disk: the update's commit comes after it in the server's log, and waits for both. So
- * what such an insert has returned is certain only once the update has moved the interview, or HOLD has been committed.
+ * what such an insert has returned, ours or another promptd's, is certain only once the update has moved the interview,
+ * or a barrier has been committed.
  */
 static const char insert_one_sql[] =
     "insert into interview_enhanced_prompts (id, interview_id, prompt, source)"
@@ -62,14 +68,17 @@ static const char insert_one_sql[] =
 static const char move_one_listed_sql[] = MOVE_ONE("= any($3)");
 static const char move_one_any_sql[] = MOVE_ONE("<> all($3)");
 
-/* A lock is the least that the role may write, so that the commit waits for the disk: for all that was committed
- * before, too. It is the one that the insert's foreign key takes, and waits for nobody else. */
-static const char hold_sql[] = "select from interviews where id = any($1::uuid[]) order by id for key share";
+/* A commit that has written something waits for the disk, and for all that was committed before it. The least that may
+ * be written, by anyone: a message that readers of the server's log get if they ask for such. Not on a standby. */
+static const char barrier_sql[] =
+    "select case when not pg_is_in_recovery() then pg_logical_emit_message(true, 'promptd', '') end";
 
 static const struct text_pair insert_texts = {insert_sql, insert_sql};
 static const struct text_pair insert_ready_texts = {INSERT_READY(SEEN_IDS), INSERT_READY(HIDDEN_IDS)};
-static const struct text_pair move_listed_texts = {MOVE_LISTED(SEEN_IDS), MOVE_LISTED(HIDDEN_IDS)};
-static const struct text_pair move_any_texts = {MOVE_ANY(SEEN_IDS), MOVE_ANY(HIDDEN_IDS)};
+static const struct text_pair move_listed_texts = {MOVE_LISTED(SEEN_IDS, ""), MOVE_LISTED(HIDDEN_IDS, "")};
+static const struct text_pair move_any_texts = {MOVE_ANY(SEEN_IDS, ""), MOVE_ANY(HIDDEN_IDS, "")};
+static const char move_listed_with_prompt_sql[] = MOVE_LISTED(SEEN_IDS, WITH_PROMPT);
+static const char move_any_with_prompt_sql[] = MOVE_ANY(SEEN_IDS, WITH_PROMPT);
 
 /* The second is one probe of an index a row, and a plan that the server keeps; the first does without the index. */
 static const struct text_pair unready_texts = {
@@ -225,7 +234,6 @@ void batch_free(struct batch *batch)
     buffer_free(&batch->interview_ids);
     buffer_free(&batch->prompts);
     buffer_free(&batch->sources);
-    buffer_free(&batch->held_ids);
     *batch = (struct batch){0};
 }
 
@@ -236,7 +244,6 @@ static void batch_keep(struct batch *batch, size_t bytes)
     buffer_reset(&batch->interview_ids, bytes);
     buffer_reset(&batch->prompts, bytes);
     buffer_reset(&batch->sources, bytes);
-    buffer_reset(&batch->held_ids, bytes);
 }
 
 void batch_reset(struct batch *batch)
@@ -323,6 +330,24 @@ static void build_move(const struct statements *statements, const struct batch *
     add_parameter(out, text_parameter(PG_TEXT, status));
 }
 
+static bool are_all_ours(const struct batch *batch)
+{
+    for (size_t i = 0; i < batch->count; i++)
+        if (!batch->jobs[i]->inserted)
+            return false;
+    return true;
+}
+
+static void build_update(const struct statements *statements, const struct batch *batch, struct pg_statement *out)
+{
+    build_move(statements, batch, statements->statuses.ready, out);
+    if (are_all_ours(batch))
+        return;
+    out->sql = statements->statuses.any_is_awaiting ? move_any_with_prompt_sql : move_listed_with_prompt_sql;
+    out->prepare = false;
+    add_parameter(out, array_parameter(PG_UUID_ARRAY, &batch->ids));
+}
+
 static struct pg_parameter id_parameter(const uint8_t id[UUID_SIZE])
 {
     return (struct pg_parameter){.type = PG_UUID, .data = (const char *)id, .length = UUID_SIZE, .binary = true};
@@ -366,39 +391,16 @@ static void build_unready(const struct statements *statements, const struct batc
     add_parameter(out, text_parameter(PG_TEXT, statements->statuses.ready));
 }
 
-static void build_look(const struct batch *batch, struct pg_statement *out)
+/* What it sees is on disk when it is answered. */
+static void build_look(const struct batch *batch, struct pg_statement out[2])
 {
-    *out = (struct pg_statement){
+    out[0] = (struct pg_statement){.sql = barrier_sql};
+    out[1] = (struct pg_statement){
         .sql = look_sql,
         .parameters = {array_parameter(PG_UUID_ARRAY, &batch->ids),
                        array_parameter(PG_UUID_ARRAY, &batch->interview_ids)},
         .parameter_count = 2,
     };
-}
-
-static bool may_be_ours(const struct job *job)
-{
-    return job->inserted || job->maybe_inserted;
-}
-
-/* A look at prompts that shall be on disk when it is answered, those that are ours. */
-static int build_held_look(struct batch *batch, struct pg_statement out[2])
-{
-    size_t count = 0;
-    for (size_t i = 0; i < batch->count; i++)
-        count += may_be_ours(batch->jobs[i]);
-    if (count == 0) {
-        build_look(batch, &out[0]);
-        return 1;
-    }
-    array_begin(&batch->held_ids, PG_UUID, count);
-    for (size_t i = 0; i < batch->count; i++)
-        if (may_be_ours(batch->jobs[i]))
-            array_add(&batch->held_ids, batch->jobs[i]->content.interview_id, UUID_SIZE);
-    out[0] = (struct pg_statement){.sql = hold_sql};
-    add_parameter(&out[0], array_parameter(PG_UUID_ARRAY, &batch->held_ids));
-    build_look(batch, &out[1]);
-    return 2;
 }
 
 int statements_build(struct statements *statements, struct batch *batch, struct pg_statement out[PG_STATEMENTS_MAX])
@@ -415,7 +417,7 @@ int statements_build(struct statements *statements, struct batch *batch, struct 
         build_insert(statements, batch, false, &out[0]);
         break;
     case JOB_UPDATE:
-        build_move(statements, batch, statements->statuses.ready, &out[0]);
+        build_update(statements, batch, &out[0]);
         break;
     case JOB_TRANSACT:
         build_move(statements, batch, statements->statuses.ready, &out[0]);
@@ -434,18 +436,16 @@ int statements_build(struct statements *statements, struct batch *batch, struct 
         break;
     case JOB_CONFIRM:
     case JOB_JUDGE:
-        count = build_held_look(batch, out);
-        break;
     case JOB_SETTLE:
     case JOB_PROVE:
     case JOB_WITNESS:
-        build_look(batch, &out[0]);
+        build_look(batch, out);
+        count = 2;
         break;
     case JOB_STEP_COUNT:
         return 0;
     }
-    bool failed = batch->ids.failed || batch->interview_ids.failed || batch->prompts.failed || batch->sources.failed ||
-                  batch->held_ids.failed;
+    bool failed = batch->ids.failed || batch->interview_ids.failed || batch->prompts.failed || batch->sources.failed;
     return failed ? 0 : count;
 }
 
@@ -564,11 +564,10 @@ static void read_status(const struct statement_statuses *statuses, const char *t
 
 static bool read_look(const struct statements *statements, struct batch *batch, const struct pg_answer *answer)
 {
-    int look = pg_answer_is_committed(answer, 1) ? 1 : 0; /* there may be a hold before it */
-    int rows = pg_answer_rows(answer, look);
+    int rows = pg_answer_rows(answer, 1);
     for (int row = 0; row < rows; row++) {
         size_t length;
-        const unsigned char *ordinal = (const unsigned char *)pg_answer_field(answer, look, row, 0, &length);
+        const unsigned char *ordinal = (const unsigned char *)pg_answer_field(answer, 1, row, 0, &length);
         if (!ordinal || length != 8)
             return false;
         size_t n = 0;
@@ -577,9 +576,9 @@ static bool read_look(const struct statements *statements, struct batch *batch, 
         if (n < 1 || n > batch->count)
             return false;
         struct job_facts *facts = &batch->facts[n - 1];
-        const char *there = pg_answer_field(answer, look, row, 1, &length);
+        const char *there = pg_answer_field(answer, 1, row, 1, &length);
         facts->prompt_there = there && length == 1 && there[0] != 0;
-        const char *status = pg_answer_field(answer, look, row, 2, &length);
+        const char *status = pg_answer_field(answer, 1, row, 2, &length);
         if (status)
             read_status(&statements->statuses, status, facts);
     }

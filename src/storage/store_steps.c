@@ -71,7 +71,7 @@ static enum step_verdict fail_not_stored(struct job *job, const struct job_failu
 {
     keep_failure(job, failure);
     job->outcome = OUTCOME_NOT_STORED;
-    return go_on(job, job->maybe_inserted || job->inserted ? JOB_DELETE : JOB_MARK);
+    return go_on(job, job->maybe_inserted && !job->inserted ? JOB_DELETE : JOB_MARK);
 }
 
 /* Step 2 failed: what is ours is deleted again. */
@@ -126,21 +126,22 @@ static enum step_verdict after_confirm(struct job *job, const struct job_facts *
     return go_on(job, JOB_UPDATE);
 }
 
-/* The server has crashed before a lone insert was on disk, or somebody has deleted it. The first time it goes again. */
-static enum step_verdict after_vanishing(struct job *job, struct job_failure *why)
+/* The server has crashed before a lone insert was on disk, or somebody has deleted the prompt. Once it goes again for
+ * that, which is no failure of its own. */
+static enum step_verdict after_vanishing(struct job *job)
 {
     const struct job_failure failure = {.text = "the prompt is gone again"};
     if (job->vanished)
         return fail_update(job, &failure);
     job->vanished = true;
     job->inserted = false;
-    return again(job, JOB_INSERT, why, failure.text);
+    return go_on(job, JOB_INSERT);
 }
 
 static enum step_verdict after_judge(struct job *job, const struct job_facts *facts, struct job_failure *why)
 {
-    if (job->inserted && !facts->prompt_there)
-        return after_vanishing(job, why);
+    if (!facts->prompt_there)
+        return after_vanishing(job);
     if (facts->is_ready)
         return done(job, job->inserted ? OUTCOME_STORED : OUTCOME_DUPLICATE);
     if (facts->is_awaiting)
@@ -274,9 +275,8 @@ enum step_verdict step_failed(struct job *job, const struct job_failure *failure
 {
     *orphaned = false;
     switch (job->step) {
-    case JOB_INSERT:
+    case JOB_INSERT: /* of a lone message, it may have been the update that failed */
     case JOB_CONFIRM:
-        return fail_not_stored(job, failure);
     case JOB_UPDATE:
     case JOB_JUDGE:
         return fail_update(job, failure);

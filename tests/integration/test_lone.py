@@ -2,9 +2,13 @@
 """A message that is alone: its insert and its update go at once, and the insert does not wait for the disk. Whatever
 comes between the two, what promptd says of the message is what is on disk."""
 
+import signal
+
 import pytest
 
 from support.expect import expect_nothing_stored, expect_stored
+from support.postgres import ROLE
+from support.wait import wait_until
 
 PROMPTS = "interview_enhanced_prompts"
 
@@ -70,6 +74,52 @@ def test_crash_after_a_second_prompt_of_a_ready_interview(crash, lone, database,
     expect_stored(database, message)
 
 
+def statement_trigger(database, event, body, timing="before"):
+    """One that a statement meets even when it changes no row."""
+    database.execute("create function of_statement() returns trigger language plpgsql security definer as"
+                     f" $$ begin {body} return null; end $$")
+    database.execute(f"create trigger of_statement {timing} {event} for each statement execute function of_statement()")
+
+
+def test_crash_after_a_failed_update_of_a_ready_interview(crash, lone, database, channel):
+    """The prompt could not be deleted again, since its interview is ready: then it is stored, and on disk."""
+    interview = database.interview("ready")
+    statement_trigger(database, "update on interviews", "raise exception 'the test says no';")
+    message = channel.publish(interview)
+    assert lone.settle(1).outcomes() == {"success": 1}
+    crash()
+    expect_stored(database, message)
+
+
+def test_crash_after_a_duplicate_of_another_promptd(crash, lone, database, channel):
+    """It had not waited for the disk, and dies with the server: what this one has said of the message holds."""
+    message = channel.message(database.interview("timeout"))
+    with database.cluster.connect(database.name) as other:
+        other.execute("set synchronous_commit = off")
+        other.execute(f"insert into {PROMPTS} (id, interview_id, prompt, source) values (%s, %s, %s, 'rag')",
+                      [message.id, message.interview, message.prompt])
+    channel.publish_message(message)
+    assert lone.settle(1).outcomes() == {"duplicate": 1}
+    crash()
+    assert len(database.prompts(message.interview)) == 1
+
+
+def test_crash_uses_up_no_try(crash, start_promptd, database, channel):
+    """The server crashes when promptd has the insert's answer, and not yet the look's that makes it certain."""
+    promptd = start_promptd(atomicity="compensate", db_connections=1, retry_attempts=1)
+    interview = database.interview("ready")
+    statement_trigger(database, "update on interviews", "perform pg_sleep(2);", timing="after")
+    message = channel.publish(interview)
+    wait_until(lambda: database.prompt_count() == 1, "the insert")
+    promptd.kill(signal.SIGSTOP)  # it will find both answers, and then a connection that is no more
+    wait_until(lambda: [state for _, state, _, _ in database.sessions()] == ["idle"], "the update")
+    crash()
+    database.execute("drop trigger of_statement on interviews")
+    promptd.kill(signal.SIGCONT)
+    assert promptd.settle(1).outcomes() == {"success": 1}
+    expect_stored(database, message)
+
+
 def test_crash_after_a_message_is_stored(crash, lone, database, channel):
     message = channel.publish(database.interview())
     assert lone.settle(1).outcomes() == {"success": 1}
@@ -119,6 +169,35 @@ def test_insert_fails_and_the_prompt_was_there_before(lone, database, channel):
     database.raise_on(PROMPTS, "insert")
     channel.publish_message(message)
     assert lone.settle(1).outcomes() == {"success": 1}
+    expect_stored(database, message)
+
+
+def test_insert_is_not_allowed_and_the_prompt_was_there_before(lone, database, channel):
+    """The same, with an error that might be one of prepared statements: what the update has done counts."""
+    message = channel.message(database.interview())
+    database.add_prompt(message)
+    database.execute(f"revoke insert on {PROMPTS} from {ROLE}")
+    channel.publish_message(message)
+    assert lone.settle(1).outcomes() == {"success": 1}
+    expect_stored(database, message)
+
+
+def test_prompt_of_another_promptd_that_takes_it_back(start_promptd, database, channel):
+    """It was there when the insert met it, and is not when the update is tried again: never ready without a prompt."""
+    promptd = start_promptd(atomicity="compensate", db_connections=1, retry_base_ms=2000, retry_max_ms=2000)
+    message = channel.message(database.interview("timeout"))
+    database.add_prompt(message)
+    database.execute("create sequence updates")
+    statement_trigger(database, "update on interviews", """
+        if pg_trigger_depth() > 1 then return null; end if;
+        if nextval('updates') = 1 then update interviews set status = 'enhancing';
+        else raise exception 'later' using errcode = '40001'; end if;""", timing="after")
+    channel.publish_message(message)
+    promptd.wait_counters(retries=1)
+    database.execute("drop trigger of_statement on interviews")
+    database.execute(f"delete from {PROMPTS}")
+    database.execute("update interviews set status = 'failed'")
+    assert promptd.settle(1).outcomes() == {"success": 1}
     expect_stored(database, message)
 
 

@@ -140,17 +140,19 @@ static void test_lone(void **state)
     job = job_at(JOB_INSERT); /* inserted, but its update failed: both go again, and fail for good */
     job->inserted = true;
     expect_fail(job, 1, JOB_DELETE);
-    expect_on(job, &hit, JOB_MARK);
+    expect_on(job, &miss, JOB_PROVE); /* the delete's answer was lost, and it went again */
+    expect_on(job, &absent_awaiting, JOB_MARK);
     expect_done(job, &hit, OUTCOME_ROLLED_BACK);
 }
 
 static void test_vanished(void **state)
 {
     (void)state;
-    struct job *job = job_at(JOB_INSERT); /* the server crashed before the insert was on disk */
+    struct job *job = job_at(JOB_INSERT); /* the server crashed before the insert was on disk: that is no failure */
     expect_on(job, &insert_hit, JOB_JUDGE);
-    expect_again(job, &absent_awaiting, JOB_INSERT);
+    expect_on(job, &absent_awaiting, JOB_INSERT);
     assert_false(job->inserted);
+    assert_int_equal(job->attempts, 0);
     expect_done(job, &both_hit, OUTCOME_STORED);
 
     job = job_at(JOB_INSERT); /* the same when it was found once */
@@ -160,9 +162,16 @@ static void test_vanished(void **state)
     assert_false(job->inserted);
     job_free(job);
 
+    job = job_at(JOB_INSERT); /* another promptd's, which has rolled it back meanwhile */
+    expect_on(job, &both_miss, JOB_CONFIRM);
+    expect_on(job, &there_awaiting, JOB_UPDATE);
+    expect_on(job, &miss, JOB_JUDGE);
+    expect_on(job, &absent_ready, JOB_INSERT);
+    job_free(job);
+
     job = job_at(JOB_INSERT); /* somebody deletes it, again and again */
     expect_on(job, &insert_hit, JOB_JUDGE);
-    expect_again(job, &absent_awaiting, JOB_INSERT);
+    expect_on(job, &absent_awaiting, JOB_INSERT);
     expect_on(job, &insert_hit, JOB_JUDGE);
     expect_on(job, &absent_awaiting, JOB_DELETE);
     expect_on(job, &miss, JOB_PROVE);
