@@ -11,7 +11,7 @@ from support.expect import detected_line, expect_nothing_stored, expect_stored
 from support.postgres import ROLE
 from support.redis_server import frame
 from support.spool import Spool
-from support.wait import SLOW, wait_until
+from support.wait import SLOW
 
 PROMPTS = "interview_enhanced_prompts"
 
