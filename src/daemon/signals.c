@@ -92,8 +92,12 @@ void signals_open(struct daemon *daemon)
     }
 }
 
+/* What would be a question or a wish must not end the last few moments with the default action. */
 void signals_close(struct daemon *daemon)
 {
-    for (int i = 0; i < DAEMON_SIGNALS; i++)
+    for (int i = 0; i < DAEMON_SIGNALS; i++) {
         uv_close((uv_handle_t *)&daemon->signals[i], NULL);
+        if (watched[i] != SIGTERM && watched[i] != SIGINT)
+            (void)signal(watched[i], SIG_IGN); /* cannot fail: the number is valid */
+    }
 }

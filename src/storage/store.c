@@ -485,28 +485,30 @@ void store_close(struct store *store, void (*unfinished)(void *context, struct j
 void store_set_tuning(struct store *store, const struct store_tuning *tuning)
 {
     store->options.tuning = *tuning;
+    if (store->pool_closed)
+        return;
     pg_pool_set_tuning(store->pool, &tuning->pool);
     reconciler_set_interval(store->reconciler, tuning->reconcile_interval_ms);
 }
 
 bool store_is_up(const struct store *store)
 {
-    return pg_pool_is_up(store->pool);
+    return !store->pool_closed && pg_pool_is_up(store->pool);
 }
 
 size_t store_connections(const struct store *store)
 {
-    return pg_pool_open_count(store->pool);
+    return store->pool_closed ? 0 : pg_pool_open_count(store->pool);
 }
 
 bool store_circuit_is_open(const struct store *store)
 {
-    return pg_pool_circuit_is_open(store->pool);
+    return !store->pool_closed && pg_pool_circuit_is_open(store->pool);
 }
 
 bool store_close_circuit(struct store *store)
 {
-    return pg_pool_close_circuit(store->pool);
+    return !store->pool_closed && pg_pool_close_circuit(store->pool);
 }
 
 enum { STORE_BATCH_CAPACITY = 10000 }; /* the largest batch_max that the settings allow */

@@ -29,7 +29,7 @@ struct store {
     uv_idle_t wake;    /* with it the loop does not wait, so that `work` runs soon */
     uv_check_t work;
     int open_handles;
-    bool pool_closed;
+    bool pool_closed; /* and freed */
     bool taking;
     bool closing;
     size_t batches_out; /* sent, not answered */

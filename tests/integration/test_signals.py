@@ -201,6 +201,20 @@ def reloadable(start_promptd, new_folder):
     return Reloadable()
 
 
+def test_state_is_asked_for_until_the_end(start_promptd, database, channel):
+    """Also when what it speaks of is closed already, one thing after the other."""
+    for _ in range(3):
+        channel.wait_subscribers(0)
+        promptd = start_promptd()
+        channel.publish(database.interview())
+        promptd.settle(1)
+        promptd.kill(signal.SIGTERM)
+        while promptd.process.poll() is None:
+            promptd.kill(signal.SIGUSR1)
+            time.sleep(0.0005)
+        assert promptd.wait_exit() == 0
+
+
 def test_log_file_is_opened_again(start_promptd, new_folder, database, channel):
     path = os.path.join(new_folder("log"), "own.log")
     promptd = start_promptd(log_file=path)
