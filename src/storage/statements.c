@@ -126,7 +126,10 @@ static const char check_sql[] =
     " or (w.c is null and not has_table_privilege(r.id, w.p))"
     " or (w.c is not null and a.attnum is null)"
     " or (w.y is not null and a.atttypid <> w.y::regtype)"
-    " or (a.attnum is not null and not has_column_privilege(r.id, a.attnum, w.p)) order by 1";
+    " or (a.attnum is not null and not has_column_privilege(r.id, a.attnum, w.p))"
+    " union select format('role %s may not execute pg_logical_emit_message', current_user) from pg_proc f"
+    " where f.proname = 'pg_logical_emit_message' and 'text'::regtype = all(f.proargtypes[1:2])"
+    " and not has_function_privilege(f.oid, 'execute') order by 1";
 
 struct statements {
     struct statement_statuses statuses;
