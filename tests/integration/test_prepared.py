@@ -67,9 +67,10 @@ def test_statements_that_are_gone(start_one, database, channel, executed):
     promptd = start_one()
     store(promptd, channel, database, 1)
     database.trigger("interviews", "update", "execute 'deallocate all';")
-    messages = [channel.publish(database.interview()) for _ in range(5)]
-    assert promptd.settle(6).outcomes() == {"success": 6}
-    expect_stored(database, *messages)
+    for number in range(5):  # one after the other: a batch of several has statements of its own
+        message = channel.publish(database.interview())
+        assert promptd.settle(2 + number).outcomes() == {"success": 2 + number}
+        expect_stored(database, message)
     promptd.one("INFO", "prepared statements do not work")
     assert promptd.find("WARNING|ERROR|CRITICAL") == [] and executed()[-1] == "<unnamed>"
 
