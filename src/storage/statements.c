@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * One statement a step, whatever the number of jobs: ids and texts travel as binary arrays, so nothing is quoted or
- * escaped. Statuses are compared as text, so that the application's column may also be an enum or a varchar.
+ * escaped. A lone message's insert brings its update with it, and a look has a barrier before it. Statuses are compared
+ * as text, so that the application's column may also be an enum or a varchar.
  */
 #include "promptd/statements.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "batch.h"
 
 static const char insert_sql[] = "insert into interview_enhanced_prompts (id, interview_id, prompt, source)"
                                  " select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[])"
@@ -138,24 +141,7 @@ struct statements {
     struct buffer enhancing; /* text[]: awaiting without failed; with any_is_awaiting, what is settled */
 };
 
-/* --- binary arrays (PostgreSQL's array_recv): header, then length and bytes of each element -------------------- */
-
-static void array_begin(struct buffer *buffer, unsigned element_type, size_t count)
-{
-    buffer_append_u32(buffer, count ? 1 : 0); /* dimensions */
-    buffer_append_u32(buffer, 0);             /* no nulls */
-    buffer_append_u32(buffer, element_type);
-    if (!count)
-        return;
-    buffer_append_u32(buffer, (uint32_t)count);
-    buffer_append_u32(buffer, 1); /* lower bound */
-}
-
-static void array_add(struct buffer *buffer, const void *bytes, size_t length)
-{
-    buffer_append_u32(buffer, (uint32_t)length);
-    buffer_append(buffer, bytes, length);
-}
+/* --- parameters ----------------------------------------------------------------------------------------------- */
 
 static struct pg_parameter array_parameter(unsigned type, const struct buffer *buffer)
 {
@@ -212,79 +198,6 @@ void statements_free(struct statements *statements)
     buffer_free(&statements->never);
     buffer_free(&statements->enhancing);
     free(statements);
-}
-
-/* --- batches -------------------------------------------------------------------------------------------------- */
-
-enum { BATCH_KEEP_BYTES = 1024 * 1024 };
-
-bool batch_init(struct batch *batch, size_t capacity)
-{
-    *batch = (struct batch){.capacity = capacity};
-    batch->jobs = calloc(capacity, sizeof(struct job *));
-    batch->facts = calloc(capacity, sizeof *batch->facts);
-    if (batch->jobs && batch->facts)
-        return true;
-    batch_free(batch);
-    return false;
-}
-
-void batch_free(struct batch *batch)
-{
-    free(batch->jobs);
-    free(batch->facts);
-    buffer_free(&batch->ids);
-    buffer_free(&batch->interview_ids);
-    buffer_free(&batch->prompts);
-    buffer_free(&batch->sources);
-    *batch = (struct batch){0};
-}
-
-static void batch_keep(struct batch *batch, size_t bytes)
-{
-    batch->count = 0;
-    buffer_reset(&batch->ids, bytes);
-    buffer_reset(&batch->interview_ids, bytes);
-    buffer_reset(&batch->prompts, bytes);
-    buffer_reset(&batch->sources, bytes);
-}
-
-void batch_reset(struct batch *batch)
-{
-    batch_keep(batch, BATCH_KEEP_BYTES);
-}
-
-void batch_give_back(struct batch *batch)
-{
-    batch_keep(batch, 0);
-}
-
-static int compare_prompt_ids(const void *a, const void *b)
-{
-    const struct job *const *left = a;
-    const struct job *const *right = b;
-    return memcmp((*left)->prompt_id, (*right)->prompt_id, UUID_SIZE);
-}
-
-static void batch_fill_ids(struct batch *batch)
-{
-    array_begin(&batch->ids, PG_UUID, batch->count);
-    array_begin(&batch->interview_ids, PG_UUID, batch->count);
-    for (size_t i = 0; i < batch->count; i++) {
-        array_add(&batch->ids, batch->jobs[i]->prompt_id, UUID_SIZE);
-        array_add(&batch->interview_ids, batch->jobs[i]->content.interview_id, UUID_SIZE);
-    }
-}
-
-static void batch_fill_texts(struct batch *batch)
-{
-    array_begin(&batch->prompts, PG_TEXT, batch->count);
-    array_begin(&batch->sources, PG_TEXT, batch->count);
-    for (size_t i = 0; i < batch->count; i++) {
-        const struct message_content *content = &batch->jobs[i]->content;
-        array_add(&batch->prompts, content->prompt, content->prompt_bytes);
-        array_add(&batch->sources, content->source, strlen(content->source));
-    }
 }
 
 /* --- building ------------------------------------------------------------------------------------------------- */
@@ -413,7 +326,7 @@ int statements_build(struct statements *statements, struct batch *batch, struct 
         return 2;
     }
     int count = 1;
-    qsort(batch->jobs, batch->count, sizeof(struct job *), compare_prompt_ids);
+    batch_sort(batch);
     batch_fill_ids(batch);
     switch (batch->step) {
     case JOB_INSERT:

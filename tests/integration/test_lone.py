@@ -3,6 +3,7 @@
 comes between the two, what promptd says of the message is what is on disk."""
 
 import signal
+import time
 
 import pytest
 
@@ -208,6 +209,36 @@ def test_update_is_tried_as_often_as_the_setting_says(start_promptd, database, c
     assert promptd.settle(1).outcomes() == {"failure": 1, "rollback": 1}
     expect_nothing_stored(database, message.interview, "failed")
     assert database.tries(tries) == 4
+
+
+def test_what_is_tried_again_stays_alone(start_promptd, database, channel):
+    """In company its tries would begin anew."""
+    promptd = start_promptd(atomicity="compensate", db_connections=1, retry_attempts=3, retry_base_ms=500,
+                            retry_max_ms=500)
+    failing, blocking, *others = database.interviews(4)
+    tries = database.raise_first(99, "interviews", "update", "40001",
+                                 when=f"new.id = '{failing}' and new.status = 'ready'")
+    channel.publish(failing)
+    promptd.wait_counters(retries=1)
+    with database.cluster.connect(database.name) as holder, holder.transaction():
+        holder.execute("select from interviews where id = %s for no key update", [blocking])
+        messages = [channel.publish(blocking)]
+        database.wait_blocked()
+        messages += [channel.publish(interview) for interview in others]
+        time.sleep(0.8)  # the other one is due again, and waits with them
+    assert promptd.settle(4).outcomes() == {"success": 3, "failure": 1, "rollback": 1}
+    expect_stored(database, *messages)
+    assert database.tries(tries) == 3
+
+
+def test_deadline_begins_anew_with_the_update(start_promptd, database, channel):
+    promptd = start_promptd(atomicity="compensate", db_connections=1, statement_timeout_ms=1000)
+    database.trigger(PROMPTS, "insert", "perform pg_sleep(0.7);")
+    database.trigger("interviews", "update", "perform pg_sleep(0.7);")
+    message = channel.publish(database.interview())
+    assert promptd.settle(1).outcomes() == {"success": 1}
+    expect_stored(database, message)
+    assert promptd.counters()["retries"] == 0
 
 
 def test_deadline_is_for_each_of_the_two(start_promptd, database, channel):

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/* What statements.c fills its parameters with; the life of a batch is in promptd/statements.h. */
+#ifndef PROMPTD_BATCH_H
+#define PROMPTD_BATCH_H
+
+#include "promptd/statements.h"
+
+/* PostgreSQL's binary form of a one-dimensional array without nulls; then its `count` elements. Without memory the
+ * buffer has failed. */
+void array_begin(struct buffer *buffer, unsigned element_type, size_t count);
+void array_add(struct buffer *buffer, const void *bytes, size_t length);
+
+void batch_sort(struct batch *batch); /* by prompt id */
+void batch_fill_ids(struct batch *batch);
+void batch_fill_texts(struct batch *batch);
+
+#endif
