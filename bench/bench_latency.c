@@ -7,8 +7,7 @@
  * One connection of its own asks, again and again while something is outstanding, which interviews are ready. A message
  * counts from the moment it was due, not from when it could be sent. With "-" as CHANNEL nothing is published: the
  * insert and the update are done here, one after the other: the two bare round trips, until the second is answered.
- * With
- * "=" the same is done by a process of its own, and counts until the reader sees it, as for everybody else.
+ * With "=" the same is done by a process of its own, and counts until the reader sees it, as for everybody else.
  *
  * Prints one latency in microseconds a line.
  */
