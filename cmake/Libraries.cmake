@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The outside libraries, all by pkg-config. Everything that is missing is named at once, with the Debian package.
+# The outside libraries, by pkg-config where they know it. Everything that is missing is named at once, with the Debian
+# package.
 find_package(PkgConfig REQUIRED)
 
 set(PROMPTD_MISSING "")
@@ -24,6 +25,14 @@ if(PROMPTD_TESTS)
   promptd_library(CMOCKA "cmocka>=1.1" libcmocka-dev)
 endif()
 
+find_path(UTHASH_FOLDER uthash.h)
+if(UTHASH_FOLDER)
+  add_library(uthash INTERFACE)
+  target_include_directories(uthash SYSTEM INTERFACE ${UTHASH_FOLDER})
+else()
+  string(APPEND PROMPTD_MISSING "\n  uthash.h (Debian package uthash-dev)")
+endif()
+
 if(PROMPTD_MISSING)
-  message(FATAL_ERROR "promptd needs libraries that pkg-config does not find:${PROMPTD_MISSING}")
+  message(FATAL_ERROR "promptd needs libraries that were not found:${PROMPTD_MISSING}")
 endif()

@@ -8,7 +8,7 @@
 # The lists name Debian and Ubuntu packages.
 PACKAGES_BUILD=(gcc libc6-dev make cmake pkg-config
     libhiredis-dev libpq-dev libcjson-dev libuv1-dev libssl-dev libinih-dev libsqlite3-dev
-    libmicrohttpd-dev libsystemd-dev libcurl4-openssl-dev)
+    libmicrohttpd-dev libsystemd-dev libcurl4-openssl-dev uthash-dev)
 PACKAGES_SERVERS=(redis-server postgresql)
 PACKAGES_TEST=("${PACKAGES_SERVERS[@]}" pgbouncer libcmocka-dev python3 python3-pytest python3-redis python3-psycopg
     iproute2 mandoc groff-base prometheus logrotate chromium chromium-driver python3-selenium)

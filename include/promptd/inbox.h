@@ -22,7 +22,7 @@ struct inbox_limits {
     size_t max_bytes; /* job_size */
 };
 
-struct inbox *inbox_new(const struct inbox_limits *limits); /* NULL when memory is out */
+struct inbox *inbox_new(const struct inbox_limits *limits); /* NULL, and errno: no memory, or no random numbers */
 void inbox_free(struct inbox *inbox);                       /* frees the jobs that were never taken too */
 void inbox_set_limits(struct inbox *inbox, const struct inbox_limits *limits);
 
@@ -38,6 +38,9 @@ void inbox_finish(struct inbox *inbox, struct job *job);
 /* Finishes every job that is not in work and hands it to the caller, each interview's in order. */
 typedef void (*inbox_evicted)(void *context, struct job *job);
 void inbox_evict(struct inbox *inbox, inbox_evicted evicted, void *context);
+
+/* Is there any job of this interview, ready, waiting or in work? */
+bool inbox_has_interview(const struct inbox *inbox, const uint8_t id[UUID_SIZE]);
 
 bool inbox_has_ready(const struct inbox *inbox);
 size_t inbox_messages(const struct inbox *inbox);

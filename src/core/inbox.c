@@ -7,101 +7,64 @@
  *                 B: B1
  *                 C: C1 ─▶ C2
  */
-#include "promptd/inbox.h"
+#include "inbox_private.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
+#include <unistd.h>
 
-enum { INBOX_FIRST_SLOTS = 64 };
-
-/* One interview with at least one job. A slot without a head is free. */
-struct interview {
-    struct job *head; /* ready or in work */
-    struct job *tail;
-};
-
-struct inbox {
-    struct inbox_limits limits;
-    size_t messages;
-    size_t bytes;
-    struct job_queue ready;
-    struct interview *slots; /* open addressing, linear probing, at most half full */
-    size_t slot_count;       /* a power of two */
-    size_t used;
-    uint64_t seed; /* ids come from outside: nobody may choose which of them collide */
-};
-
-static size_t slot_of(const struct inbox *inbox, const uint8_t id[UUID_SIZE])
+/* Handed to uthash ready-made: its HASH_FUNCTION knows no inbox, and so no key. */
+static unsigned hash_of(const struct inbox *inbox, const uint8_t id[UUID_SIZE])
 {
-    uint64_t high;
-    uint64_t low;
-    memcpy(&high, id, sizeof high);
-    memcpy(&low, id + sizeof high, sizeof low);
-    /* The finaliser of SplitMix64, over both halves. */
-    uint64_t hash = (high ^ inbox->seed) * 0xbf58476d1ce4e5b9U;
-    hash = (hash ^ (hash >> 30) ^ low) * 0x94d049bb133111ebU;
-    hash ^= hash >> 31;
-    return (size_t)hash & (inbox->slot_count - 1);
+    return (unsigned)siphash(inbox->key, id, UUID_SIZE);
 }
 
-/* The interview's slot, or the free one where it belongs. */
-static struct interview *interview_find(const struct inbox *inbox, const uint8_t id[UUID_SIZE])
+/* NOLINTBEGIN(readability-function-size,clang-analyzer-*): the macros of uthash are long, and the analyzer takes them
+ * to break the table's lists */
+static struct interview *interview_find(const struct inbox *inbox, const uint8_t id[UUID_SIZE], unsigned hash)
 {
-    size_t i = slot_of(inbox, id);
-    while (inbox->slots[i].head && memcmp(inbox->slots[i].head->content.interview_id, id, UUID_SIZE) != 0)
-        i = (i + 1) & (inbox->slot_count - 1);
-    return &inbox->slots[i];
+    struct interview *interview;
+    HASH_FIND_BYHASHVALUE(hh, inbox->interviews, id, UUID_SIZE, hash, interview);
+    return interview;
 }
 
-static bool slots_grow(struct inbox *inbox)
+static struct interview *interview_add(struct inbox *inbox, const uint8_t id[UUID_SIZE], unsigned hash)
 {
-    struct interview *old = inbox->slots;
-    size_t old_count = inbox->slot_count;
-    struct interview *slots = calloc(old_count * 2, sizeof *slots);
-    if (!slots)
-        return false;
-    inbox->slots = slots;
-    inbox->slot_count = old_count * 2;
-    for (size_t i = 0; i < old_count; i++)
-        if (old[i].head)
-            *interview_find(inbox, old[i].head->content.interview_id) = old[i];
-    free(old);
-    return true;
+    struct interview *interview = calloc(1, sizeof *interview);
+    if (!interview)
+        return NULL;
+    memcpy(interview->id, id, UUID_SIZE);
+    HASH_ADD_BYHASHVALUE(hh, inbox->interviews, id, UUID_SIZE, hash, interview);
+    if (interview->hh.tbl)
+        return interview;
+    free(interview);
+    return NULL;
 }
 
-/* Frees the slot and closes the gap, so that linear probing finds what stands behind it. */
 static void interview_remove(struct inbox *inbox, struct interview *interview)
 {
-    size_t mask = inbox->slot_count - 1;
-    size_t gap = (size_t)(interview - inbox->slots);
-    inbox->slots[gap] = (struct interview){0};
-    inbox->used--;
-    for (size_t i = (gap + 1) & mask; inbox->slots[i].head; i = (i + 1) & mask) {
-        size_t home = slot_of(inbox, inbox->slots[i].head->content.interview_id);
-        if (((i - home) & mask) < ((i - gap) & mask))
-            continue;
-        inbox->slots[gap] = inbox->slots[i];
-        inbox->slots[i] = (struct interview){0};
-        gap = i;
-    }
+    HASH_DEL(inbox->interviews, interview);
+    free(interview);
 }
+
+static void interviews_free(struct inbox *inbox)
+{
+    while (inbox->interviews)
+        interview_remove(inbox, inbox->interviews);
+}
+/* NOLINTEND(readability-function-size,clang-analyzer-*) */
 
 struct inbox *inbox_new(const struct inbox_limits *limits)
 {
     struct inbox *inbox = calloc(1, sizeof *inbox);
     if (!inbox)
         return NULL;
-    inbox->slots = calloc(INBOX_FIRST_SLOTS, sizeof *inbox->slots);
-    if (!inbox->slots) {
+    if (getentropy(inbox->key, sizeof inbox->key) != 0) {
         free(inbox);
         return NULL;
     }
-    inbox->slot_count = INBOX_FIRST_SLOTS;
     inbox->limits = *limits;
     TAILQ_INIT(&inbox->ready);
-    if (getrandom(&inbox->seed, sizeof inbox->seed, GRND_NONBLOCK) != (ssize_t)sizeof inbox->seed)
-        inbox->seed = (uint64_t)(uintptr_t)inbox; /* before the kernel's pool is ready: the address must do */
     return inbox;
 }
 
@@ -116,7 +79,7 @@ void inbox_free(struct inbox *inbox)
     if (!inbox)
         return;
     inbox_evict(inbox, free_evicted, NULL);
-    free(inbox->slots);
+    interviews_free(inbox); /* those with a job in work */
     free(inbox);
 }
 
@@ -131,17 +94,19 @@ bool inbox_admit(struct inbox *inbox, struct job *job)
     if (inbox->messages >= inbox->limits.max_messages || size > inbox->limits.max_bytes ||
         inbox->bytes > inbox->limits.max_bytes - size)
         return false;
-    if (inbox->used * 2 >= inbox->slot_count && !slots_grow(inbox))
-        return false;
-    struct interview *interview = interview_find(inbox, job->content.interview_id);
-    job->behind = NULL;
-    if (interview->head) {
+    const uint8_t *id = job->content.interview_id;
+    unsigned hash = hash_of(inbox, id);
+    struct interview *interview = interview_find(inbox, id, hash);
+    if (interview) {
         interview->tail->behind = job;
     } else {
+        interview = interview_add(inbox, id, hash);
+        if (!interview)
+            return false;
         interview->head = job;
-        inbox->used++;
         TAILQ_INSERT_TAIL(&inbox->ready, job, link);
     }
+    job->behind = NULL;
     interview->tail = job;
     inbox->messages++;
     inbox->bytes += size;
@@ -159,7 +124,8 @@ struct job *inbox_take(struct inbox *inbox)
 
 void inbox_finish(struct inbox *inbox, struct job *job)
 {
-    struct interview *interview = interview_find(inbox, job->content.interview_id);
+    const uint8_t *id = job->content.interview_id;
+    struct interview *interview = interview_find(inbox, id, hash_of(inbox, id));
     inbox->messages--;
     inbox->bytes -= job_size(job);
     struct job *next = job->behind;
@@ -179,9 +145,8 @@ void inbox_evict(struct inbox *inbox, inbox_evicted evicted, void *context)
         evicted(context, job);
     }
     /* What is left waits behind a job in work. */
-    for (size_t i = 0; i < inbox->slot_count; i++) {
-        struct interview *interview = &inbox->slots[i];
-        while (interview->head && interview->head->behind) {
+    for (struct interview *interview = inbox->interviews; interview; interview = interview->hh.next) {
+        while (interview->head->behind) {
             struct job *job = interview->head->behind;
             interview->head->behind = job->behind;
             job->behind = NULL;
@@ -196,6 +161,11 @@ void inbox_evict(struct inbox *inbox, inbox_evicted evicted, void *context)
 bool inbox_has_ready(const struct inbox *inbox)
 {
     return !TAILQ_EMPTY(&inbox->ready);
+}
+
+bool inbox_has_interview(const struct inbox *inbox, const uint8_t id[UUID_SIZE])
+{
+    return interview_find(inbox, id, hash_of(inbox, id)) != NULL;
 }
 
 size_t inbox_messages(const struct inbox *inbox)

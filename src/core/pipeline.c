@@ -2,6 +2,7 @@
 /* Every message that is received here ends in exactly one outcome; this file sees to it. */
 #include "pipeline_private.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +26,7 @@ struct pipeline *pipeline_new(const struct pipeline_options *options, struct err
     if (pipeline->ids && pipeline->inbox)
         return pipeline;
     if (!pipeline->inbox)
-        error_set(error, ERROR_INTERNAL, "out of memory");
+        error_set(error, ERROR_INTERNAL, "the inbox: %s", strerror(errno));
     pipeline_free(pipeline);
     return NULL;
 }

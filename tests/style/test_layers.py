@@ -35,6 +35,7 @@ LIBRARIES = {
     "libpq-fe.h": ("src/storage/pg_session", "src/ctl/"),
     "cjson/": ("src/core/message.", "src/report/", "src/ctl/"),
     "openssl/": ("src/core/prompt_id.",),
+    "uthash.h": ("src/core/inbox_private.",),
     "ini.h": ("src/base/settings_file.",),
     "uv.h": ("src/core/", "src/intake/", "src/storage/", "src/report/", "src/daemon/"),
     "sqlite3.h": ("src/core/spool",),

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The inbox: order per interview, bounds, and that nothing is lost or handed out twice. */
+/* The inbox: order per interview, bounds, that nothing is lost or handed out twice, and that ids spread. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,18 +9,26 @@
 
 #include <cmocka.h>
 
-#include "promptd/inbox.h"
+#include "failing_memory.h"
+#include "inbox_private.h"
 
 static const struct inbox_limits roomy = {.max_messages = 1000000, .max_bytes = SIZE_MAX / 2};
 
-/* A job of interview `interview`; its number is kept in payload_bytes. */
-static struct job *make_job(unsigned interview, size_t number)
+/* Its number is kept in payload_bytes. */
+static struct job *make_job_of(const uint8_t interview[UUID_SIZE], size_t number)
 {
     struct message_content content = {.has_interview_id = true};
-    memcpy(content.interview_id, &interview, sizeof interview);
+    memcpy(content.interview_id, interview, UUID_SIZE);
     struct job *job = job_new(&content, number, 0);
     assert_non_null(job);
     return job;
+}
+
+static struct job *make_job(unsigned interview, size_t number)
+{
+    uint8_t id[UUID_SIZE] = {0};
+    memcpy(id, &interview, sizeof interview);
+    return make_job_of(id, number);
 }
 
 static unsigned interview_of(const struct job *job)
@@ -136,6 +144,137 @@ static void test_evict_leaves_what_is_in_work(void **state)
     inbox_free(inbox);
 }
 
+static void test_has_interview(void **state)
+{
+    (void)state;
+    static const uint8_t id[UUID_SIZE] = {1, [UUID_SIZE - 1] = 2};
+    static const uint8_t other[UUID_SIZE] = {1, [UUID_SIZE - 1] = 3};
+    struct inbox *inbox = inbox_new(&roomy);
+    assert_false(inbox_has_interview(inbox, id));
+    assert_true(inbox_admit(inbox, make_job_of(id, 1)));
+    assert_true(inbox_admit(inbox, make_job_of(id, 2)));
+    assert_true(inbox_has_interview(inbox, id)); /* ready */
+    assert_false(inbox_has_interview(inbox, other));
+    struct job *first = inbox_take(inbox);
+    assert_true(inbox_has_interview(inbox, id)); /* in work, and one waits */
+    finish(inbox, first);
+    struct job *second = inbox_take(inbox);
+    assert_true(inbox_has_interview(inbox, id)); /* in work */
+    finish(inbox, second);
+    assert_false(inbox_has_interview(inbox, id));
+    inbox_free(inbox);
+}
+
+enum { OOM_INTERVIEWS = 1000 };
+
+static void test_out_of_memory(void **state)
+{
+    (void)state;
+    size_t refused = 0;
+    struct inbox *inbox = inbox_new(&roomy);
+    for (unsigned i = 0; i < OOM_INTERVIEWS; i++) {
+        struct job *job = make_job(i, i);
+        bool admitted = false;
+        for (long left = 0; !admitted; left++) {
+            memory_left = left;
+            admitted = inbox_admit(inbox, job);
+            memory_left = -1;
+            refused += !admitted;
+            assert_int_equal(inbox_messages(inbox), admitted ? i + 1 : i);
+            assert_int_equal(inbox_has_interview(inbox, job->content.interview_id), admitted);
+        }
+    }
+    assert_true(refused > OOM_INTERVIEWS + 2); /* each interview, the table and its slots, and growing */
+
+    /* An interview's second job needs no memory, nor does the end of any. */
+    for (unsigned i = 0; i < OOM_INTERVIEWS; i++) {
+        struct job *second = make_job(i, OOM_INTERVIEWS + i);
+        memory_left = 0;
+        assert_true(inbox_admit(inbox, second));
+        memory_left = -1;
+    }
+    memory_left = 0;
+    for (unsigned i = 0; i < 2 * OOM_INTERVIEWS; i++) {
+        struct job *job = inbox_take(inbox);
+        assert_int_equal(job->payload_bytes, i);
+        finish(inbox, job);
+    }
+    memory_left = -1;
+    assert_int_equal(inbox_messages(inbox), 0);
+    inbox_free(inbox);
+}
+
+enum { LONGEST_CHAIN = 24 }; /* random ids exceed it once in millions of runs */
+
+/* As evenly as random ids: what share a slot with another, and what a look-up may have to walk. */
+static void assert_spread(const struct inbox *inbox)
+{
+    const UT_hash_table *table = inbox->interviews->hh.tbl;
+    size_t pairs = 0;
+    for (unsigned i = 0; i < table->num_buckets; i++) {
+        size_t count = table->buckets[i].count;
+        assert_in_range(count, 0, LONGEST_CHAIN);
+        pairs += count * (count - 1) / 2; /* of none: 0 */
+    }
+    size_t items = table->num_items;
+    size_t pairs_by_chance = items * (items - 1) / 2 >> table->log2_num_buckets;
+    assert_in_range(pairs, 0, 2 * pairs_by_chance);
+}
+
+/* 00000000-0000-4000-8000-000000000000 */
+static const uint8_t plain_id[UUID_SIZE] = {[6] = 0x40, [8] = 0x80};
+
+static void test_ids_that_differ_in_one_byte_spread(void **state)
+{
+    (void)state;
+    for (size_t position = 0; position < UUID_SIZE; position++) {
+        struct inbox *inbox = inbox_new(&roomy);
+        for (unsigned value = 0; value < 256; value++) {
+            uint8_t id[UUID_SIZE];
+            memcpy(id, plain_id, sizeof id);
+            id[position] = (uint8_t)value;
+            assert_true(inbox_admit(inbox, make_job_of(id, value)));
+        }
+        assert_spread(inbox);
+        inbox_free(inbox);
+    }
+}
+
+static void test_ids_counted_upwards_spread(void **state)
+{
+    (void)state;
+    struct inbox *inbox = inbox_new(&roomy);
+    for (unsigned i = 0; i < 10000; i++) {
+        uint8_t id[UUID_SIZE];
+        memcpy(id, plain_id, sizeof id);
+        id[UUID_SIZE - 2] = (uint8_t)(i >> 8);
+        id[UUID_SIZE - 1] = (uint8_t)i;
+        assert_true(inbox_admit(inbox, make_job_of(id, i)));
+    }
+    assert_spread(inbox);
+    inbox_free(inbox);
+}
+
+/* The place of `id` in an inbox of its own, as a process has one. */
+static unsigned hash_in_new_inbox(const uint8_t id[UUID_SIZE])
+{
+    struct inbox *inbox = inbox_new(&roomy);
+    assert_true(inbox_admit(inbox, make_job_of(id, 0)));
+    unsigned hash = inbox->interviews->hh.hashv;
+    inbox_free(inbox);
+    return hash;
+}
+
+static void test_nobody_can_choose_ids_that_collide(void **state)
+{
+    (void)state;
+    unsigned hash = hash_in_new_inbox(plain_id);
+    for (int i = 0; i < 4; i++) /* by chance they may be equal, but not all */
+        if (hash_in_new_inbox(plain_id) != hash)
+            return;
+    fail_msg("an id has the same hash in each process");
+}
+
 enum { CHAOS_INTERVIEWS = 500, CHAOS_STEPS = 200000, CHAOS_IN_WORK = 64 };
 
 /* Against a model: for each interview the numbers must come out in the order in which they went in. */
@@ -183,6 +322,11 @@ int main(void)
         cmocka_unit_test(test_one_at_a_time_per_interview),
         cmocka_unit_test(test_bounds),
         cmocka_unit_test(test_evict_leaves_what_is_in_work),
+        cmocka_unit_test(test_has_interview),
+        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_ids_that_differ_in_one_byte_spread),
+        cmocka_unit_test(test_ids_counted_upwards_spread),
+        cmocka_unit_test(test_nobody_can_choose_ids_that_collide),
         cmocka_unit_test(test_chaos),
     };
     return cmocka_run_group_tests_name("inbox", tests, NULL, NULL);
