@@ -53,19 +53,20 @@ def arguments():
 def plan(quick):
     """How much of everything; of each part, for how many seconds at most another round is begun."""
     if quick:
-        return {"runs": {2048: 2, 8192: 1}, "share": 0.5, "parts": {"throughput": 40, "latency": 15, "resources": 20},
-                "messages": {2048: 20000, 8192: 12000}, "rates": (500,), "latency_seconds": 2, "latency_runs": 1,
-                "bounds": (8192,), "idle_seconds": 2, "starts": 3}
+        return {"runs": {2048: 2, 8192: 1}, "share": 0.5, "parts": {"throughput": 45, "latency": 15, "resources": 20},
+                "messages": {2048: 20000, 8192: 12000}, "sequential": {2048: 20000}, "rates": (500,),
+                "latency_seconds": 2, "latency_runs": 1, "bounds": (8192,), "idle_seconds": 2, "starts": 3}
     return {"runs": {512: 3, 2048: 5, 8192: 5, 49152: 3}, "share": 1,
-            "parts": {"throughput": 330, "latency": 200, "resources": 40, "growth": 140},
-            "messages": {512: 60000, 2048: 100000, 8192: 12000, 49152: 2500}, "rates": (50, 500), "latency_seconds": 6,
-            "latency_runs": 2, "bounds": (8192, 49152), "idle_seconds": 10, "starts": 7, "growth_runs": 2}
+            "parts": {"throughput": 360, "latency": 200, "resources": 40, "growth": 140},
+            "messages": {512: 60000, 2048: 100000, 8192: 12000, 49152: 2500}, "sequential": {2048: 40000},
+            "rates": (50, 500), "latency_seconds": 6, "latency_runs": 2, "bounds": (8192, 49152), "idle_seconds": 10,
+            "starts": 7, "growth_runs": 2}
 
 
 def measure(stand, wanted, parts, with_node):
     clock = Clock()
-    corpora = corpus.make(stand.folder, wanted["messages"])
-    for messages in corpora.values():
+    corpora, sequential = corpus.make(stand.folder, wanted["messages"], wanted["sequential"])
+    for messages in [*corpora.values(), *sequential.values()]:
         messages.install(stand.database)
     clock.say("servers and messages are there")
     # The first to write finds cold caches, and no WAL segments to use again.
@@ -74,7 +75,8 @@ def measure(stand, wanted, parts, with_node):
     results = {"machine": report.machine(),
                "postgresql": stand.database.value("select current_setting('server_version')")}
     run = {
-        "throughput": lambda: throughput.measure(stand, corpora, wanted["runs"], wanted["share"], with_node, clock),
+        "throughput": lambda: throughput.measure(stand, corpora, sequential, wanted["runs"], wanted["share"], with_node,
+                                                 clock),
         "latency": lambda: latency.measure(stand, corpora[2048], wanted["rates"], wanted["latency_seconds"],
                                            wanted["latency_runs"], with_node, clock),
         "resources": lambda: resources.measure(stand, corpora, wanted["bounds"], wanted["idle_seconds"],

@@ -48,18 +48,23 @@ def _natural_text(chance):
 
 
 class Corpus:
-    """Messages of one size in a file that bench/corpus.c reads, and the interviews they are for in a table."""
+    """Messages of one size in a file that bench/corpus.c reads, and the interviews they are for in a table.
 
-    def __init__(self, folder, text, size, count, seed):
+    The interviews' ids are random, or counted upwards as 00000000-0000-4000-8000-000000000000 and so on.
+    """
+
+    def __init__(self, folder, text, size, count, seed, sequential=False):
         self.size = size
         self.count = count
-        self.path = os.path.join(folder, f"corpus-{size}")
-        self.table = f"bench_interviews_{size}"
+        kind = "sequential" if sequential else "random"
+        self.path = os.path.join(folder, f"corpus-{size}-{kind}")
+        self.table = f"bench_interviews_{size}_{kind}"
         self.interviews = []
         chance = random.Random(f"{seed}-{size}")
         with open(self.path, "wb") as file:
-            for _ in range(count):
-                message = Message(str(uuid.UUID(int=chance.getrandbits(128), version=4)), self._slice(text, size, chance))
+            for number in range(count):
+                interview = uuid.UUID(int=number if sequential else chance.getrandbits(128), version=4)
+                message = Message(str(interview), self._slice(text, size, chance))
                 self.interviews.append(message.interview)
                 self._write(file, message)
 
@@ -85,7 +90,8 @@ class Corpus:
         self.interviews = []
 
 
-def make(folder, counts, seed=1):
-    """{size: Corpus} for {size: how many messages}."""
+def make(folder, counts, sequential_counts, seed=1):
+    """{size: Corpus} for {size: how many messages}, twice: with random ids, and with ids counted upwards."""
     text = _natural_text(random.Random(seed))
-    return {size: Corpus(folder, text, size, count, seed) for size, count in counts.items()}
+    return ({size: Corpus(folder, text, size, count, seed) for size, count in counts.items()},
+            {size: Corpus(folder, text, size, count, seed, sequential=True) for size, count in sequential_counts.items()})

@@ -31,9 +31,14 @@ def _error_bars(results, key):
             [[median - low for low, median, _ in spreads], [high - median for _, median, high in spreads]])
 
 
+def _systems_of_all_sizes(results):
+    first, *others = results.values()
+    return [name for name in first if all(name in systems for systems in others)]
+
+
 def throughput(results, folder):
     figure, axes = plt.subplots()
-    names = list(next(iter(results.values())))
+    names = _systems_of_all_sizes(results)
     width = 0.8 / len(names)
     for i, name in enumerate(names):
         medians, errors = _error_bars([systems[name] for systems in results.values()], "rate")
@@ -51,7 +56,7 @@ def throughput(results, folder):
 
 def cpu(results, folder):
     figure, axes = plt.subplots()
-    for name in next(iter(results.values())):
+    for name in _systems_of_all_sizes(results):
         runs = [systems[name] for systems in results.values()]
         if "cpu_us" in runs[0][0]:
             medians, errors = _error_bars(runs, "cpu_us")

@@ -7,6 +7,7 @@ import platform
 import subprocess
 
 from .latency import BARE, percentile
+from .throughput import SEQUENTIAL
 
 TITLES = {512: "512 B", 2048: "2 KB", 8192: "8 KB", 49152: "48 KB"}
 
@@ -64,6 +65,9 @@ def throughput_lines(results):
             yield _row(name, values_of(runs, "rate"), "messages/s")
         best = better_of(systems, ("asyncio", "node"))
         yield _row("promptd / limit", ratios(systems["promptd"], systems["limit"]))
+        if "promptd" + SEQUENTIAL in systems:
+            yield _row("promptd / limit" + SEQUENTIAL,
+                       ratios(systems["promptd" + SEQUENTIAL], systems["limit" + SEQUENTIAL]))
         yield _row("promptd, transaction / limit", ratios(systems["promptd, transaction"], systems["limit"]))
         yield _row(f"promptd / {best}", ratios(systems["promptd"], systems[best]))
         yield _row("promptd / pgbench", ratios(systems["promptd"], systems["pgbench"]))

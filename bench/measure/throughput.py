@@ -7,6 +7,7 @@ import sys
 from .stand import PROCESS_CONNECTIONS, ROOMY
 
 LIMIT_BATCH, LIMIT_CONNECTIONS = 256, 4
+SEQUENTIAL = ", sequential ids"  # ends the name of what is measured with these, too
 
 # Messages of a trial: about a second's work.
 FAST_COUNT = {512: 60000, 2048: 40000, 8192: 12000, 49152: 2500}
@@ -72,42 +73,45 @@ def run_listener(stand, corpus, count, start):
     return {"rate": count / (ended - began), "cpu_us": cpu / count * 1e6, "peak_kib": peak}
 
 
-def systems(stand, with_node):
-    """{name: (function of a corpus and a number of messages, is it fast)}."""
+def systems(stand, corpora, sequential, with_node):
+    """{name: (function of a corpus and a number of messages, {size: Corpus}, is it fast)}."""
     def listener(start):
         return lambda corpus, count: run_listener(stand, corpus, count, start)
 
     def promptd(**settings):
         return listener(lambda: stand.start_promptd(**ROOMY, **settings))
 
+    def limit(corpus, count):
+        return run_limit(stand, corpus, count)
+
     all_systems = {
-        "limit": (lambda corpus, count: run_limit(stand, corpus, count), True),
-        "promptd": (promptd(), True),
-        "promptd, spool": (promptd(spool=True), True),
-        "promptd, transaction": (promptd(atomicity="transaction"), True),
-        "pgbench": (lambda corpus, count: run_pgbench(stand, corpus, count), False),
-        "asyncio": (listener(stand.start_asyncio), False),
+        "limit": (limit, corpora, True),
+        "promptd": (promptd(), corpora, True),
+        "limit" + SEQUENTIAL: (limit, sequential, True),
+        "promptd" + SEQUENTIAL: (promptd(), sequential, True),
+        "promptd, spool": (promptd(spool=True), corpora, True),
+        "promptd, transaction": (promptd(atomicity="transaction"), corpora, True),
+        "pgbench": (lambda corpus, count: run_pgbench(stand, corpus, count), corpora, False),
+        "asyncio": (listener(stand.start_asyncio), corpora, False),
     }
     if with_node:
-        all_systems["node"] = (listener(stand.start_node), False)
+        all_systems["node"] = (listener(stand.start_node), corpora, False)
     return all_systems
 
 
-def measure(stand, corpora, runs, share, with_node, clock):
+def measure(stand, corpora, sequential, runs, share, with_node, clock):
     """{size: {system: [result of each run]}} for {size: how many runs}; `share` of the usual number of messages."""
     results = {size: {} for size in runs}
-    running = systems(stand, with_node)
+    running = systems(stand, corpora, sequential, with_node)
     for run in clock.rounds(max(runs.values())):
         for size in (size for size in runs if run < runs[size]):
-            order = list(running)
+            order = [name for name in running if size in running[name][1]]
             order = order[run % len(order):] + order[:run % len(order)]
             for name in order:
-                function, is_fast = running[name]
+                function, messages, is_fast = running[name]
                 count = int((FAST_COUNT if is_fast else SLOW_COUNT)[size] * share)
-                result = function(corpora[size], count)
+                result = function(messages[size], count)
                 results[size].setdefault(name, []).append(result)
                 clock.say(f"{size} bytes, run {run + 1}, {name}: {result['rate']:.0f}/s"
                           + (f", {result['cpu_us']:.1f} µs" if "cpu_us" in result else ""))
     return results
-
-

@@ -24,10 +24,20 @@ def stand():
 
 
 @pytest.fixture(scope="module")
-def messages(stand):
-    messages = corpus.make(stand.folder, {2048: MESSAGES})[2048]
-    messages.install(stand.database)
-    return messages
+def corpora(stand):
+    random, sequential = corpus.make(stand.folder, {2048: MESSAGES}, {2048: MESSAGES})
+    corpora = {"random": random[2048], "sequential": sequential[2048]}
+    for messages in corpora.values():
+        messages.install(stand.database)
+    return corpora
+
+
+@pytest.fixture
+def messages(corpora, request):
+    return corpora[getattr(request, "param", "random")]
+
+
+both_kinds_of_ids = pytest.mark.parametrize("messages", ["random", "sequential"], indirect=True)
 
 
 @pytest.fixture
@@ -39,16 +49,20 @@ def stored(stand, messages):
     rows = stand.database.rows("""select p.id, p.interview_id, p.prompt, i.status
                                   from interview_enhanced_prompts p join interviews i on i.id = p.interview_id""")
     assert len(rows) == MESSAGES
+    if messages.path.endswith("sequential"):
+        assert sorted(row[1].int & 0xffff for row in rows) == list(range(MESSAGES))
     for prompt_id, interview, prompt, status in rows:
         at = content.index(interview.bytes + prompt_id.bytes)
         length = int.from_bytes(content[at + 32:at + 36], sys.byteorder)
         assert content[at + 40:at + 40 + length].decode() == prompt and status == "ready"
 
 
+@both_kinds_of_ids
 def test_limit(stand, messages, stored):
     assert throughput.run_limit(stand, messages, MESSAGES)["rate"] > 0
 
 
+@both_kinds_of_ids
 def test_listener(stand, messages, stored):
     result = throughput.run_listener(stand, messages, MESSAGES, stand.start_promptd)
     assert result["rate"] > 0 and result["cpu_us"] > 0 and result["peak_kib"] > 0
