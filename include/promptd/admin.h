@@ -2,10 +2,9 @@
 /*
  * The admin interface: health, state, metrics and the status page by HTTP, on the daemon's own loop.
  *
- * It promises to stay out of the way: connections, requests, answers and their times are bounded, and when connections
- * run out, the one that has been silent for longest makes room. Nothing it says holds a prompt or a password. It has no
- * login, and so looks at where a request comes from: a browser that another site leads here gets nothing and does
- * nothing.
+ * It promises to stay out of the way: connections, their silence and the size of requests are bounded. Nothing it says
+ * holds a prompt or a password. It has no login, and so looks at where a request comes from: a browser that another site
+ * leads here gets nothing and does nothing.
  */
 #ifndef PROMPTD_ADMIN_H
 #define PROMPTD_ADMIN_H

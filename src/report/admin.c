@@ -1,235 +1,85 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * libmicrohttpd on our loop, and the bounds around it.
+ * libmicrohttpd on our loop: it accepts, reads, writes and times out on an epoll descriptor of its own, which is one
+ * handle here.
  *
- *     listening socket ─accept─▶ gate ─▶ MHD_add_connection ─▶ its epoll descriptor ─▶ MHD_run ─▶ admin_on_request
- *                         │                                                               ▲
- *                         └ too many: the most silent one is shut down ───────────────────┘
- *
- * Accepting is ours, not the library's: so a new client always finds room, however many hold idle connections, and how
- * long anyone may be silent is decided in one place. A connection is only ever shut down here; the library notices,
- * and closes it.
+ * Two faults of the library's around a listening socket (0.9.75, 1.0.1) are worked around by a tick. At the connection
+ * limit it stops listening, and only another MHD_run() after the end of a connection makes it listen again. Where
+ * accept() fails for want of descriptors, it either stops listening until one of its connections ends, which a status
+ * page may keep open for hours, or, without a connection, leaves the socket readable, which would make the loop spin.
  */
 #include "admin_private.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #define LOG_COMPONENT "admin"
 #include "promptd/log.h"
 
 enum {
-    ADMIN_CONNECTIONS_MAX = 64,
-    ADMIN_ACCEPTS_AT_ONCE = 16,
-    ADMIN_SILENCE_MS = 10000,   /* for a request to arrive in, an answer to leave in, or a connection to be idle */
+    ADMIN_CONNECTIONS_MAX = 512,
+    ADMIN_SILENCE_S = 5,        /* for the next byte to come or go */
     ADMIN_MEMORY_BYTES = 16384, /* a connection's, its request head included */
-    ADMIN_NO_DESCRIPTOR_MS = 1000
+    ADMIN_TICK_MS = 1000
 };
-
-static void on_turn(uv_timer_t *timer);
-static void on_sweep(uv_timer_t *timer);
-static void on_arrival(uv_poll_t *poll, int status, int events);
-
-/* --- connections -------------------------------------------------------------------------------------------------- */
-
-static int64_t now_ms(const struct admin *admin)
-{
-    return (int64_t)uv_now(admin->options.loop);
-}
-
-static void send_away(struct admin *admin, struct admin_connection *client)
-{
-    client->leaving = true;
-    TAILQ_REMOVE(&admin->connections, client, link);
-    (void)shutdown(client->fd, SHUT_RDWR); /* fails only when the peer has gone already */
-}
-
-static int64_t connections_oldest_ms(const struct admin *admin)
-{
-    const struct admin_connection *oldest = TAILQ_FIRST(&admin->connections);
-    return oldest ? oldest->since_ms : INT64_MAX;
-}
-
-/* Since when the most silent one is so, in the gate or beyond; INT64_MAX when there is nobody. */
-static int64_t most_silent_ms(const struct admin *admin)
-{
-    int64_t in_gate_ms = admin_gate_oldest_ms(admin);
-    int64_t beyond_ms = connections_oldest_ms(admin);
-    return in_gate_ms < beyond_ms ? in_gate_ms : beyond_ms;
-}
-
-static void send_most_silent_away(struct admin *admin)
-{
-    if (admin_gate_oldest_ms(admin) < connections_oldest_ms(admin))
-        admin_gate_drop_oldest(admin);
-    else if (!TAILQ_EMPTY(&admin->connections))
-        send_away(admin, TAILQ_FIRST(&admin->connections));
-}
-
-static void plan_sweep(struct admin *admin)
-{
-    int64_t oldest_ms = most_silent_ms(admin);
-    if (admin->paused)
-        return; /* the timer has another end to wait for */
-    if (oldest_ms == INT64_MAX) {
-        (void)uv_timer_stop(&admin->sweep);
-        return;
-    }
-    int64_t wait_ms = oldest_ms + ADMIN_SILENCE_MS - now_ms(admin);
-    (void)uv_timer_start(&admin->sweep, on_sweep, wait_ms > 0 ? (uint64_t)wait_ms : 0, 0);
-}
-
-static void touch(struct admin *admin, struct admin_connection *client)
-{
-    if (client->leaving)
-        return;
-    client->since_ms = now_ms(admin);
-    TAILQ_REMOVE(&admin->connections, client, link);
-    TAILQ_INSERT_TAIL(&admin->connections, client, link);
-}
-
-static struct admin_connection *client_of(struct MHD_Connection *connection)
-{
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-    return info ? info->socket_context : NULL;
-}
-
-void admin_note_activity(struct admin *admin, struct MHD_Connection *connection)
-{
-    struct admin_connection *client = client_of(connection);
-    if (client)
-        touch(admin, client);
-}
-
-static void on_completed(void *context, struct MHD_Connection *connection, void **request,
-                         enum MHD_RequestTerminationCode code)
-{
-    (void)request;
-    (void)code;
-    admin_note_activity(context, connection);
-}
-
-static void add_client(struct admin *admin, struct MHD_Connection *connection, void **socket_context)
-{
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    struct admin_connection *client = calloc(1, sizeof *client);
-    if (!client || !info) {
-        free(client);
-        if (info)
-            (void)shutdown(info->connect_fd, SHUT_RDWR); /* unknown to us, it could stay for ever */
-        return;
-    }
-    client->fd = info->connect_fd;
-    client->since_ms = now_ms(admin);
-    TAILQ_INSERT_TAIL(&admin->connections, client, link);
-    admin->connection_count++;
-    *socket_context = client;
-}
-
-static void on_connection(void *context, struct MHD_Connection *connection, void **socket_context,
-                          enum MHD_ConnectionNotificationCode code)
-{
-    struct admin *admin = context;
-    struct admin_connection *client = *socket_context;
-    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
-        add_client(admin, connection, socket_context);
-        return;
-    }
-    if (!client)
-        return;
-    if (!client->leaving)
-        TAILQ_REMOVE(&admin->connections, client, link);
-    admin->connection_count--;
-    *socket_context = NULL;
-    free(client);
-}
 
 /* --- the loop ----------------------------------------------------------------------------------------------------- */
 
+static unsigned count_connections(const struct admin *admin)
+{
+    return MHD_get_daemon_info(admin->http, MHD_DAEMON_INFO_CURRENT_CONNECTIONS)->num_connections;
+}
+
+static void on_turn(uv_timer_t *timer);
+
 /* Inside, client sockets are watched for edges: work may be left without an event to come. */
-void admin_run(struct admin *admin)
+static void run(struct admin *admin)
 {
     MHD_UNSIGNED_LONG_LONG wait_ms;
-    (void)MHD_run(admin->http); /* fails only without MHD_USE_EPOLL's own thread mode */
+    (void)MHD_run(admin->http); /* fails only in other modes than ours */
     if (MHD_get_timeout(admin->http, &wait_ms) == MHD_YES)
         (void)uv_timer_start(&admin->turn, on_turn, wait_ms, 0);
     else
         (void)uv_timer_stop(&admin->turn);
-    plan_sweep(admin);
-}
-
-static void on_events(uv_poll_t *poll, int status, int events)
-{
-    (void)status;
-    (void)events;
-    admin_run(poll->data);
 }
 
 static void on_turn(uv_timer_t *timer)
 {
-    admin_run(timer->data);
+    run(timer->data);
 }
 
-static void on_sweep(uv_timer_t *timer)
-{
-    struct admin *admin = timer->data;
-    int64_t until_ms = now_ms(admin) - ADMIN_SILENCE_MS;
-    while (most_silent_ms(admin) <= until_ms)
-        send_most_silent_away(admin);
-    if (admin->paused)
-        (void)uv_poll_start(&admin->arrivals, UV_READABLE, on_arrival);
-    admin->paused = false;
-    admin_run(admin);
-}
-
-/* --- arrivals ----------------------------------------------------------------------------------------------------- */
-
-static void make_room(struct admin *admin)
-{
-    if (admin->connection_count + admin->waiting_count >= ADMIN_CONNECTIONS_MAX)
-        send_most_silent_away(admin);
-}
-
-/* Waiting for the listening socket would not let the loop rest: it is readable all the time. */
-static void pause_arrivals(struct admin *admin)
-{
-    send_most_silent_away(admin);
-    (void)uv_poll_stop(&admin->arrivals);
-    admin->paused = true;
-    (void)uv_timer_start(&admin->sweep, on_sweep, ADMIN_NO_DESCRIPTOR_MS, 0);
-}
-
-static bool is_passing(int error)
-{
-    return error == EINTR || error == ECONNABORTED || error == EPROTO || error == EPERM;
-}
-
-static void on_arrival(uv_poll_t *poll, int status, int events)
+static void on_events(uv_poll_t *poll, int status, int events)
 {
     struct admin *admin = poll->data;
+    bool was_empty = count_connections(admin) == 0;
     (void)status;
     (void)events;
-    for (int i = 0; i < ADMIN_ACCEPTS_AT_ONCE; i++) {
+    run(admin);
+    if (was_empty && count_connections(admin) == 0)
+        (void)uv_poll_stop(poll); /* somebody came and could not be accepted: the tick tries again */
+}
+
+/* Only where the library has stopped listening is there anybody left; at the limit they have to wait. */
+static void accept_waiting(struct admin *admin)
+{
+    for (unsigned count = count_connections(admin); count < admin->connections_max; count++) {
         struct sockaddr_storage address;
         socklen_t length = sizeof address;
         int fd = accept4(admin->listener.fd, (struct sockaddr *)&address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0 && is_passing(errno))
-            continue;
-        if (fd < 0 && errno != EAGAIN) {
-            log_debug(LOG_FIELDS(log_number("errno", errno)), "a connection could not be accepted");
-            admin_run(admin);
-            pause_arrivals(admin);
-            return;
-        }
         if (fd < 0)
-            break;
-        make_room(admin);
-        admin_gate_enter(admin, fd, &address, length);
+            return;
+        (void)MHD_add_connection(admin->http, fd, (struct sockaddr *)&address, length); /* closes it if it fails */
     }
-    admin_run(admin);
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+    struct admin *admin = timer->data;
+    (void)uv_poll_start(&admin->events, UV_READABLE, on_events);
+    accept_waiting(admin);
+    run(admin);
 }
 
 /* --- life --------------------------------------------------------------------------------------------------------- */
@@ -261,13 +111,22 @@ static size_t leave_escaped(void *context, struct MHD_Connection *connection, ch
     return strlen(text);
 }
 
+/* Messages need descriptors, too: half of a small number is theirs. */
+static unsigned choose_connections_max(void)
+{
+    struct rlimit descriptors;
+    bool is_small = getrlimit(RLIMIT_NOFILE, &descriptors) == 0 && descriptors.rlim_cur < 2 * ADMIN_CONNECTIONS_MAX;
+    return is_small ? (unsigned)descriptors.rlim_cur / 2 : ADMIN_CONNECTIONS_MAX;
+}
+
 static bool start_http(struct admin *admin, struct error *error)
 {
-    admin->http = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, admin_on_request, admin, MHD_OPTION_CONNECTION_LIMIT,
-        2U * ADMIN_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)ADMIN_MEMORY_BYTES,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, admin, MHD_OPTION_NOTIFY_COMPLETED, on_completed, admin,
-        MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, NULL, MHD_OPTION_END);
+    admin->connections_max = choose_connections_max();
+    admin->http = MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL, admin_on_request, admin, MHD_OPTION_LISTEN_SOCKET,
+                                   admin->listener.fd, MHD_OPTION_CONNECTION_LIMIT, admin->connections_max,
+                                   MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)ADMIN_SILENCE_S,
+                                   MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)ADMIN_MEMORY_BYTES,
+                                   MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, NULL, MHD_OPTION_END);
     return admin->http || error_set(error, ERROR_INTERNAL, "the HTTP server cannot be started");
 }
 
@@ -275,22 +134,23 @@ static bool watch(struct admin *admin, struct error *error)
 {
     uv_loop_t *loop = admin->options.loop;
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(admin->http, MHD_DAEMON_INFO_EPOLL_FD);
-    if (!info || uv_poll_init(loop, &admin->arrivals, admin->listener.fd) != 0)
-        return error_set(error, ERROR_INTERNAL, "the admin socket cannot be watched");
-    admin->open_handles = 1;
-    if (uv_poll_init(loop, &admin->events, info->epoll_fd) != 0)
+    if (!info || uv_poll_init(loop, &admin->events, info->epoll_fd) != 0)
         return error_set(error, ERROR_INTERNAL, "the HTTP server cannot be watched");
     (void)uv_timer_init(loop, &admin->turn); /* always 0 */
-    (void)uv_timer_init(loop, &admin->sweep);
-    admin->open_handles = 4;
-    admin->arrivals.data = admin;
+    (void)uv_timer_init(loop, &admin->tick);
+    admin->open_handles = 3;
     admin->events.data = admin;
     admin->turn.data = admin;
-    admin->sweep.data = admin;
-    if (uv_poll_start(&admin->arrivals, UV_READABLE, on_arrival) != 0 ||
-        uv_poll_start(&admin->events, UV_READABLE, on_events) != 0)
-        return error_set(error, ERROR_INTERNAL, "the admin sockets cannot be watched");
+    admin->tick.data = admin;
+    (void)uv_timer_start(&admin->tick, on_tick, 0, ADMIN_TICK_MS);
     return true;
+}
+
+/* The descriptor is the library's as soon as it was offered. */
+static void close_listener(struct admin *admin)
+{
+    admin->listener.fd = -1;
+    admin_listen_close(&admin->listener);
 }
 
 /* A failure at the start ends the process: what was opened until then goes with it. */
@@ -302,14 +162,12 @@ struct admin *admin_open(const struct admin_options *options, struct error *erro
         return NULL;
     }
     admin->options = *options;
-    TAILQ_INIT(&admin->connections);
-    TAILQ_INIT(&admin->waiting);
     if (!admin_listen_open(options->listen, &admin->listener, error)) {
         free(admin);
         return NULL;
     }
     if (!start_http(admin, error) || !watch(admin, error)) {
-        admin_listen_close(&admin->listener);
+        close_listener(admin);
         return NULL; /* NOLINT(clang-analyzer-unix.Malloc): handles may point to it */
     }
     log_where(admin);
@@ -318,11 +176,9 @@ struct admin *admin_open(const struct admin_options *options, struct error *erro
 
 void admin_close(struct admin *admin)
 {
-    uv_close((uv_handle_t *)&admin->arrivals, on_handle_closed);
     uv_close((uv_handle_t *)&admin->events, on_handle_closed);
     uv_close((uv_handle_t *)&admin->turn, on_handle_closed);
-    uv_close((uv_handle_t *)&admin->sweep, on_handle_closed);
-    admin_listen_close(&admin->listener);
-    admin_gate_close(admin);
+    uv_close((uv_handle_t *)&admin->tick, on_handle_closed);
     MHD_stop_daemon(admin->http);
+    close_listener(admin);
 }

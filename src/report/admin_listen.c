@@ -14,7 +14,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { LISTEN_BACKLOG = 128, LISTEN_UNIX_MODE = 0660 };
+enum { LISTEN_UNIX_MODE = 0660 };
 
 static bool fail(struct error *error, const char *where, const char *why)
 {
@@ -42,7 +42,7 @@ static int bind_address(const struct addrinfo *at)
     if (fd < 0)
         return -1;
     (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on); /* without it a restart has to wait, no more */
-    if (bind(fd, at->ai_addr, at->ai_addrlen) == 0 && listen(fd, LISTEN_BACKLOG) == 0)
+    if (bind(fd, at->ai_addr, at->ai_addrlen) == 0 && listen(fd, SOMAXCONN) == 0)
         return fd;
     int why = errno;
     (void)close(fd);
@@ -131,7 +131,7 @@ static bool bind_unix(struct admin_listener *listener, const struct sockaddr_un 
         return false;
     listener->device = file.st_dev;
     listener->inode = file.st_ino;
-    return listen(listener->fd, LISTEN_BACKLOG) == 0;
+    return listen(listener->fd, SOMAXCONN) == 0;
 }
 
 static bool open_unix(const char *path, struct admin_listener *listener, struct error *error)

@@ -247,7 +247,6 @@ enum MHD_Result admin_on_request(void *context, struct MHD_Connection *connectio
     (void)body;
     if (!*request) {
         *request = &begun;
-        admin_note_activity(admin, connection);
         if (!has_large_body(connection))
             return MHD_YES; /* comes again with the body, if there is one, and once more at its end */
         refuse(&answer, MHD_HTTP_CONTENT_TOO_LARGE, "no request needs a body");

@@ -4,10 +4,13 @@
 import os
 import resource
 import socket
+import threading
 import time
 
 from support import admin
 from support.wait import SLOW, wait_until
+
+MORE_THAN_THE_LIMIT = 600
 
 
 def is_closed(bare):
@@ -20,19 +23,95 @@ def is_closed(bare):
         return True
 
 
-def test_two_hundred_idle_connections(start_promptd, database, channel):
+def is_silent(bare):
+    bare.setblocking(False)
+    try:
+        return not bare.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+
+
+def close_all(connections):
+    for bare in connections:
+        bare.close()
+
+
+def descriptors(promptd):
+    return {int(name) for name in os.listdir(f"/proc/{promptd.process.pid}/fd")}
+
+
+def wait_all_gone(promptd, before):
+    """Until promptd has as many descriptors as before."""
+    wait_until(lambda: len(descriptors(promptd)) <= before, "the connections to end", 20)
+
+
+class Slow:
+    """Requests that never end: a byte a second on each of them."""
+
+    def __init__(self, http, count):
+        self.connections = [http.raw() for _ in range(count)]
+        self.over = threading.Event()
+        for bare in self.connections:
+            bare.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+        self.thread = threading.Thread(target=self.drip)
+
+    def drip(self):
+        while not self.over.wait(1):  # the pace is the point
+            for bare in self.connections:
+                bare.send(b"y")
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+        close_all(self.connections)
+
+
+def test_two_hundred_idle_and_two_hundred_slow(start_promptd, database, channel):
     promptd = start_promptd()
     http = admin.of(promptd)
+    http.json("/healthz")
+    before = len(descriptors(promptd))
     idle = [http.raw() for _ in range(200)]
-    for _ in range(20):
+    published = []
+
+    def everybody_is_served():
+        began = time.monotonic()
         assert http.json("/healthz") == {"status": "ok"}
+        assert time.monotonic() - began < 5 * SLOW
+        published.append(channel.publish(database.interview()))
+        assert promptd.settle(len(published)).outcomes() == {"success": len(published)}
+        return all(is_closed(bare) for bare in idle)
+
+    with Slow(http, 200) as slow:
+        wait_until(everybody_is_served, "the idle ones to be sent away", 10, interval=0.1)
+        assert not any(is_closed(bare) for bare in slow.connections)
+        assert everybody_is_served()
+    wait_all_gone(promptd, before)
+    for _ in range(100):
+        assert http.json("/healthz") == {"status": "ok"}
+
+
+def test_more_than_there_is_room_for(start_promptd, database, channel):
+    """Who comes then waits until others have been idle for too long; and once they leave nobody waits any more."""
+    promptd = start_promptd()
+    http = admin.of(promptd)
+    http.json("/healthz")
+    before = len(descriptors(promptd))
+    idle = [http.raw() for _ in range(MORE_THAN_THE_LIMIT)]
     channel.publish(database.interview())
     assert promptd.settle(1).outcomes() == {"success": 1}
-    assert http.json("/readyz")["status"] == "ready"
-    closed = wait_until(lambda: [bare for bare in idle if is_closed(bare)], "the oldest to make room")
-    assert idle[0] in closed and not is_closed(idle[-1])
-    for bare in idle:
-        bare.close()
+    assert http.ask("/healthz", timeout=20).status == 200
+    assert is_closed(idle[0])
+    close_all(idle)
+    with Slow(http, MORE_THAN_THE_LIMIT):
+        channel.publish(database.interview())
+        assert promptd.settle(2).outcomes() == {"success": 2}
+        assert len(descriptors(promptd)) < before + MORE_THAN_THE_LIMIT
+    wait_all_gone(promptd, before)
     for _ in range(100):
         assert http.json("/healthz") == {"status": "ok"}
 
@@ -46,26 +125,9 @@ def test_idle_ones_come_back_as_often_as_they_like(start_promptd):
         for bare in idle[::2]:
             bare.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ")
         assert http.json("/healthz") == {"status": "ok"}
-        for bare in idle:
-            bare.close()
+        close_all(idle)
     assert http.json("/healthz") == {"status": "ok"}
     assert promptd.memory_kb() - before < 8192 * SLOW
-
-
-class Drip:
-    """A request that never ends."""
-
-    def __init__(self, http):
-        self.bare = http.raw(timeout=30)
-        self.bare.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
-
-    def is_over(self):
-        try:
-            self.bare.setblocking(True)
-            self.bare.sendall(b"X: y\r\n")
-        except OSError:
-            return True
-        return is_closed(self.bare)
 
 
 def greedy(http):
@@ -77,50 +139,22 @@ def greedy(http):
     return bare
 
 
-def test_whoever_takes_too_long_has_to_go(start_promptd, channel):
+def test_whoever_does_not_read_has_to_go(start_promptd, channel):
     promptd = start_promptd()
     http = admin.of(promptd)
     for number in range(100):
         channel.publish_raw(b"x" * (number + 1))
     promptd.wait_counters(rejected=100)
-    before = promptd.memory_kb()
-    began = time.monotonic()
-    drip, readers = Drip(http), [greedy(http) for _ in range(45)]
-    silent, stubborn = http.raw(), http.raw()
-    stubborn.sendall(b"GARBAGE\r\n")  # and does not close when it has its answer
+    http.json("/status")
+    memory, before = promptd.memory_kb(), len(descriptors(promptd))
+    readers = [greedy(http) for _ in range(50)]
     assert http.json("/healthz") == {"status": "ok"}
-    assert promptd.memory_kb() - before < 32768 * SLOW
+    assert promptd.memory_kb() - memory < 32768 * SLOW
     used = cpu_seconds(promptd)
-    wait_until(drip.is_over, "the dripping one to be sent away", 20, interval=0.5)
-    wait_until(lambda: all(fully_closed(bare) for bare in readers), "the greedy ones to be sent away", 20, interval=0.5)
-    wait_until(lambda: is_closed(silent), "the silent one to be sent away", 20, interval=0.5)
-    wait_until(lambda: fully_gone(stubborn), "the stubborn one to be sent away", 20, interval=0.5)
-    assert time.monotonic() - began < 15 * SLOW
+    wait_all_gone(promptd, before)
     assert cpu_seconds(promptd) - used < 1 * SLOW  # meanwhile the loop rests
     assert http.json("/healthz") == {"status": "ok"}
-
-
-def fully_closed(bare):
-    """After what was sent before the end."""
-    bare.setblocking(False)
-    try:
-        while bare.recv(65536):
-            pass
-        return True
-    except BlockingIOError:
-        return False
-    except ConnectionResetError:
-        return True
-
-
-def fully_gone(bare):
-    """Its other end is closed for both directions: what is sent is refused."""
-    bare.setblocking(True)
-    try:
-        bare.sendall(b"x")
-    except OSError:
-        return True
-    return False
+    close_all(readers)
 
 
 def test_stops_with_silent_connections(start_promptd):
@@ -132,32 +166,82 @@ def test_stops_with_silent_connections(start_promptd):
     wait_until(lambda: all(is_closed(bare) for bare in held), "all of them to be closed")
 
 
+def asks_again(connection):
+    connection.request("GET", "/healthz")
+    return connection.getresponse().read() == b'{"status":"ok"}'
+
+
 def test_keep_alive(start_promptd):
     promptd = start_promptd()
     connection = admin.of(promptd).connection()
     for _ in range(50):
-        connection.request("GET", "/healthz")
-        assert connection.getresponse().read() == b'{"status":"ok"}'
+        assert asks_again(connection)
     connection.close()
 
 
-def test_no_descriptor_left(start_promptd):
-    """Nobody can be accepted; the loop rests all the same, and goes on when there is room again."""
-    promptd = start_promptd()
-    http = admin.of(promptd)
-    held = [http.raw() for _ in range(20)]
-    http.json("/healthz")
-    limit = len(os.listdir(f"/proc/{promptd.process.pid}/fd"))
-    soft, hard = resource.prlimit(promptd.process.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(promptd.process.pid, resource.RLIMIT_NOFILE, (limit, hard))
-    more = [http.raw() for _ in range(5)]
+# --- no descriptor left -------------------------------------------------------------------------------------------------
+
+
+class NoDescriptors:
+    """promptd can open nothing while it lasts."""
+
+    def __init__(self, promptd):
+        self.pid = promptd.process.pid
+        self.before = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
+        taken = descriptors(promptd)
+        self.limit = next(number for number in range(len(taken) + 1) if number not in taken)
+
+    def __enter__(self):
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (self.limit, self.before[1]))
+
+    def __exit__(self, *_):
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, self.before)
+
+
+def rests(promptd):
     used = cpu_seconds(promptd)
     time.sleep(1)  # the measure itself is time
-    assert cpu_seconds(promptd) - used < 0.3 * SLOW
-    resource.prlimit(promptd.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
-    for bare in held + more:
-        bare.close()
+    return cpu_seconds(promptd) - used < 0.3 * SLOW
+
+
+def test_no_descriptor_left_for_the_first(start_promptd):
+    """The loop rests all the same, and goes on when there is room again."""
+    promptd = start_promptd()
+    http = admin.of(promptd)
+    http.json("/healthz")
+    wait_until(lambda: not connected(promptd, http), "nobody to be connected")
+    with NoDescriptors(promptd):
+        more = [http.raw() for _ in range(5)]
+        assert rests(promptd)
     assert http.json("/healthz") == {"status": "ok"}
+    close_all(more)
+
+
+def test_no_descriptor_left_for_more(start_promptd):
+    """Also while one client stays for ever, as a status page does."""
+    promptd = start_promptd()
+    http = admin.of(promptd)
+    page = http.connection()
+    assert asks_again(page)
+    with NoDescriptors(promptd):
+        more = [http.raw() for _ in range(5)]
+        assert asks_again(page) and rests(promptd)
+    with http.raw() as other:
+        other.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        own = page.sock
+        wait_until(lambda: asks_again(page) and not is_silent(other), "the other one's answer", 4, interval=0.2)
+        assert page.sock is own  # it has been there all the time
+    for _ in range(20):
+        assert http.json("/healthz") == {"status": "ok"}
+    page.close()
+    close_all(more)
+
+
+def connected(promptd, http):
+    """How many established connections the admin interface has."""
+    with open(f"/proc/{promptd.process.pid}/net/tcp", encoding="ascii") as file:
+        rows = [line.split() for line in file][1:]
+    return sum(row[1].endswith(f":{http.address[1]:04X}") and row[3] == "01" for row in rows)
 
 
 def cpu_seconds(promptd):
