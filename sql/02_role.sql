@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The role `promptd`, with the privileges that promptd and promptctl need and no other. Idempotent.
 --
--- Run after 01_schema.sql, by a role that may create roles and owns the two tables. No password is set here:
+-- Run after 01_schema.sql, by a role that may create roles and owns the tables. No password is set here:
 --     psql -c '\password promptd'
 
 set client_min_messages = warning;
@@ -30,8 +30,11 @@ $$;
 -- The application's table: which interview, in which state. Nothing else of it is promptd's business.
 grant select (id, status), update (status) on interviews to promptd;
 
--- promptd's own table. There is no update: a prompt is stored, or it is taken away again.
+-- There is no update: a prompt is stored, or it is taken away again.
 grant select, insert, delete on interview_enhanced_prompts to promptd;
+
+-- promptd's own records. To lock a row takes the right to update a column of it; the time is the one that is updated.
+grant select, insert (prompt_id, interview_id), update (inserted_at), delete on promptd_unsettled to promptd;
 
 -- Where row level security is on, a role without a policy sees no row at all, and every update would "change nothing".
 do $$
@@ -42,7 +45,8 @@ begin
         select * from (values
             ('interviews', 'promptd_select', 'for select to promptd using (true)'),
             ('interviews', 'promptd_update', 'for update to promptd using (true) with check (true)'),
-            ('interview_enhanced_prompts', 'promptd_all', 'for all to promptd using (true) with check (true)')
+            ('interview_enhanced_prompts', 'promptd_all', 'for all to promptd using (true) with check (true)'),
+            ('promptd_unsettled', 'promptd_all', 'for all to promptd using (true) with check (true)')
         ) as policy (of_table, name, rule)
     loop
         if (select relrowsecurity from pg_class where oid = wanted.of_table::regclass)

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- What a person has to look after: the views behind `promptctl orphans` and `promptctl stuck`. Idempotent.
 --
--- Run after 02_role.sql, as the owner of the two tables. The views read with their owner's rights: so the role needs
+-- Run after 02_role.sql, as the owner of the tables. The views read with their owner's rights: so the role needs
 -- no access to more columns of `interviews`. Rows of any age are shown; the reader chooses, as in
 --     select * from promptd_orphans where age > interval '5 minutes' order by created_at;
 
@@ -9,28 +9,47 @@ set client_min_messages = warning;
 
 begin;
 
--- Both know the shipped settings. A reader whose own differ says so, for its transaction, as promptctl does:
+-- Prompts that promptd has inserted without making their interview ready so far. What is older than a minute or two has
+-- been left behind; a running promptd takes it up by itself.
+do $$
+declare
+    definition constant text := $view$
+        select unsettled.prompt_id,
+               unsettled.interview_id,
+               interview.status, -- null: there is no such interview
+               prompt.source, -- null: there is no such prompt any more, or it has none
+               coalesce(prompt.created_at, unsettled.inserted_at) as created_at,
+               now() - unsettled.inserted_at as age
+        from promptd_unsettled as unsettled
+        left join interviews as interview on interview.id = unsettled.interview_id
+        left join interview_enhanced_prompts as prompt on prompt.id = unsettled.prompt_id
+    $view$;
+    before record;
+    given record;
+begin
+    execute 'create or replace view promptd_orphans as ' || definition;
+exception when invalid_table_definition then
+    -- A column has another type than in the view that is there. Owner and grants of that one are kept.
+    select relacl as grants, relowner as owner into before from pg_class where oid = 'promptd_orphans'::regclass;
+    drop view promptd_orphans;
+    execute 'create view promptd_orphans as ' || definition;
+    execute format('alter view promptd_orphans owner to %s', before.owner::regrole);
+    for given in select * from aclexplode(before.grants) where grantee <> before.owner loop
+        execute format('grant %s on promptd_orphans to %s%s', given.privilege_type,
+                       case given.grantee when 0 then 'public' else given.grantee::regrole::text end,
+                       case when given.is_grantable then ' with grant option' else '' end);
+    end loop;
+end
+$$;
+
+-- Interviews that still wait for a prompt. `failed` is over and done with, although a late prompt may still mend it.
+-- With awaiting_statuses = * that is every interview but those that are ready, failed or completed.
+--
+-- It knows the shipped settings. A reader whose own differ says so, for its transaction, as promptctl does:
 --     select set_config('promptd.ready_status', 'prepared', true),
 --            set_config('promptd.failed_status', 'broken', true),
 --            set_config('promptd.awaiting_statuses', 'enhancing,queued', true);
 -- Statuses are compared as text, so that the column may also be an enum.
-
--- Prompts whose interview will not use them: it is neither ready nor completed, or it does not exist.
-create or replace view promptd_orphans as
-select prompt.id as prompt_id,
-       prompt.interview_id,
-       interview.status, -- null: there is no such interview
-       prompt.source,
-       prompt.created_at,
-       now() - prompt.created_at as age
-from interview_enhanced_prompts as prompt
-left join interviews as interview on interview.id = prompt.interview_id
-where interview.id is null
-   or interview.status::text not in
-      ('ready', 'completed', coalesce(nullif(current_setting('promptd.ready_status', true), ''), 'ready'));
-
--- Interviews that still wait for a prompt. `failed` is over and done with, although a late prompt may still mend it.
--- With awaiting_statuses = * that is every interview but those that are ready, failed or completed.
 create or replace view promptd_stuck as
 select id as interview_id,
        status,
