@@ -30,7 +30,7 @@ struct bench {
 
 static void put_one(struct bench *bench)
 {
-    if (!spool_put(bench->spool, bench->payload, bench->length, bench->finish, NULL))
+    if (!spool_put(bench->spool, bench->payload, bench->length, NULL))
         abort();
     bench->started++;
 }
@@ -69,15 +69,6 @@ static void on_grown(void *context, uint64_t added)
     (void)added;
 }
 
-static void on_orphan(void *context, const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE],
-                      int64_t since_ms)
-{
-    (void)context;
-    (void)interview_id;
-    (void)prompt_id;
-    (void)since_ms;
-}
-
 static void on_closed(void *context)
 {
     ((struct bench *)context)->closed = true;
@@ -111,12 +102,10 @@ static struct spool *open_spool(struct bench *bench, uv_loop_t *loop, const char
         &(struct spool_options){
             .loop = loop,
             .directory = folder,
-            .max_bytes = UINT64_MAX / 4,
+            .limits = {.waiting_bytes = UINT64_MAX / 4, .dead_bytes = UINT64_MAX / 4},
             .on_put = on_put,
             .on_fetched = on_fetched,
             .on_grown = on_grown,
-            .on_orphan = on_orphan,
-            .on_closed = on_closed,
             .context = bench,
         },
         &error);
@@ -131,7 +120,7 @@ static void close_spool(struct bench *bench, uv_loop_t *loop, const char *what)
 {
     int64_t since_us = clock_monotonic_us();
     bench->closed = false;
-    spool_close(bench->spool);
+    spool_close(bench->spool, on_closed, bench);
     while (!bench->closed)
         (void)uv_run(loop, UV_RUN_ONCE);
     report(what, 1, since_us);
@@ -175,7 +164,7 @@ int main(int argc, char *argv[])
     spool_fetch(bench.spool, 0, 1024, BENCH_FETCH_BYTES);
     while (!bench.fetched)
         (void)uv_run(&loop, UV_RUN_ONCE);
-    report("fetch, mark and finish", bench.ended, since_us);
+    report("fetch and finish", bench.ended, since_us);
     close_spool(&bench, &loop, "close");
     free(bench.payload);
     return uv_loop_close(&loop) == 0 ? 0 : 1;

@@ -8,8 +8,9 @@
 /* The command line and environment, to read the settings again. Borrowed. */
 struct daemon_arguments {
     int argc;
-    char *const *argv;
+    char **argv;
     char *const *environment;
+    const struct settings_program *program;
 };
 
 /* Runs until asked to stop. Takes the settings over. Returns the exit status; may end the process itself, with _exit,

@@ -4,7 +4,8 @@
  * daemon or without one. Blocking.
  *
  * Each change is one short transaction, so a daemon never waits long; it notices them within a second. A replay gives
- * the message a new sequence, behind all that waits, for that is how the daemon finds it.
+ * the message a new sequence, behind all that waits, for that is how the daemon finds it. No transaction is open while
+ * the caller does something with what was read: SQLite's log would grow for as long.
  */
 #ifndef PROMPTD_DEAD_LETTERS_H
 #define PROMPTD_DEAD_LETTERS_H
@@ -23,7 +24,7 @@ struct dead_letter {
     int64_t id;         /* its sequence in the spool */
     int64_t size;       /* bytes of its payload */
     int64_t arrived_ms; /* wall clock */
-    int64_t buried_ms;  /* wall clock */
+    int64_t died_ms;    /* wall clock */
     const char *outcome;
     const char *reason;
     const char *sqlstate;

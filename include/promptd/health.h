@@ -10,7 +10,7 @@
 #include "promptd/buffer.h"
 #include "promptd/history.h"
 #include "promptd/metrics.h"
-#include "promptd/pipeline.h"
+#include "promptd/outcome.h"
 #include "promptd/troubles.h"
 
 enum { HEALTH_ORPHANS_MAX = 100, HEALTH_REASONS_MAX = 4 };

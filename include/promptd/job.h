@@ -17,20 +17,22 @@
 #include "promptd/message.h"
 #include "promptd/text.h"
 
-/* Where the store is with a job. Each name says what is done next; the statements are in statements.c. */
+/* What is done next for a job. What each is in the database is in statements.c, what comes after it in steps.c. */
 enum job_step {
-    JOB_INSERT,   /* insert the prompt; leaves with the insert confirmed, in doubt, or failed */
-    JOB_CONFIRM,  /* the insert returned nothing: look whether the prompt is there */
-    JOB_UPDATE,   /* move the interview to ready */
-    JOB_JUDGE,    /* the update changed nothing: look at the interview's status */
-    JOB_TRANSACT, /* update and insert in one transaction, instead of the four above */
-    JOB_SETTLE,   /* the transaction did not insert: look at prompt and interview */
-    JOB_DELETE,   /* the update failed: delete our prompt again */
-    JOB_PROVE,    /* the delete returned nothing: look whether the prompt is gone */
-    JOB_UNREADY,  /* the transaction moved the interview, yet its insert was suppressed: mark it failed */
-    JOB_MARK,     /* the message failed: mark the interview failed, if it is awaiting */
-    JOB_WITNESS,  /* the mark changed nothing: look whether the interview is still awaiting */
+    JOB_INSERT,   /* insert the prompt and its row in promptd_unsettled; where it can be, settle in the same flush */
+    JOB_TRANSACT, /* atomicity = transaction: insert the prompt and move the interview in one transaction */
+    JOB_SETTLE,   /* move the interview to ready, and take the row out of promptd_unsettled */
+    JOB_RECOVER,  /* the same for what was left behind: an interview that is failed waits no longer */
+    JOB_UNDO,     /* take the row out of promptd_unsettled, and delete the prompt */
+    JOB_MARK,     /* mark the interview failed, if it is awaiting */
+    JOB_VERIFY,   /* a step changed nothing: look at prompt, evidence and interview */
     JOB_STEP_COUNT
+};
+
+enum job_kind {
+    JOB_MESSAGE,
+    JOB_RECOVERY, /* no message: a prompt that stands in promptd_unsettled for too long */
+    JOB_MARKING   /* no message: an interview that could not be marked failed */
 };
 
 /* What ends a message. Each message gets exactly one. */
@@ -61,37 +63,41 @@ struct job {
     struct message_content content;
     uint8_t prompt_id[UUID_SIZE];
     size_t payload_bytes;
-    int64_t arrived_us; /* clock_monotonic_us */
-    int64_t sequence;   /* the spool's number; 0: in memory only */
-    bool is_cleanup;    /* no message: another attempt to delete the orphan prompt_id of this interview */
+    int64_t arrived_us;   /* clock_monotonic_us */
+    int64_t sequence;     /* the spool's number; 0: in memory only */
+    bool redelivered;     /* it was taken in by an earlier process */
+    bool may_have_prompt; /* rejected by today's rules, but perhaps not by those of then: prompt_id was its prompt's */
+    int64_t behind_sequence; /* in memory only, for the disk refuses: what the spool has up to here goes before it */
+    enum job_kind kind;
 
     /* inbox: the next job of the same interview, waiting for this one's outcome */
     struct job *behind;
 
     /* store */
+    bool in_transaction; /* atomicity = transaction */
     enum job_step step;
-    unsigned batch_limit;             /* most jobs that may share a statement with it; halved by each failure */
-    unsigned attempts;                /* failures of its own in this step */
-    unsigned outages;                 /* in a row, met by statements with this job in them */
-    bool told_refused;                /* the log says that the database refuses just this job */
-    int64_t due_ms;                   /* when the next attempt may start, on the loop's clock */
-    bool maybe_inserted;              /* an insert was sent and its answer never came */
-    int64_t unsettled_since_us;       /* clock_monotonic_us of the first insert; 0: none was sent */
-    bool inserted;                    /* the prompt's row is ours: by the answer, or found after such an insert. A lone
-                                       * message's row may yet go in a crash of the server: see statements.c */
-    bool vanished;                    /* the prompt was gone once, before its interview was moved */
-    bool moved;                       /* we moved the interview from awaiting to ready */
-    bool deleted;                     /* our prompt is gone again */
-    bool stuck;                       /* the interview could not be marked failed */
-    enum outcome outcome;             /* as it will be, once the remaining steps are done */
+    enum job_step verifies;  /* JOB_VERIFY: the step that changed nothing */
+    bool held;               /* that step had all rows that it needed, so that something keeps them as they are */
+    unsigned batch_limit;    /* most jobs that may share a statement with it; 0: no limit of its own */
+    unsigned attempts;       /* failures of its own in this step */
+    unsigned outages;        /* in a row, met by statements with this job in them */
+    int64_t locked_since_ms; /* on the loop's clock: when this step first met a lock of somebody else; 0: it has not */
+    int64_t due_ms;          /* on the loop's clock: when the next attempt may start */
+    unsigned vanished;      /* how often its inserted prompt was gone before it was settled, and no crash explains it */
+    bool inserted;          /* our insert returned the prompt, or its answer never came */
+    bool settle_unanswered; /* a settle was sent, and its answer never came */
+    bool undone;            /* our undo has deleted the prompt */
+    bool stuck;             /* the interview could not be marked failed */
+    enum outcome outcome;   /* as it will be, once the remaining steps are done */
     struct job_failure *failure;      /* owned; what made the outcome, NULL for stored and duplicate */
     struct job_failure *mark_failure; /* owned; what kept the interview from being marked */
 };
 
 TAILQ_HEAD(job_queue, job);
 
-/* A job for the next attempt to delete an orphan. NULL when memory is out. */
-struct job *job_new_cleanup(const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE]);
+/* A job that is no message. NULL when out of memory. */
+struct job *job_new_recovery(const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE]);
+struct job *job_new_marking(const uint8_t interview_id[UUID_SIZE]);
 
 /* Takes the content over (also on failure, when it is freed). NULL when memory is out. */
 struct job *job_new(struct message_content *content, size_t payload_bytes, int64_t arrived_us);
@@ -101,6 +107,5 @@ void job_free(struct job *job);
 size_t job_size(const struct job *job);
 
 const char *outcome_name(enum outcome outcome); /* "rolled back" */
-const char *job_step_name(enum job_step step);  /* "insert" */
 
 #endif

@@ -49,16 +49,18 @@ struct message_rules {
     const char *const *sources; /* allowed values; borrowed, must outlive every message parsed with them */
     size_t source_count;
     const char *default_source; /* where the field is absent: "rag" */
+    bool any_source;            /* `sources` does not count */
 };
 
-/* What message_parse read. Owned by whoever holds the struct; message_content_free gives the prompt back. */
+/* What message_parse read. Owned by whoever holds the struct; message_content_free frees the texts. */
 struct message_content {
     enum reject_reason reject; /* REJECT_NONE: valid, and every field below is set */
     bool has_interview_id;     /* also in a rejected message, where one valid id could be read */
     uint8_t interview_id[UUID_SIZE];
     char *prompt;        /* NUL-terminated, malloc'ed; NULL in a rejected message */
     size_t prompt_bytes; /* without the NUL */
-    const char *source;  /* one of rules->sources */
+    const char *source;  /* one of rules->sources; with any_source the default, or own_source */
+    char *own_source;    /* malloc'ed, or NULL */
 };
 
 /*

@@ -9,9 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "promptd/buffer.h"
 #include "promptd/histogram.h"
-#include "promptd/log.h"
 #include "promptd/message.h"
 #include "promptd/samples.h"
 
@@ -50,12 +48,16 @@ enum metric_kind {
     X(GAUGE, spool_messages, "promptd_spool_messages", "", "", "Messages in the spool without an outcome")             \
     X(GAUGE, spool_bytes, "promptd_spool_bytes", "", "", "Bytes of their payloads")                                    \
     X(GAUGE, dead_letters, "promptd_dead_letters", "", "", "Dead letters in the spool, which wait for a person")       \
-    X(GAUGE, dead_letter_bytes, "promptd_dead_letter_bytes", "", "",                                                   \
-      "Bytes of their payloads; with promptd_spool_bytes they count against the bound")                                \
-    X(GAUGE, spool_max_bytes, "promptd_spool_max_bytes", "", "", "That bound, spool_max_bytes; 0 without a spool")     \
+    X(GAUGE, dead_letter_bytes, "promptd_dead_letter_bytes", "", "", "Bytes of their payloads")                        \
+    X(GAUGE, spool_max_bytes, "promptd_spool_max_bytes", "", "",                                                       \
+      "The bound of promptd_spool_bytes, spool_max_bytes; 0 without a spool")                                          \
     X(GAUGE, orphans_open, "promptd_orphans_open", "", "", "Reported orphans that are not known to be gone")           \
-    X(COUNTER, orphans_found, "promptd_orphans_found_total", "", "",                                                   \
-      "Orphans found in the data, which nobody was there to report")                                                   \
+    X(GAUGE, unsettled_prompts, "promptd_unsettled_prompts", "", "",                                                   \
+      "Rows of promptd_unsettled older than recover_after_s, when the recovery last looked")                           \
+    X(COUNTER, recovered_settled, "promptd_recovered_total", "result=\"settled\"", "",                                 \
+      "Prompts left unsettled, by whomever, that the recovery has settled or rolled back")                             \
+    X(COUNTER, recovered_rolled_back, "promptd_recovered_total", "result=\"rolled_back\"", "",                         \
+      "Prompts left unsettled, by whomever, that the recovery has settled or rolled back")                             \
     X(COUNTER, stuck, "promptd_interviews_stuck_total", "", "", "Interviews that could not be marked failed")          \
     X(COUNTER, retries, "promptd_retries_total", "", "",                                                               \
       "Attempts made again after a transient error of a message's own")                                                \
@@ -97,17 +99,7 @@ struct metric {
 /* Rows by index, in the table's order, the histogram and the build's information last; NULL at the end. */
 const struct metric *metrics_row(size_t index);
 
-/* What Prometheus calls its type: counter, gauge or histogram. */
-const char *metrics_type_name(const struct metric *row);
-
 /* The value of a counter or gauge. */
 uint64_t metrics_value(const struct metrics *metrics, const struct metric *row);
-
-/* The text that Prometheus scrapes. */
-void metrics_append_prometheus(const struct metrics *metrics, struct buffer *buffer);
-
-/* The fields of the state line: at least METRICS_FIELDS of room; ends with a NULL key. */
-enum { METRICS_FIELDS = 64 };
-void metrics_state_fields(const struct metrics *metrics, struct log_field fields[METRICS_FIELDS]);
 
 #endif

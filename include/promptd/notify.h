@@ -12,13 +12,7 @@
 
 struct notify;
 
-struct notify_options {
-    uv_loop_t *loop;
-    void (*on_closed)(void *context);
-    void *context;
-};
-
-struct notify *notify_new(const struct notify_options *options); /* NULL when memory is out */
+struct notify *notify_new(uv_loop_t *loop); /* NULL when out of memory */
 
 void notify_ready(struct notify *notify); /* started, or reloaded */
 void notify_reloading(struct notify *notify);
@@ -27,7 +21,7 @@ void notify_stopping(struct notify *notify);
 /* The line that `systemctl status` shows: what is missing, and how much waits. Sent only when it has changed. */
 void notify_status(struct notify *notify, const struct health *health);
 
-/* on_closed follows, and it is gone. */
+/* It is gone when the loop has turned. */
 void notify_close(struct notify *notify);
 
 #endif

@@ -30,18 +30,30 @@ struct outcome_record {
 /* Records job->outcome, and the interview that is stuck if it is. Exactly once a job. */
 void outcome_record(const struct outcome_record *record, const struct job *job);
 
+/* An orphan that was reported and is not known to be gone. */
+struct open_orphan {
+    uint8_t interview_id[UUID_SIZE];
+    uint8_t prompt_id[UUID_SIZE];
+    int64_t since_ms; /* wall clock */
+};
+
 /* The CRITICAL line of an orphan, at the moment when it is one. The outcome is recorded later. */
 void outcome_report_orphan(const struct job *job);
 
-/* The same line for one that nobody was there to report; found in the data. */
-void outcome_report_found_orphan(const struct outcome_record *record, const uint8_t interview_id[UUID_SIZE],
-                                 const uint8_t prompt_id[UUID_SIZE]);
-
 /* An orphan that was reported before is gone, or has become its interview's prompt after all. */
-void outcome_report_resolved(const struct job *job);
+void outcome_report_resolved(const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE]);
+
+/* The recovery has settled a prompt, or undone it. */
+void outcome_report_recovered(const struct job *job);
 
 /* The interview of a job could not be marked failed; outcome_record says so by itself. */
 void outcome_report_stuck(const struct job *job);
+
+/* It is marked now, or needs no marking any more. */
+void outcome_report_unstuck(const struct job *job);
+
+/* promptd stops, and the job's prompt may be there without its interview: whoever comes next settles it. */
+void outcome_report_unsettled(const struct job *job);
 
 /* promptd stops; the message waits on disk for the next start. No outcome. */
 void outcome_report_left_in_spool(const struct job *job);

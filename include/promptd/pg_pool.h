@@ -4,8 +4,8 @@
  *
  * While the database is away one dial at a time is made, with growing, jittered waits in between; the change of state
  * is logged once, with its reason, and its end once, with its length. An idle database is asked for a sign of life now
- * and then, so that "up" is the truth. The first statement of each session checks that
- * tables, columns and privileges are there, and names what is not.
+ * and then, so that "up" is the truth. The first statement of each session checks that tables, columns and privileges
+ * are there, and names what is not. Fewer connections than wanted, while one works, are no failure of the server.
  */
 #ifndef PROMPTD_PG_POOL_H
 #define PROMPTD_PG_POOL_H
@@ -34,6 +34,8 @@ struct pg_pool_options {
     const char *database_url; /* borrowed for the pool's life */
     size_t connections;
     int64_t backoff_base_ms;
+    const char *source;  /* for statements_build_probe; borrowed */
+    bool needs_evidence; /* without the table promptd_unsettled the database counts as away */
     struct pg_pool_tuning tuning;
     void (*on_idle)(void *context); /* a session has become usable */
     void (*on_up)(void *context);   /* the database is there (again), and takes writes */
@@ -41,17 +43,24 @@ struct pg_pool_options {
     void *context;
 };
 
-struct pg_pool *pg_pool_new(const struct pg_pool_options *options); /* NULL when memory is out; dials at once */
+struct pg_pool *pg_pool_new(const struct pg_pool_options *options); /* NULL when out of memory; dials at once */
 void pg_pool_set_tuning(struct pg_pool *pool, const struct pg_pool_tuning *tuning);
 
-/* An open, idle session, or NULL. It stays the pool's; it is busy from pg_session_run to its answer. */
+/* An open, idle session, or NULL; only while the pool is up. It stays the pool's; it is busy from pg_session_run to its
+ * answer. */
 struct pg_session *pg_pool_idle(struct pg_pool *pool);
 
-/* What the answers to the user's statements told about the server. */
-void pg_pool_report_write(struct pg_pool *pool);
-void pg_pool_report_outage(struct pg_pool *pool, struct pg_session *session, const struct job_failure *failure);
+/* A statement met an outage's code, and so did the probe after it, on this session: it is given up. `of_writes`: the
+ * server answers, but cannot write; it is up again when a probe can. */
+void pg_pool_report_outage(struct pg_pool *pool, struct pg_session *session, const struct job_failure *failure,
+                           bool of_writes);
 
-bool pg_pool_is_up(const struct pg_pool *pool); /* at least one session is usable, and the server takes writes */
+/* The answer to a schema check, asked because a statement failed. Returns whether nothing can be stored: the pool is
+ * not up then, until a later check finds what is missing. */
+bool pg_pool_report_schema(struct pg_pool *pool, const struct pg_answer *answer);
+
+bool pg_pool_has_evidence(const struct pg_pool *pool); /* the table promptd_unsettled is there, and may be used */
+bool pg_pool_is_up(const struct pg_pool *pool);        /* at least one session is usable, and the server takes writes */
 size_t pg_pool_open_count(const struct pg_pool *pool);
 bool pg_pool_circuit_is_open(const struct pg_pool *pool);
 

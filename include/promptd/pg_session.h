@@ -5,7 +5,7 @@
  * The dial (name look-up, TLS, several hosts: libpq's business) and the cancelling of a statement block, so they run in
  * libuv's thread pool; all the rest happens on the loop. Statements are sent with parameters, in pipeline mode, and
  * nothing is set in the session. They are unnamed, so that any pooler mode works, unless it is known that there is no
- * pooler: see pg_session_met_backend.
+ * pooler: see pg_session_set_backend_pid.
  *
  * Callbacks never run inside a call of this module.
  */
@@ -22,7 +22,7 @@
 
 struct pg_session;
 
-enum { PG_STATEMENTS_MAX = 3, PG_PARAMETERS_MAX = 5 };
+enum { PG_STATEMENTS_MAX = 3, PG_PARAMETERS_MAX = 7 };
 
 /* Types by OID (pg_type.dat); PG_UNTYPED lets the server infer it from the column. */
 enum { PG_UNTYPED = 0, PG_TEXT = 25, PG_TEXT_ARRAY = 1009, PG_UUID = 2950, PG_UUID_ARRAY = 2951 };
@@ -92,9 +92,10 @@ bool pg_session_is_open(const struct pg_session *session);
 bool pg_session_is_dialling(const struct pg_session *session);
 
 /* Sends `count` statements in one go, as one implicit transaction unless some of them say that they end one; should one
- * transaction fail, the next runs all the same. Only on an idle session; `answered` runs exactly once. */
-void pg_session_run(struct pg_session *session, const struct pg_statement *statements, int count, pg_answered answered,
-                    void *context);
+ * transaction fail, the next runs all the same. Each transaction has timeout_ms; 0: statement_timeout_ms. Only on an
+ * idle session; `answered` runs exactly once. */
+void pg_session_run(struct pg_session *session, const struct pg_statement *statements, int count, int64_t timeout_ms,
+                    pg_answered answered, void *context);
 
 /*
  * Says which server process has answered the last run (pg_backend_pid). Where it is the one that the server named when
@@ -103,16 +104,18 @@ void pg_session_run(struct pg_session *session, const struct pg_statement *state
  * have failed for its names, for that or because the schema has changed, goes again without them before it is answered:
  * from the transaction on that failed, unless one after it has changed something.
  */
-void pg_session_met_backend(struct pg_session *session, int32_t pid);
+void pg_session_set_backend_pid(struct pg_session *session, int32_t pid);
 bool pg_session_is_direct(const struct pg_session *session); /* it is known so */
 
 void pg_session_set_timeout(struct pg_session *session, int64_t statement_timeout_ms);
 
-/* Closes the connection for `reason`, as if it had died: on_down follows. For an open session. */
+/* Closes the connection for `reason`, as if it had died: on_down follows. For an open session, or one that is closing
+ * anyway. */
 void pg_session_drop(struct pg_session *session, const char *reason);
 
-/* Ends the session in whatever state: a run in flight is answered, with PG_LOST unless its answer was there; no on_down
- * follows, and on_closed is the last callback. A dial under way is waited for first. */
+/* Ends the session in whatever state: a run in flight is cancelled on the server, and answered with PG_OK or PG_LOST;
+ * no on_down follows, and on_closed is the last callback. The end of the run, a dial and a cancel under way are waited
+ * for first. */
 void pg_session_close(struct pg_session *session);
 
 #endif

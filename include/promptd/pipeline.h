@@ -30,7 +30,8 @@ struct pipeline_options {
     struct inbox_limits limits;
     struct outcome_record record;     /* where outcomes are counted; borrowed */
     bool (*can_store)(void *context); /* is the database there? With a spool, memory is filled only then */
-    void (*on_ready)(void *context);  /* pipeline_take may have something; called inside pipeline_receive too */
+    bool (*may_be_unsettled)(const struct job *job); /* it is given up as it is: may its prompt be there? */
+    void (*on_ready)(void *context); /* pipeline_take may have something; called inside pipeline_receive too */
     void *context;
 };
 
@@ -40,12 +41,10 @@ void pipeline_free(struct pipeline *pipeline); /* when no job is out and the spo
 /* Messages are on disk before they are worked on. Once, before the first message; what the spool holds is taken up. */
 void pipeline_use_spool(struct pipeline *pipeline, struct spool *spool);
 
-/* The spool's callbacks; the first within spool_open, before pipeline_use_spool. */
-void pipeline_on_spooled_orphan(struct pipeline *pipeline, const uint8_t interview_id[UUID_SIZE],
-                                const uint8_t prompt_id[UUID_SIZE], int64_t since_ms);
-void pipeline_on_put(struct pipeline *pipeline, void *token, enum spool_put_result result, int64_t sequence);
-void pipeline_on_fetched(struct pipeline *pipeline, const struct spool_entry *entries, size_t count, bool end);
-void pipeline_on_grown(struct pipeline *pipeline, uint64_t added);
+/* The spool's callbacks; its context is the pipeline. */
+void pipeline_on_put(void *context, void *token, enum spool_put_result result, int64_t sequence);
+void pipeline_on_fetched(void *context, const struct spool_entry *entries, size_t count, bool end);
+void pipeline_on_grown(void *context, uint64_t added);
 
 void pipeline_set_rules(struct pipeline *pipeline, const struct message_rules *rules);
 void pipeline_set_limits(struct pipeline *pipeline, const struct inbox_limits *limits);
@@ -58,12 +57,11 @@ void pipeline_refuse_oversize(struct pipeline *pipeline, size_t bytes);
 
 /* The next job to work on, or NULL. It comes back through pipeline_finish, with its outcome, or pipeline_abandon. */
 struct job *pipeline_take(struct pipeline *pipeline);
-void pipeline_report_orphan(struct pipeline *pipeline, const struct job *job);
 void pipeline_finish(struct pipeline *pipeline, struct job *job);
 
-/* The database is there again: what the spool holds goes on, and orphans are tried again. */
-void pipeline_resume(struct pipeline *pipeline);
-void pipeline_retry_orphans(struct pipeline *pipeline);
+/* A job that is no message: it is worked on in its interview's turn, and ends through pipeline_finish as well. false:
+ * a message of its interview is in work already, or there is no room; the job stays with the caller. */
+bool pipeline_admit_recovery(struct pipeline *pipeline, struct job *job);
 
 /* Reads on from the spool if there is room and the database is there. Now and then, besides what events bring. */
 void pipeline_pump(struct pipeline *pipeline);
@@ -72,7 +70,7 @@ void pipeline_pump(struct pipeline *pipeline);
 void pipeline_stop_fetching(struct pipeline *pipeline);
 
 /* The process ends before the job had its outcome. What stands in the spool stays there for the next start; what does
- * not is named in the log, and dropped, or reported as an orphan where its prompt may have been left behind. */
+ * not is named in the log, and dropped, unless its prompt may be there already: then the recovery sees to it. */
 void pipeline_abandon(struct pipeline *pipeline, struct job *job);
 /* The same for all that was never taken. */
 void pipeline_abandon_rest(struct pipeline *pipeline);
@@ -80,16 +78,5 @@ void pipeline_abandon_rest(struct pipeline *pipeline);
 size_t pipeline_waiting(const struct pipeline *pipeline);   /* messages without an outcome, in memory or spool */
 size_t pipeline_in_memory(const struct pipeline *pipeline); /* those in memory */
 size_t pipeline_memory_bytes(const struct pipeline *pipeline);
-size_t pipeline_open_orphans(const struct pipeline *pipeline);
-
-/* An orphan that was reported and is not known to be gone. */
-struct open_orphan {
-    uint8_t interview_id[UUID_SIZE];
-    uint8_t prompt_id[UUID_SIZE];
-    int64_t since_ms; /* wall clock */
-};
-
-/* Some of them, `max` at most. Returns how many. */
-size_t pipeline_list_orphans(const struct pipeline *pipeline, struct open_orphan *list, size_t max);
 
 #endif

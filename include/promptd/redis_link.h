@@ -19,7 +19,7 @@
 #include <uv.h>
 
 #include "promptd/breaker.h"
-#include "promptd/settings.h"
+#include "promptd/redis_address.h"
 
 struct redis_link;
 

@@ -52,17 +52,20 @@ struct settings {
     int64_t queue_max_bytes;
     char *spool_dir; /* "": none */
     int64_t spool_max_bytes;
+    int64_t spool_dead_max_bytes;
     int64_t retry_attempts;
     int64_t retry_base_ms;
     int64_t retry_max_ms;
-    int64_t settle_timeout_s;
+    int64_t lock_patience_s;
+    int64_t recover_after_s;
+    int64_t settle_timeout_s; /* without effect */
     int64_t statement_timeout_ms;
     int64_t backoff_max_s;
     int64_t breaker_failures;
     int64_t breaker_reset_s;
     int64_t heartbeat_interval_s; /* 0: off */
     int64_t heartbeat_timeout_s;
-    int64_t reconcile_interval_s; /* 0: off */
+    int64_t reconcile_interval_s; /* 0: no recovery */
     char *admin_listen;           /* host:port, unix:/path or off */
     char *statsd;                 /* host:port; "": off */
     enum log_level log_level;
@@ -76,23 +79,50 @@ struct settings {
 
 enum settings_action { SETTINGS_RUN, SETTINGS_HELP, SETTINGS_VERSION, SETTINGS_PRINT, SETTINGS_CHECK };
 
-/* What the command line says besides settings. */
+/* A flag that is no setting. */
+struct settings_flag {
+    const char *name;
+    const char *argument; /* NULL: takes none */
+    enum settings_action action;
+    const char *description;
+};
+
+/* What is to be said of a text that is a setting's value: false with a phrase ("has no port"), ERROR_CONFIG. */
+typedef bool settings_judge(const char *text, struct error *phrase);
+
+/* What the program that has the settings adds to them. */
+struct settings_program {
+    const struct settings_flag *flags; /* of its own, at most SETTINGS_MAX / 2; ends with a NULL name */
+    settings_judge *judge_redis_url;   /* settings know no Redis */
+};
+
+/* What the command line says besides settings. Words are borrowed from argv. */
 struct settings_command {
     enum settings_action action;
-    int first_operand; /* index in argv of the first word that is no option; argc where there is none */
+    const char *file; /* of --config; NULL: the default one */
+    const struct settings_program *program;
+    const char *more[SETTINGS_MAX]; /* by row of the program's own flags: the value, "" without one; NULL: not given */
+    char **operands;
+    int operand_count;
 };
 
 /*
- * Reads everything and judges everything. On success *settings is filled and the caller frees it; on failure it is
- * empty and *error names the setting, where it came from and what is allowed: ERROR_USAGE for flags, ERROR_CONFIG for
- * file and environment. Operands are an error unless `operands_allowed`. Called again for a reload with the same
- * arguments; argv is not changed. `command` may be NULL.
+ * Reads everything and judges everything, in two steps: the command line, then environment and file below it. On
+ * success *settings is filled and the caller frees it; on failure it is empty and *error names the setting, where it
+ * came from and what is allowed: ERROR_USAGE for flags, ERROR_CONFIG for file and environment.
+ *
+ * Where the program has flags of its own, operands may stand anywhere, and argv's words are moved to gather them; else
+ * there are none of either, argv stays as it is, and a reload reads it again. Behind --help and --version nothing is
+ * judged any more. `program` is borrowed until settings_load returns.
  */
-bool settings_load(int argc, char *const argv[], char *const environment[], bool operands_allowed,
-                   struct settings *settings, struct settings_command *command, struct error *error);
+bool settings_read_command(int argc, char *argv[], const struct settings_program *program, struct settings *settings,
+                           struct settings_command *command, struct error *error);
+bool settings_load(struct settings *settings, const struct settings_command *command, char *const environment[],
+                   struct error *error);
 
-/* Warns of each PROMPTD_ variable that is no setting. For when the log is open, so that it takes their form. */
-void settings_warn_of_variables(char *const environment[]);
+/* Warns of each PROMPTD_ variable that is no setting, and of settings that have no effect any more. For when the log is
+ * open, so that it takes their form. */
+void settings_warn(const struct settings *settings, char *const environment[]);
 
 /* For a fault that only another module can see, such as libpq in database_url: fills *error with the setting, where it
  * came from and what is allowed, and returns false. */
@@ -113,20 +143,5 @@ void settings_take_live(struct settings *now, const struct settings *next);
 /* Names of the settings that differ and cannot change while running, comma-separated, into `names` (cut if too long).
  * Returns how many. */
 size_t settings_fixed_differences(const struct settings *now, const struct settings *next, char *names, size_t size);
-
-/* redis_url taken apart. Strings are owned; free with redis_address_free. */
-struct redis_address {
-    char *host; /* NULL for a unix socket; without the brackets of an IPv6 address */
-    int port;
-    char *unix_path; /* NULL for TCP */
-    char *user;      /* NULL: none; percent-decoded */
-    char *password;  /* NULL: none; percent-decoded */
-    int database;    /* 0 where the URL names none */
-    bool tls;        /* rediss:// */
-};
-
-/* false with a phrase in *error ("has no host") when it is not a usable URL. */
-bool redis_address_parse(const char *url, struct redis_address *address, struct error *error);
-void redis_address_free(struct redis_address *address);
 
 #endif

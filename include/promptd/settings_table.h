@@ -39,17 +39,10 @@ struct setting {
     bool live;                  /* a reload changes it; else it stays as it was at the start */
     bool secret;                /* a URL that may hold a password; may come from a file named by PROMPTD_…_FILE */
     bool may_be_empty;
-    const char *shared_variable;                           /* counts where promptd's own are absent; or NULL */
-    bool (*judge)(const char *text, struct error *phrase); /* what more there is to say of a text; or NULL */
-    const char *description;                               /* a sentence or two, with periods */
-};
-
-/* A flag that is no setting. */
-struct settings_flag {
-    const char *name;
-    const char *argument; /* NULL: takes none */
-    enum settings_action action;
-    const char *description;
+    const char *replaced_by;     /* it has no effect any more; NULL: it has */
+    const char *shared_variable; /* counts where promptd's own are absent; or NULL */
+    settings_judge *judge;       /* what more there is to say of a text; or NULL */
+    const char *description;     /* a sentence or two, with periods */
 };
 
 extern const struct settings_flag settings_flags[]; /* ends with a NULL name */
@@ -70,10 +63,12 @@ void setting_variable_name(const struct setting *row, char name[SETTING_NAME_SIZ
 void setting_flag_name(const char *name, char flag[SETTING_NAME_SIZE]);
 
 /*
- * Reads `text` into the row's member, if `settings` is not NULL. false with a phrase ("is not a number"), ERROR_CONFIG,
- * or with ERROR_INTERNAL when memory is out; then nothing has changed.
+ * Reads `text`, without the white space around it, into the row's member if `settings` is not NULL. `judge` may be
+ * NULL. false with a phrase ("is not a number"), ERROR_CONFIG, or with ERROR_INTERNAL when memory is out; then nothing
+ * has changed.
  */
-bool setting_parse(const struct setting *row, const char *text, struct settings *settings, struct error *phrase);
+bool setting_parse(const struct setting *row, settings_judge *judge, const char *text, struct settings *settings,
+                   struct error *phrase);
 
 /* What is allowed, as a phrase: "1 to 64". */
 void setting_append_allowed(const struct setting *row, struct buffer *buffer);

@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <uv.h>
 
-#include "promptd/settings.h"
+#include "promptd/redis_address.h"
 
 struct source_pubsub;
 
@@ -38,7 +38,6 @@ struct source_pubsub_options {
     void (*on_oversize)(void *context, size_t bytes);
     /* The subscription is back after so long without one. */
     void (*on_gap)(void *context, double seconds);
-    void (*on_closed)(void *context);
     void *context;
 };
 
@@ -58,6 +57,6 @@ uint64_t source_pubsub_last_alive_ms(const struct source_pubsub *source);
 bool source_pubsub_close_circuit(struct source_pubsub *source);
 
 /* No message comes after this call; on_closed is the last callback, and the source is gone. */
-void source_pubsub_close(struct source_pubsub *source);
+void source_pubsub_close(struct source_pubsub *source, void (*on_closed)(void *context), void *context);
 
 #endif

@@ -2,15 +2,15 @@
 /*
  * The spool: messages on disk from before they are worked on until their outcome is final, and dead letters after it.
  *
- *     put ─▶ row, not attempted ──fetch, marking──▶ row, attempted ─▶ finish: gone
- *      └── put as attempted ────────────────────────────▲        └──▶ bury: a dead letter, for people
+ *     put ─▶ a row ─▶ finish: gone
+ *                └──▶ set_dead: a dead letter, for people
  *
  * One SQLite database in a folder of its own (WAL, synchronous = FULL), written by one thread. Calls only queue work;
  * what has come while one commit was under way goes in the next (group commit). Callbacks run on the loop, in the
  * order of the calls, and never inside a call. A callback says that the work is on disk.
  *
- * *Attempted* is on disk before an insert may be sent, so that after a crash a prompt that is found present is known to
- * be possibly our own.
+ * Which rows are in somebody's memory is not the spool's business: they are numbered in order, so the caller knows by
+ * the last number that it has.
  *
  * Only one daemon uses a folder, by a lock on the file spool.lock. promptctl may read and write the database beside a
  * running daemon: each change is one SQLite transaction.
@@ -40,12 +40,12 @@ struct spool_entry {
     int64_t arrived_ms; /* wall clock */
     const char *payload;
     size_t length;
-    bool attempted; /* before this fetch: an insert may have been sent by an earlier process */
+    bool redelivered; /* not put by this process, but by an earlier one, or by promptctl dead replay */
 };
 
 /* Why a message is dead. Texts are borrowed for the call; NULL where there is nothing to say. */
-struct spool_epitaph {
-    const char *outcome; /* "rolled back" */
+struct spool_disposition {
+    const char *outcome; /* "rolled back"; letters that were "rejected" make room for others */
     const char *reason;  /* of a rejection: "prompt_too_short" */
     const char *sqlstate;
     const char *error; /* fit for people and logs: never prompt text */
@@ -55,24 +55,22 @@ struct spool_epitaph {
     uint8_t prompt_id[UUID_SIZE];
 };
 
-/* An orphan from before that is not resolved: a dead letter of the outcome "orphaned". `since_ms` is wall clock. */
-typedef void (*spool_orphan_told)(void *context, const uint8_t interview_id[UUID_SIZE],
-                                  const uint8_t prompt_id[UUID_SIZE], int64_t since_ms);
-
-enum { SPOOL_ORPHANS_MAX = 10000 }; /* that are told */
+/* Bytes of payloads. */
+struct spool_limits {
+    uint64_t waiting_bytes; /* a message beyond it is not taken */
+    uint64_t dead_bytes;    /* beyond it rejected letters are dropped, the oldest first; then a new one is not kept */
+};
 
 struct spool_options {
     uv_loop_t *loop;
     const char *directory; /* must exist or be creatable (mode 0700); copied */
-    uint64_t max_bytes;    /* of payloads, waiting and dead together */
+    struct spool_limits limits;
     void (*on_put)(void *context, void *token, enum spool_put_result result, int64_t sequence);
     /* Entries in order of their sequence. `end`: no further row was there. */
     void (*on_fetched)(void *context, const struct spool_entry *entries, size_t count, bool end);
-    /* So many rows were added from outside (promptctl dead replay): worth a fetch. Noticed within a second, and told
-     * before a fetch brings them. */
+    /* So many rows were added from outside (promptctl dead replay): worth a fetch. Noticed within a second, and
+     * reported before a fetch or a put brings them, or what is behind them. */
     void (*on_grown)(void *context, uint64_t added);
-    spool_orphan_told on_orphan; /* within spool_open, oldest first */
-    void (*on_closed)(void *context);
     void *context;
 };
 
@@ -86,35 +84,30 @@ struct spool_counts {
 };
 
 /*
- * Opens or creates, blocking; before the loop runs. A damaged or foreign file is set aside under another name in the
- * same folder with a CRITICAL line, what can be read of it is taken over, and a new one is begun; a truncated tail is
- * no damage beyond what it held. NULL with ERROR_SPOOL when the folder cannot be used, or another daemon holds it.
+ * Opens or creates, blocking; before the loop runs. A file of promptd 0.1 is converted. A damaged or foreign file is
+ * set aside under another name in the same folder with a CRITICAL line, what can be read of it is taken over, and a new
+ * one is begun; a truncated tail is no damage beyond what it held. NULL with ERROR_SPOOL when the folder cannot be
+ * used, another daemon holds it, or the file is of a later promptd.
  */
 struct spool *spool_open(const struct spool_options *options, struct error *error);
 
-/* Stores a payload; it is borrowed until on_put(token). `attempted`: it will be inserted at once. false: memory is out,
- * and nothing is called back. */
-bool spool_put(struct spool *spool, const char *payload, size_t length, bool attempted, void *token);
+/* Stores a payload; it is borrowed until on_put(token). false: out of memory, and nothing is called back. */
+bool spool_put(struct spool *spool, const char *payload, size_t length, void *token);
 
-/* Reads up to max_messages rows (at least one, if any, however large; else up to max_bytes) with sequence > after, and
- * marks them attempted in the same transaction. What this process has fetched or put as attempted is in memory already:
- * it is left out. One fetch at a time. While the disk refuses, rows are read without being marked: the spool has logged
- * that a crash would not be survived as it should. */
+/* Reads up to max_messages rows (at least one, if any, however large; else up to max_bytes) with sequence > after. One
+ * fetch at a time. Nothing is written for it: it works while the disk refuses. */
 void spool_fetch(struct spool *spool, int64_t after, size_t max_messages, size_t max_bytes);
 
 /* The outcome is final. Nothing is called back; a write that fails is tried again. Should the process die before it is
  * on disk, the message is taken up again, and ends as a duplicate. */
 void spool_finish(struct spool *spool, int64_t sequence);
-void spool_bury(struct spool *spool, int64_t sequence, const struct spool_epitaph *epitaph);
+void spool_set_dead(struct spool *spool, int64_t sequence, const struct spool_disposition *disposition);
 
-/* The prompt of a message that was buried as orphaned is not left behind any more; its dead letter says so. */
-void spool_resolve(struct spool *spool, const uint8_t prompt_id[UUID_SIZE]);
-
-void spool_set_max_bytes(struct spool *spool, uint64_t max_bytes);
+void spool_set_limits(struct spool *spool, const struct spool_limits *limits);
 struct spool_counts spool_counts(const struct spool *spool);
 
-/* Writes what is queued, closes the database and calls on_closed; the spool is gone. Queued puts are called back; a
- * fetch that has not begun is dropped. No other call may follow. */
-void spool_close(struct spool *spool);
+/* Writes what is queued, closes the database and calls on_closed, with a context of its own; the spool is gone. Queued
+ * puts are called back; a fetch that has not begun is dropped. No other call may follow. */
+void spool_close(struct spool *spool, void (*on_closed)(void *context), void *context);
 
 #endif

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* The SQL: what each step sends for a batch of jobs, and what its answer says about each of them. */
+/*
+ * The SQL: what each step sends for a batch of jobs, and what its answer says about each of them.
+ *
+ * No statement waits for a lock on an interview or on a row of promptd_unsettled: what somebody else has locked is
+ * passed over. A write returns each interview for which it held all rows that it needed, and whether it changed them.
+ */
 #ifndef PROMPTD_STATEMENTS_H
 #define PROMPTD_STATEMENTS_H
 
@@ -22,25 +27,30 @@ struct statement_statuses {
 /* The jobs of one run and the memory of its parameters, used again from run to run. */
 struct batch {
     enum job_step step;
-    bool is_lone;      /* JOB_INSERT of a single job, with its update in the same run, as a transaction of its own */
-    struct job **jobs; /* sorted by prompt id: replicas that store the same prompts lock in the same order */
+    bool settles;      /* JOB_INSERT: its settle goes in the same flush, as a transaction of its own */
+    struct job **jobs; /* sorted by interview id once the statements are built; each interview once */
     size_t count;
     size_t capacity;
     struct buffer ids;
     struct buffer interview_ids;
     struct buffer prompts;
     struct buffer sources;
-    struct buffer held_ids;  /* interviews whose prompts shall be on disk before a look is answered */
     struct job_facts *facts; /* one a job */
+};
+
+/* What a write did with one job's rows. */
+struct write_facts {
+    bool held;    /* it had all rows that it needed */
+    bool changed; /* and changed them */
 };
 
 /* What an answer says about one job. */
 struct job_facts {
-    bool changed;      /* the step's statement returned the job's row */
-    bool inserted;     /* JOB_TRANSACT: its insert did too */
-    bool update_ran;   /* JOB_INSERT: the update has run as well */
-    bool moved;        /* and returned the interview's row */
-    bool prompt_there; /* looks only, as all that follows */
+    struct write_facts write;  /* of the step's own statement */
+    struct write_facts settle; /* of the settle that went with an insert */
+    bool settle_ran;           /* and is committed */
+    bool prompt_there;         /* JOB_VERIFY only, as all that follows */
+    bool unsettled;            /* there is a row in promptd_unsettled */
     bool interview_there;
     bool is_ready;
     bool is_failed;
@@ -50,8 +60,10 @@ struct job_facts {
 
 struct statements; /* the fixed parameters: statuses */
 
-struct statements *statements_new(const struct statement_statuses *statuses); /* NULL when memory is out */
+struct statements *statements_new(const struct statement_statuses *statuses); /* NULL when out of memory */
 void statements_free(struct statements *statements);
+/* Is there a table promptd_unsettled? With atomicity = transaction there need not be; true at first. */
+void statements_set_evidence(struct statements *statements, bool is_there);
 
 bool batch_init(struct batch *batch, size_t capacity);
 void batch_free(struct batch *batch);
@@ -59,26 +71,49 @@ void batch_free(struct batch *batch);
 void batch_reset(struct batch *batch);
 void batch_give_back(struct batch *batch); /* the same, and its buffers' memory is freed */
 
-/* Fills `out` for the batch's step. Returns how many statements; 0 when memory is out. */
-int statements_build(struct statements *statements, struct batch *batch, struct pg_statement out[PG_STATEMENTS_MAX]);
+/* The texts, for promptctl check; the parameters stand at each in statements.c. */
+extern const char statements_insert_sql[];
+extern const char statements_settle_sql[];
+extern const char statements_undo_sql[];
+extern const char statements_mark_sql[];
+extern const char statements_transact_insert_sql[];
+extern const char statements_transact_move_sql[];
 
-/* Fills batch->facts from the statements of an answer that are committed; the batch's step is the first of them. false
- * when the answer is not of the expected form. */
-bool statements_read(const struct statements *statements, struct batch *batch, const struct pg_answer *answer);
+/* Fill `out` for the batch, whose parameters stay in it. Return how many statements; 0 when out of memory. */
+typedef int statements_build(const struct statements *statements, struct batch *batch,
+                             struct pg_statement out[PG_STATEMENTS_MAX]);
+statements_build statements_build_insert;
+statements_build statements_build_transact;
+statements_build statements_build_settle;
+statements_build statements_build_recover;
+statements_build statements_build_undo;
+statements_build statements_build_mark;
+statements_build statements_build_verify;
+
+/* Fill batch->facts from those statements of an answer that are committed. false when the answer is not of the expected
+ * form. */
+typedef bool statements_read(const struct statements *statements, struct batch *batch, const struct pg_answer *answer);
+statements_read statements_read_write; /* one statement that writes; of an insert, its settle too */
+statements_read statements_read_verify;
+
+/* The error by which the transaction of a `transact` fails when something keeps the interview from being made ready
+ * without an error of its own. */
+bool statements_is_suppressed(const struct job_failure *failure);
+
+/* A page of what stands in promptd_unsettled: prompt id, interview id; by prompt id, from the one after `after` on. */
+enum { UNSETTLED_PAGE_ROWS = 256 };
+
+/* Those older than `older_than_s`, and those of `always` of whatever age. `parameters` holds them until the answer.
+ * false when out of memory. */
+bool statements_build_unsettled(int64_t older_than_s, const uint8_t (*always)[UUID_SIZE], size_t always_count,
+                                const uint8_t after[UUID_SIZE], struct buffer *parameters, struct pg_statement *out);
 
 /*
- * Finds prompts with a UUIDv5, older than ten minutes and younger than a day, whose interview is awaiting (failed
- * apart), without those in `known`: rows of prompt id and interview id, at most 20. `parameter` holds the parameters
- * until the answer. false when memory is out.
+ * Does the server work? A statement that changes nothing; or, with `writes`, some that need room on the disk and leave
+ * nothing behind, with any source that the table takes. Returns how many. The answer is read by
+ * statements_probe_passed.
  */
-bool statements_build_find(const struct statements *statements, const uint8_t (*known)[UUID_SIZE], size_t known_count,
-                           struct buffer *parameter, struct pg_statement *out);
-
-/* One statement; each row of its answer is a sentence naming a table, column or privilege that is missing. */
-void statements_build_check(struct pg_statement *out);
-
-/* Asks for the server process that runs the statement, for pg_session_met_backend. */
-void statements_build_meet(struct pg_statement *out);
-bool statements_read_meet(const struct pg_answer *answer, int statement, int32_t *pid); /* false: not as expected */
+int statements_build_probe(bool writes, const char *source, struct pg_statement out[PG_STATEMENTS_MAX]);
+bool statements_probe_passed(bool writes, const struct pg_answer *answer);
 
 #endif

@@ -5,8 +5,10 @@
  * Batches are adaptive: whatever has become ready while the connections were busy goes in the next statement, up to
  * batch_max. There is no timer and no waiting for more: alone at low load, hundreds at high load.
  *
- * A batch whose statement fails is sent again in halves, until the culprit stands alone; the others never notice. Only
- * a job that is alone with its failure uses up an attempt. An outage uses up none.
+ * A batch whose statement fails is sent again in parts, until the culprit stands alone; the others never notice. Only a
+ * job that is alone with its failure uses up an attempt. An outage uses up none: it is one when a connection is lost,
+ * or when a statement fails with an outage's code and a harmless probe fails, too. What somebody else has locked is
+ * come back to; nothing waits for it.
  */
 #ifndef PROMPTD_STORE_H
 #define PROMPTD_STORE_H
@@ -16,9 +18,9 @@
 #include <stdint.h>
 #include <uv.h>
 
-#include "promptd/job.h"
 #include "promptd/metrics.h"
 #include "promptd/pg_pool.h"
+#include "promptd/pipeline.h"
 #include "promptd/statements.h"
 
 struct store;
@@ -29,8 +31,9 @@ struct store_tuning {
     unsigned retry_attempts; /* in all, for transient errors of a job's own */
     int64_t retry_base_ms;
     int64_t retry_max_ms;
-    int64_t settle_timeout_ms; /* database away: an inserted prompt unsettled for so long is reported as an orphan */
-    int64_t reconcile_interval_ms; /* between searches for orphans that nobody reported; 0: none */
+    int64_t lock_patience_ms;      /* how long a step comes back to a row that somebody else has locked */
+    int64_t reconcile_interval_ms; /* between rounds of the recovery; 0: there is none */
+    int64_t recover_after_s;       /* what stands in promptd_unsettled for longer is its business */
     struct pg_pool_tuning pool;
 };
 
@@ -40,19 +43,13 @@ struct store_options {
     size_t connections;
     bool in_transaction;                /* atomicity = transaction */
     struct statement_statuses statuses; /* borrowed for the store's life */
+    const char *source;                 /* any that the table takes; borrowed */
     struct store_tuning tuning;
-    struct metrics *metrics;                                 /* borrowed */
-    struct job *(*take)(void *context);                      /* the next job that may be worked on, or NULL */
-    void (*on_orphan)(void *context, const struct job *job); /* its prompt could not be deleted; the outcome follows */
-    void (*on_outcome)(void *context, struct job *job);      /* job->outcome is final; the job is the caller's again */
-    /* An unreported orphan was found in the data. */
-    void (*on_found)(void *context, const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE]);
-    void (*on_up)(void *context); /* the database is there (again) */
-    void (*on_closed)(void *context);
-    void *context;
+    struct metrics *metrics;   /* borrowed */
+    struct pipeline *pipeline; /* jobs are taken from it, and go back there with their outcome; borrowed */
 };
 
-struct store *store_new(const struct store_options *options); /* NULL when memory is out; dials at once */
+struct store *store_new(const struct store_options *options); /* NULL when out of memory; dials at once */
 void store_set_tuning(struct store *store, const struct store_tuning *tuning);
 
 /* There may be something to take. Work starts before the loop waits again, with all that has come until then. */
@@ -61,19 +58,22 @@ void store_kick(struct store *store);
 /* Frees the memory of batches that are not under way. */
 void store_give_back(struct store *store);
 
-/* From now on only what was taken is finished. */
-void store_stop_taking(struct store *store);
-
 bool store_is_up(const struct store *store);
 bool store_circuit_is_open(const struct store *store);
 bool store_close_circuit(struct store *store);       /* by hand; returns whether it was open */
 size_t store_connections(const struct store *store); /* open ones */
 
-/* Ends the connections. Jobs without an outcome are handed to `unfinished`, and then belong to the caller; on_closed is
- * the last callback, and the store is gone. */
-void store_close(struct store *store, void (*unfinished)(void *context, struct job *job));
+/* The job is abandoned as it is: may its prompt be there, and unsettled? For the pipeline. */
+bool store_may_be_unsettled(const struct job *job);
 
-/* After store_close, when a session's thread does not come home in time: what is in work is handed out too, at once. */
+size_t store_open_orphans(const struct store *store); /* reported, and not known to be gone */
+size_t store_list_orphans(const struct store *store, struct open_orphan *list, size_t max); /* returns how many */
+
+/* Cancels what the server is still doing and ends the connections. Jobs without an outcome go to pipeline_abandon;
+ * on_closed is the last callback, and the store is gone. */
+void store_close(struct store *store, void (*on_closed)(void *context), void *context);
+
+/* After store_close, when a session's thread does not return in time: what is in work is abandoned too, at once. */
 void store_abandon(struct store *store);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,8 +25,8 @@ enum { VARIABLE_SIZE = SETTING_NAME_SIZE + 32 };
 
 struct loader {
     struct settings *settings;
-    struct settings_command command;
-    const char *file; /* of --config; NULL: the default one */
+    struct settings_command *command; /* NULL behind the command line */
+    const struct settings_program *program;
     struct error *error;
 };
 
@@ -63,6 +64,12 @@ static bool refuse_value(struct loader *loader, const struct setting *row, enum 
     return false;
 }
 
+static settings_judge *judge_of(const struct loader *loader, const struct setting *row)
+{
+    bool is_redis_url = row->offset == offsetof(struct settings, redis_url);
+    return is_redis_url ? loader->program->judge_redis_url : row->judge;
+}
+
 /* Judges a value, and takes it unless one is there already that counts over it. */
 static bool offer(struct loader *loader, const struct setting *row, enum setting_origin origin, const char *place,
                   const char *text)
@@ -71,7 +78,7 @@ static bool offer(struct loader *loader, const struct setting *row, enum setting
     size_t index = settings_table_index(row);
     bool counts = origin >= settings->origins[index];
     struct error phrase = {0};
-    if (!setting_parse(row, text, counts ? settings : NULL, &phrase)) {
+    if (!setting_parse(row, judge_of(loader, row), text, counts ? settings : NULL, &phrase)) {
         if (phrase.code == ERROR_INTERNAL)
             return memory_is_out(loader);
         return refuse_value(loader, row, origin, place, text, phrase.text);
@@ -89,7 +96,7 @@ static bool take_defaults(struct loader *loader)
     for (size_t i = 0; settings_table_row(i); i++) {
         const struct setting *row = settings_table_row(i);
         struct error phrase = {0};
-        if (!setting_parse(row, row->initial, loader->settings, &phrase))
+        if (!setting_parse(row, row->judge, row->initial, loader->settings, &phrase))
             return error_set(loader->error, ERROR_INTERNAL, "the default of %s %s", row->name, phrase.text);
     }
     if (log_stderr_is_journal())
@@ -99,15 +106,22 @@ static bool take_defaults(struct loader *loader)
 
 /* ---- flags ---- */
 
-/* One word of the command line, taken apart: --name or --name=value. */
-struct flag {
-    char name[SETTING_NAME_SIZE]; /* without the dashes */
-    const char *value;            /* NULL where there is no = */
-};
+/* What getopt_long returns of a flag: one of these and the row in its table. */
+enum { FLAG_OWN = 1000, FLAG_MORE = 2000, FLAG_SETTING = 3000, FLAGS_MAX = 2 * SETTINGS_MAX };
 
-static bool unknown_flag(struct loader *loader, const char *word, const char *name)
+static struct option *list_flags(struct option *next, const struct settings_flag *flags, int value)
 {
+    for (; flags && flags->name; flags++)
+        *next++ = (struct option){flags->name, flags->argument ? required_argument : no_argument, NULL, value++};
+    return next;
+}
+
+static bool unknown_flag(struct loader *loader, const char *word)
+{
+    char name[SETTING_NAME_SIZE];
     char flag[SETTING_NAME_SIZE] = "";
+    (void)snprintf(name, sizeof name, "%s", word + strspn(word, "-"));
+    name[strcspn(name, "=")] = '\0';
     const char *nearest = settings_table_nearest(name, true);
     if (nearest)
         setting_flag_name(nearest, flag);
@@ -115,93 +129,79 @@ static bool unknown_flag(struct loader *loader, const char *word, const char *na
                      nearest ? "did you mean --" : "--help lists them all", flag, nearest ? "?" : "");
 }
 
-static bool split_flag(struct loader *loader, const char *word, struct flag *flag)
+/* getopt_long also takes a name that is cut short, as long as no other begins so; the next version may have one. */
+static const struct option *find_whole(const struct option *options, const char *word)
 {
-    const char *name = word + (strncmp(word, "--", 2) == 0 ? 2 : 1);
-    size_t length = strcspn(name, "=");
-    bool fits = length < sizeof flag->name;
-    (void)snprintf(flag->name, sizeof flag->name, "%.*s", (int)(fits ? length : 0), name);
-    flag->value = name[length] == '=' ? name + length + 1 : NULL;
-    return (fits && name == word + 2) || unknown_flag(loader, word, flag->name);
+    size_t length = strcspn(word, "=");
+    while (options->name && (length != strlen(options->name) + 2 || strncmp(word + 2, options->name, length - 2) != 0))
+        options++;
+    return options->name && strncmp(word, "--", 2) == 0 ? options : NULL;
 }
 
-/* The value of a flag that needs one: behind its =, or the next word. */
-static const char *flag_value(struct loader *loader, const struct flag *flag, char *const argv[], int *next)
+static bool take_flag(struct loader *loader, int got, const struct option *option, const char *word)
 {
-    if (flag->value)
-        return flag->value;
-    if (argv[*next])
-        return argv[(*next)++];
-    error_set(loader->error, ERROR_USAGE, "flag --%s needs a value", flag->name);
-    return NULL;
-}
-
-static bool take_own_flag(struct loader *loader, const struct settings_flag *own, const struct flag *flag,
-                          char *const argv[], int *next)
-{
-    if (!own->argument) {
-        loader->command.action = own->action;
-        return !flag->value || error_set(loader->error, ERROR_USAGE, "flag --%s takes no value", flag->name);
+    struct settings_command *command = loader->command;
+    if (!option)
+        return unknown_flag(loader, word);
+    if (got == ':' || got == '?')
+        return error_set(loader->error, ERROR_USAGE, "flag --%s %s", option->name,
+                         got == ':' ? "needs a value" : "takes no value");
+    if (got >= FLAG_SETTING) {
+        char place[VARIABLE_SIZE];
+        (void)snprintf(place, sizeof place, "flag --%s", option->name);
+        return offer(loader, settings_table_row((size_t)(got - FLAG_SETTING)), SETTING_FLAG, place, optarg);
     }
-    loader->file = flag_value(loader, flag, argv, next);
-    if (!loader->file)
-        return false;
-    return *loader->file || error_set(loader->error, ERROR_USAGE, "flag --%s needs the name of a file", flag->name);
-}
-
-static const struct setting *find_setting_of_flag(const char *flag)
-{
-    for (size_t i = 0; settings_table_row(i); i++) {
-        char name[SETTING_NAME_SIZE];
-        setting_flag_name(settings_table_row(i)->name, name);
-        if (strcmp(name, flag) == 0)
-            return settings_table_row(i);
+    if (got >= FLAG_MORE) {
+        command->more[got - FLAG_MORE] = optarg ? optarg : "";
+    } else if (optarg) {
+        command->file = optarg;
+        return *optarg || error_set(loader->error, ERROR_USAGE, "flag --%s needs the name of a file", option->name);
+    } else {
+        command->action = settings_flags[got - FLAG_OWN].action;
     }
-    return NULL;
-}
-
-static bool take_flag(struct loader *loader, char *const argv[], int *next)
-{
-    const char *word = argv[(*next)++];
-    struct flag flag;
-    if (!split_flag(loader, word, &flag))
-        return false;
-    for (const struct settings_flag *own = settings_flags; own->name; own++) {
-        if (strcmp(own->name, flag.name) == 0)
-            return take_own_flag(loader, own, &flag, argv, next);
-    }
-    const struct setting *row = find_setting_of_flag(flag.name);
-    if (!row)
-        return unknown_flag(loader, word, flag.name);
-    const char *value = flag_value(loader, &flag, argv, next);
-    char place[VARIABLE_SIZE];
-    (void)snprintf(place, sizeof place, "flag --%s", flag.name);
-    return value && offer(loader, row, SETTING_FLAG, place, value);
+    return true;
 }
 
 /* True when nothing but the flags matters any more: help must be there also when the settings are broken. */
-static bool is_answered_at_once(const struct loader *loader)
+static bool is_answered_at_once(const struct settings_command *command)
 {
-    return loader->command.action == SETTINGS_HELP || loader->command.action == SETTINGS_VERSION;
+    return command->action == SETTINGS_HELP || command->action == SETTINGS_VERSION;
 }
 
-static bool take_flags(struct loader *loader, int argc, char *const argv[], bool operands_allowed)
+static bool take_operand(struct loader *loader, char *word, int index, bool allowed)
 {
-    int next = argc > 0 ? 1 : 0;
-    while (next < argc && argv[next][0] == '-' && argv[next][1] != '\0') {
-        if (strcmp(argv[next], "--") == 0) {
-            next++;
-            break;
-        }
-        if (!take_flag(loader, argv, &next))
-            return false;
-        if (is_answered_at_once(loader))
-            break;
+    struct settings_command *command = loader->command;
+    if (allowed)
+        command->operands[command->operand_count++] = word; /* in the place of a word that is done with */
+    return allowed || is_answered_at_once(command) ||
+           error_set(loader->error, ERROR_USAGE, "argument %d is not a flag, and no other arguments are taken", index);
+}
+
+static bool take_words(struct loader *loader, int argc, char *argv[])
+{
+    struct settings_command *command = loader->command;
+    const struct settings_flag *more = loader->program->flags;
+    struct option options[FLAGS_MAX] = {{0}};
+    char names[SETTINGS_MAX][SETTING_NAME_SIZE];
+    struct option *next = list_flags(list_flags(options, settings_flags, FLAG_OWN), more, FLAG_MORE);
+    for (int i = 0; settings_table_row((size_t)i); i++) {
+        setting_flag_name(settings_table_row((size_t)i)->name, names[i]);
+        *next++ = (struct option){names[i], required_argument, NULL, FLAG_SETTING + i};
     }
-    loader->command.first_operand = next;
-    if (next < argc && !operands_allowed && !is_answered_at_once(loader))
-        return error_set(loader->error, ERROR_USAGE, "argument %d is not a flag, and no other arguments are taken",
-                         next);
+    command->operands = argv + 1;
+    opterr = 0;
+    optind = 0; /* from the beginning, whatever was read before */
+    int got;
+    for (int at = 1; (got = getopt_long(argc, argv, "-:", options, NULL)) != -1; at = optind) {
+        if (got == 1
+                ? !take_operand(loader, optarg, at, more)
+                : !is_answered_at_once(command) && !take_flag(loader, got, find_whole(options, argv[at]), argv[at]))
+            return false;
+    }
+    for (int at = optind; at < argc; at++) {
+        if (!take_operand(loader, argv[at], at, more))
+            return false;
+    }
     return true;
 }
 
@@ -308,12 +308,18 @@ static void warn_of_variable(const char *name, size_t length)
     }
 }
 
-void settings_warn_of_variables(char *const environment[])
+void settings_warn(const struct settings *settings, char *const environment[])
 {
     for (; *environment; environment++) {
         size_t length = strcspn(*environment, "=");
         if (strncmp(*environment, "PROMPTD_", strlen("PROMPTD_")) == 0 && !is_known_variable(*environment, length))
             warn_of_variable(*environment, length);
+    }
+    for (size_t i = 0; settings_table_row(i); i++) {
+        const struct setting *row = settings_table_row(i);
+        if (row->replaced_by && settings->origins[i] != SETTING_DEFAULT)
+            log_warning(NULL, "setting %s (%s) has no effect any more; %s has taken its place", row->name,
+                        settings->places[i] ? settings->places[i] : "default", row->replaced_by);
     }
 }
 
@@ -370,37 +376,36 @@ static bool on_line(void *context, const char *key, const char *value, unsigned 
     return good;
 }
 
-static bool take_file(struct loader *loader)
+static bool take_file(struct loader *loader, const char *path)
 {
-    struct file_lines lines = {.loader = loader, .path = loader->file ? loader->file : SETTINGS_DEFAULT_FILE};
-    return settings_read_file(lines.path, loader->file != NULL, on_line, &lines, loader->error);
+    struct file_lines lines = {.loader = loader, .path = path ? path : SETTINGS_DEFAULT_FILE};
+    return settings_read_file(lines.path, path != NULL, on_line, &lines, loader->error);
 }
 
 /* ---- all of it ---- */
 
-static bool take_all(struct loader *loader, int argc, char *const argv[], char *const environment[],
-                     bool operands_allowed)
-{
-    if (!take_defaults(loader) || !take_flags(loader, argc, argv, operands_allowed))
-        return false;
-    if (is_answered_at_once(loader))
-        return true;
-    return take_environment(loader, environment) && take_file(loader) && take_shared_environment(loader, environment) &&
-           settings_check_together(loader->settings, loader->error);
-}
-
-bool settings_load(int argc, char *const argv[], char *const environment[], bool operands_allowed,
-                   struct settings *settings, struct settings_command *command, struct error *error)
+bool settings_read_command(int argc, char *argv[], const struct settings_program *program, struct settings *settings,
+                           struct settings_command *command, struct error *error)
 {
     *settings = (struct settings){0};
-    struct loader loader = {.settings = settings, .error = error};
-    if (!take_all(&loader, argc, argv, environment, operands_allowed)) {
-        settings_free(settings);
-        return false;
-    }
-    if (command)
-        *command = loader.command;
-    return true;
+    *command = (struct settings_command){.program = program};
+    struct loader loader = {.settings = settings, .command = command, .program = program, .error = error};
+    if (take_defaults(&loader) && take_words(&loader, argc, argv))
+        return true;
+    settings_free(settings);
+    return false;
+}
+
+bool settings_load(struct settings *settings, const struct settings_command *command, char *const environment[],
+                   struct error *error)
+{
+    struct loader loader = {.settings = settings, .program = command->program, .error = error};
+    if (is_answered_at_once(command) ||
+        (take_environment(&loader, environment) && take_file(&loader, command->file) &&
+         take_shared_environment(&loader, environment) && settings_check_together(settings, error)))
+        return true;
+    settings_free(settings);
+    return false;
 }
 
 void settings_free(struct settings *settings)

@@ -15,16 +15,6 @@ static const char *const atomicity_choices[] = {"compensate", "transaction", NUL
 static const char *const level_choices[] = {"debug", "info", "warning", "error", "critical", NULL};
 static const char *const format_choices[] = {"text", "json", "journal", NULL};
 
-static bool judge_redis_url(const char *text, struct error *phrase)
-{
-    struct redis_address address;
-    if (!redis_address_parse(text, &address, phrase))
-        return false;
-    bool tls = address.tls;
-    redis_address_free(&address);
-    return !tls || error_set(phrase, ERROR_CONFIG, "asks for TLS, which this build of promptd does not have");
-}
-
 static bool judge_status(const char *text, struct error *phrase)
 {
     return strcmp(text, "*") != 0 || error_set(phrase, ERROR_CONFIG, "is not a status");
@@ -49,7 +39,7 @@ static bool judge_statsd(const char *text, struct error *phrase)
 
 static const struct setting rows[] = {
     {TEXT(redis_url, "redis://127.0.0.1:6379"), .secret = true, .shared_variable = "REDIS_URL",
-     .judge = judge_redis_url, .allowed = "redis://[user:password@]host[:port][/db] or unix:///path[?db=N]",
+     .allowed = "redis://[user:password@]host[:port][/db] or unix:///path[?db=N]",
      .description = "The Redis server that messages come from. User and password are percent-decoded; an IPv6 address "
                     "stands in brackets. In unix://user:password@/path a socket has them too."},
     {TEXT(redis_channel, "interviewly:prompt-ready"),
@@ -96,8 +86,14 @@ static const struct setting rows[] = {
          "The folder of the spool: messages are on disk before they are worked on, and survive a crash. Empty "
          "means no spool: what waits in memory is lost with the process."},
     {NUMBER(spool_max_bytes, "1073741824", 1048576, 1099511627776), .unit = "bytes", .live = true,
-     .description = "The most that messages and dead letters in the spool may hold together. What comes beyond that is "
-                    "dropped, the newest first."},
+     .description =
+         "The most that waiting messages in the spool may hold. What comes beyond that is dropped, the newest "
+         "first."},
+    {NUMBER(spool_dead_max_bytes, "268435456", 1048576, 1099511627776), .unit = "bytes", .live = true,
+     .description =
+         "The most that dead letters in the spool may hold, each with 256 bytes besides its message. Beyond "
+         "that the oldest rejected ones are dropped, with one WARNING an hour. Where none is left a new dead "
+         "letter is not kept, with an ERROR line each; what is there stays."},
     {NUMBER(retry_attempts, "3", 1, 100), .unit = "attempts", .live = true,
      .description = "Tries in all for a message that meets transient errors of its own (deadlock, serialization "
                     "failure, timeout of a lock or statement). Outages use up none."},
@@ -105,9 +101,14 @@ static const struct setting rows[] = {
      .description = "The wait before the second try. It doubles with each further one."},
     {NUMBER(retry_max_ms, "10000", 1, 3600000), .unit = "ms", .live = true,
      .description = "The longest wait between two tries."},
-    {NUMBER(settle_timeout_s, "60", 1, 86400), .unit = "s", .live = true,
-     .description = "How long an inserted prompt may stay unsettled while the database is away. Then it is reported as "
-                    "an orphan, and from then on only ever deleted."},
+    {NUMBER(lock_patience_s, "30", 1, 86400), .unit = "s", .live = true,
+     .description = "How long a row that somebody else has locked is waited for, by coming back to it, before the "
+                    "step fails. Other messages do not wait."},
+    {NUMBER(recover_after_s, "60", 1, 86400), .unit = "s", .live = true,
+     .description = "A prompt that was inserted so long ago and is still unsettled, by whatever promptd, is taken up "
+                    "by the recovery: it is settled if its interview still waits, else rolled back."},
+    {NUMBER(settle_timeout_s, "60", 1, 86400), .unit = "s", .live = true, .replaced_by = "recover_after_s",
+     .description = "Has no effect any more: recover_after_s has taken its place."},
     {NUMBER(statement_timeout_ms, "10000", 100, 600000), .unit = "ms", .live = true,
      .description = "How long a statement may take before it is given up."},
     {NUMBER(backoff_max_s, "30", 1, 3600), .unit = "s", .live = true,
@@ -123,9 +124,9 @@ static const struct setting rows[] = {
     {NUMBER(heartbeat_timeout_s, "3", 1, 3600), .unit = "s", .live = true,
      .description =
          "A subscription that gives no sign of life for so long after it was asked is dead, and dialled anew."},
-    {NUMBER(reconcile_interval_s, "300", 0, 86400), .unit = "s", .live = true,
-     .description = "How often reported orphans are tried again, and orphans that nobody reported are looked for. 0 "
-                    "turns it off."},
+    {NUMBER(reconcile_interval_s, "60", 0, 86400), .unit = "s", .live = true,
+     .description = "How often the recovery looks for prompts left unsettled, orphans among them, and tries interviews "
+                    "again that could not be marked failed. 0 turns it off, at the start and at reconnections, too."},
     {TEXT(admin_listen, "127.0.0.1:9797"), .judge = endpoint_judge_listen, .allowed = "host:port, unix:/path or off",
      .description =
          "Where health, status page and metrics are served by HTTP. There is no login: whoever reaches it may "

@@ -132,11 +132,12 @@ struct value {
     struct text_list list;
 };
 
-static bool parse_value(const struct setting *row, const char *text, struct value *value, struct error *phrase)
+static bool parse_value(const struct setting *row, settings_judge *judge, const char *text, struct value *value,
+                        struct error *phrase)
 {
     if (*text == '\0' && !row->may_be_empty)
         return refuse(phrase, "is empty");
-    if (!judge_text(text, phrase) || (row->judge && !row->judge(text, phrase)))
+    if (!judge_text(text, phrase) || (judge && !judge(text, phrase)))
         return false;
     switch (row->type) {
     case SETTING_NUMBER:
@@ -177,7 +178,8 @@ static void value_store(const struct setting *row, struct value *value, struct s
     }
 }
 
-bool setting_parse(const struct setting *row, const char *text, struct settings *settings, struct error *phrase)
+bool setting_parse(const struct setting *row, settings_judge *judge, const char *text, struct settings *settings,
+                   struct error *phrase)
 {
     const char *end = text + strlen(text);
     const char *start = trim(text, &end);
@@ -185,7 +187,7 @@ bool setting_parse(const struct setting *row, const char *text, struct settings 
     if (!trimmed)
         return memory_is_out(phrase);
     struct value value = {0};
-    bool good = parse_value(row, trimmed, &value, phrase);
+    bool good = parse_value(row, judge, trimmed, &value, phrase);
     if (good && settings)
         value_store(row, &value, settings);
     else

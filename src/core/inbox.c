@@ -105,6 +105,7 @@ bool inbox_admit(struct inbox *inbox, struct job *job)
             return false;
         interview->head = job;
         TAILQ_INSERT_TAIL(&inbox->ready, job, link);
+        inbox->ready_count++;
     }
     job->behind = NULL;
     interview->tail = job;
@@ -119,6 +120,7 @@ struct job *inbox_take(struct inbox *inbox)
     if (!job)
         return NULL;
     TAILQ_REMOVE(&inbox->ready, job, link);
+    inbox->ready_count--;
     return job;
 }
 
@@ -136,6 +138,7 @@ void inbox_finish(struct inbox *inbox, struct job *job)
     }
     interview->head = next;
     TAILQ_INSERT_TAIL(&inbox->ready, next, link);
+    inbox->ready_count++;
 }
 
 void inbox_evict(struct inbox *inbox, inbox_evicted evicted, void *context)
@@ -158,14 +161,18 @@ void inbox_evict(struct inbox *inbox, inbox_evicted evicted, void *context)
     }
 }
 
-bool inbox_has_ready(const struct inbox *inbox)
+bool inbox_has_message(const struct inbox *inbox, const uint8_t id[UUID_SIZE])
 {
-    return !TAILQ_EMPTY(&inbox->ready);
+    const struct interview *interview = interview_find(inbox, id, hash_of(inbox, id));
+    const struct job *job = interview ? interview->head : NULL;
+    while (job && job->kind != JOB_MESSAGE)
+        job = job->behind;
+    return job != NULL;
 }
 
-bool inbox_has_interview(const struct inbox *inbox, const uint8_t id[UUID_SIZE])
+size_t inbox_ready(const struct inbox *inbox)
 {
-    return interview_find(inbox, id, hash_of(inbox, id)) != NULL;
+    return inbox->ready_count;
 }
 
 size_t inbox_messages(const struct inbox *inbox)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Making and freeing jobs, and the names of their steps and outcomes. */
+/* Making and freeing jobs, and the names of outcomes. */
 #include "promptd/job.h"
 
 #include <stdlib.h>
@@ -19,17 +19,28 @@ struct job *job_new(struct message_content *content, size_t payload_bytes, int64
     return job;
 }
 
-struct job *job_new_cleanup(const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE])
+static struct job *job_new_without_message(enum job_kind kind, const uint8_t interview_id[UUID_SIZE])
 {
     struct job *job = calloc(1, sizeof *job);
     if (!job)
         return NULL;
-    job->is_cleanup = true;
-    job->inserted = true;
-    job->outcome = OUTCOME_ORPHANED;
+    job->kind = kind;
+    job->content.has_interview_id = true;
     memcpy(job->content.interview_id, interview_id, UUID_SIZE);
-    memcpy(job->prompt_id, prompt_id, UUID_SIZE);
     return job;
+}
+
+struct job *job_new_recovery(const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE])
+{
+    struct job *job = job_new_without_message(JOB_RECOVERY, interview_id);
+    if (job)
+        memcpy(job->prompt_id, prompt_id, UUID_SIZE);
+    return job;
+}
+
+struct job *job_new_marking(const uint8_t interview_id[UUID_SIZE])
+{
+    return job_new_without_message(JOB_MARKING, interview_id);
 }
 
 void job_free(struct job *job)
@@ -60,14 +71,4 @@ const char *outcome_name(enum outcome outcome)
         [OUTCOME_DROPPED] = "dropped",
     };
     return names[outcome];
-}
-
-const char *job_step_name(enum job_step step)
-{
-    static const char *const names[JOB_STEP_COUNT] = {
-        [JOB_INSERT] = "insert",     [JOB_CONFIRM] = "confirm", [JOB_UPDATE] = "update",   [JOB_JUDGE] = "judge",
-        [JOB_TRANSACT] = "transact", [JOB_SETTLE] = "settle",   [JOB_DELETE] = "delete",   [JOB_PROVE] = "prove",
-        [JOB_UNREADY] = "unready",   [JOB_MARK] = "mark",       [JOB_WITNESS] = "witness",
-    };
-    return names[step];
 }

@@ -243,11 +243,21 @@ static const char *find_source(const struct message_rules *rules, const cJSON *v
     return NULL;
 }
 
-static void take_prompt(cJSON *value, struct message_content *content)
+static char *take_text(cJSON *value)
 {
-    content->prompt = value->valuestring;
-    content->prompt_bytes = strlen(content->prompt);
+    char *text = value->valuestring;
     value->valuestring = NULL;
+    return text;
+}
+
+static void take_source(const struct message_rules *rules, cJSON *value, struct message_content *content)
+{
+    if (!rules->any_source)
+        content->source = find_source(rules, value);
+    else if (value && cJSON_IsString(value))
+        content->source = content->own_source = take_text(value);
+    else
+        content->source = value ? NULL : rules->default_source;
 }
 
 static enum reject_reason judge_object(const struct message_rules *rules, const cJSON *object,
@@ -266,10 +276,11 @@ static enum reject_reason judge_object(const struct message_rules *rules, const 
     enum reject_reason reason = judge_prompt(rules, fields.value[FIELD_ENHANCED_PROMPT]);
     if (reason != REJECT_NONE)
         return reason;
-    content->source = find_source(rules, fields.value[FIELD_SOURCE]);
+    take_source(rules, fields.value[FIELD_SOURCE], content);
     if (!content->source)
         return REJECT_INVALID_SOURCE;
-    take_prompt(fields.value[FIELD_ENHANCED_PROMPT], content);
+    content->prompt = take_text(fields.value[FIELD_ENHANCED_PROMPT]);
+    content->prompt_bytes = strlen(content->prompt);
     return REJECT_NONE;
 }
 
@@ -324,5 +335,6 @@ bool message_parse(const struct message_rules *rules, const char *bytes, size_t 
 void message_content_free(struct message_content *content)
 {
     free(content->prompt);
+    free(content->own_source);
     *content = (struct message_content){0};
 }

@@ -37,12 +37,6 @@ static void set_interview(struct trouble *trouble, const uint8_t interview_id[UU
     memcpy(trouble->interview_id, interview_id, UUID_SIZE);
 }
 
-static void set_prompt(struct trouble *trouble, const uint8_t prompt_id[UUID_SIZE])
-{
-    trouble->has_prompt_id = true;
-    memcpy(trouble->prompt_id, prompt_id, UUID_SIZE);
-}
-
 static int64_t duration_ms(const struct job *job)
 {
     return (clock_monotonic_us() - job->arrived_us) / 1000;
@@ -56,27 +50,32 @@ void outcome_report_orphan(const struct job *job)
                  names.prompt);
 }
 
-void outcome_report_found_orphan(const struct outcome_record *record, const uint8_t interview_id[UUID_SIZE],
-                                 const uint8_t prompt_id[UUID_SIZE])
+void outcome_report_resolved(const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE])
 {
-    static const char reason[] = "found in the data; nobody was there to report it";
-    struct trouble *trouble = troubles_add(record->troubles, OUTCOME_ORPHANED);
-    memcpy(trouble->reason, reason, sizeof reason);
-    set_interview(trouble, interview_id);
-    set_prompt(trouble, prompt_id);
     struct names names;
     uuid_format(interview_id, names.interview);
     uuid_format(prompt_id, names.prompt);
-    log_critical(LOG_FIELDS(log_text("error", reason)),
-                 "ORPHANED PROMPT DETECTED for interview %s. Prompt ID: %s. Manual cleanup required.", names.interview,
-                 names.prompt);
+    log_info(NULL, "ORPHANED PROMPT RESOLVED for interview %s. Prompt ID: %s.", names.interview, names.prompt);
 }
 
-void outcome_report_resolved(const struct job *job)
+void outcome_report_recovered(const struct job *job)
 {
     const struct names names = names_of(job);
-    log_info(LOG_FIELDS(log_text("how", job->deleted ? "deleted" : "its interview is ready")),
-             "ORPHANED PROMPT RESOLVED for interview %s. Prompt ID: %s.", names.interview, names.prompt);
+    log_info(LOG_FIELDS(log_text("prompt_id", names.prompt), log_text("error", text_of(job->failure))),
+             "unsettled prompt %s for interview %s", job->undone ? "rolled back" : "settled", names.interview);
+}
+
+void outcome_report_unstuck(const struct job *job)
+{
+    log_info(NULL, "INTERVIEW NO LONGER STUCK: %s", names_of(job).interview);
+}
+
+void outcome_report_unsettled(const struct job *job)
+{
+    const struct names names = names_of(job);
+    log_warning(LOG_FIELDS(log_text("interview_id", names.interview), log_text("prompt_id", names.prompt)),
+                "stopping before the prompt for interview %s is settled; the recovery of the next promptd sees to it",
+                names.interview);
 }
 
 void outcome_report_left_in_spool(const struct job *job)
@@ -181,8 +180,8 @@ static void note_trouble(const struct outcome_record *record, const struct job *
     struct trouble *trouble = troubles_add(record->troubles, job->outcome);
     if (job->content.has_interview_id)
         set_interview(trouble, job->content.interview_id);
-    if (job->content.prompt)
-        set_prompt(trouble, job->prompt_id);
+    trouble->has_prompt_id = job->content.prompt;
+    memcpy(trouble->prompt_id, job->prompt_id, UUID_SIZE);
     if (!job->failure)
         return;
     memcpy(trouble->sqlstate, job->failure->sqlstate, sizeof trouble->sqlstate);

@@ -3,12 +3,10 @@
 #include "pipeline_private.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define LOG_COMPONENT "pipeline"
-#include "promptd/clock.h"
 #include "promptd/log.h"
 #include "promptd/outcome.h"
 
@@ -37,7 +35,6 @@ void pipeline_free(struct pipeline *pipeline)
         return;
     inbox_free(pipeline->inbox);
     prompt_id_maker_free(pipeline->ids);
-    orphans_free(&pipeline->orphans);
     free(pipeline);
 }
 
@@ -54,64 +51,6 @@ void pipeline_set_limits(struct pipeline *pipeline, const struct inbox_limits *l
 
 /* --- the beginning ---------------------------------------------------------------------------------------------- */
 
-static bool make_prompt_id(struct pipeline *pipeline, struct job *job)
-{
-    const struct message_content *content = &job->content;
-    return content->reject != REJECT_NONE || prompt_id_make(pipeline->ids, content->interview_id, content->source,
-                                                            content->prompt, content->prompt_bytes, job->prompt_id);
-}
-
-void pipeline_trace(const struct job *job, const char *stage)
-{
-    if (!log_wants(LOG_LEVEL_DEBUG))
-        return;
-    char interview[UUID_TEXT_SIZE];
-    char prompt[UUID_TEXT_SIZE];
-    uuid_format(job->content.interview_id, interview);
-    uuid_format(job->prompt_id, prompt);
-    log_debug(LOG_FIELDS(log_text("interview_id", job->content.has_interview_id ? interview : NULL),
-                         log_text("prompt_id", job->content.reject == REJECT_NONE ? prompt : NULL),
-                         log_number("bytes", job->payload_bytes), log_number("sequence", job->sequence),
-                         log_text("outcome", job->outcome != OUTCOME_NONE ? outcome_name(job->outcome) : NULL)),
-              "message %s", stage);
-}
-
-struct job *pipeline_judge(struct pipeline *pipeline, const char *bytes, size_t length)
-{
-    struct message_content content;
-    struct job *job = NULL;
-    if (message_parse(&pipeline->options.rules, bytes, length, &content))
-        job = job_new(&content, length, clock_monotonic_us());
-    if (job && make_prompt_id(pipeline, job))
-        return job;
-    job_free(job);
-    outcome_record_lost_memory(&pipeline->options.record, length);
-    return NULL;
-}
-
-bool pipeline_has_bytes(const struct pipeline *pipeline, size_t bytes)
-{
-    size_t max_bytes = pipeline->options.limits.max_bytes;
-    size_t used = inbox_bytes(pipeline->inbox) + pipeline->put_bytes + pipeline->unspooled_bytes;
-    return used <= max_bytes && bytes <= max_bytes - used;
-}
-
-bool pipeline_has_room(const struct pipeline *pipeline, size_t bytes)
-{
-    size_t messages = inbox_messages(pipeline->inbox) + pipeline->puts + pipeline->unspooled_count;
-    return messages < pipeline->options.limits.max_messages && pipeline_has_bytes(pipeline, bytes);
-}
-
-void pipeline_admit(struct pipeline *pipeline, struct job *job)
-{
-    if (job->content.reject != REJECT_NONE && !job->content.has_interview_id)
-        pipeline_end(pipeline, job, OUTCOME_REJECTED, NULL);
-    else if (!inbox_admit(pipeline->inbox, job))
-        pipeline_end(pipeline, job, OUTCOME_DROPPED, "the queue is full (queue_max_messages, queue_max_bytes)");
-    else
-        pipeline->options.on_ready(pipeline->options.context);
-}
-
 void pipeline_receive(struct pipeline *pipeline, const char *bytes, size_t length)
 {
     pipeline->options.record.metrics->received++;
@@ -119,7 +58,7 @@ void pipeline_receive(struct pipeline *pipeline, const char *bytes, size_t lengt
         pipeline_spool_receive(pipeline, bytes, length);
         return;
     }
-    struct job *job = pipeline_judge(pipeline, bytes, length);
+    struct job *job = pipeline_judge(pipeline, bytes, length, false);
     if (!job)
         return;
     pipeline_trace(job, "received");
@@ -139,124 +78,54 @@ struct job *pipeline_take(struct pipeline *pipeline)
 
 /* --- the end ---------------------------------------------------------------------------------------------------- */
 
-static void end_message(struct pipeline *pipeline, struct job *job)
-{
-    outcome_record(&pipeline->options.record, job);
-    pipeline_trace(job, "ended");
-    pipeline_spool_ended(pipeline, job);
-}
-
-/* The failure lives on this stack: a job that ends here must not need memory for it. */
-void pipeline_end(struct pipeline *pipeline, struct job *job, enum outcome outcome, const char *why)
-{
-    struct job_failure failure = {.sqlstate = ""};
-    (void)snprintf(failure.text, sizeof failure.text, "%s", why ? why : "");
-    free(job->failure);
-    job->failure = &failure;
-    job->outcome = outcome;
-    if (outcome == OUTCOME_ORPHANED)
-        outcome_report_orphan(job);
-    end_message(pipeline, job);
-    job->failure = NULL;
-    job_free(job);
-}
-
-void pipeline_report_orphan(struct pipeline *pipeline, const struct job *job)
-{
-    if (job->is_cleanup)
-        return; /* it is known already */
-    outcome_report_orphan(job);
-    if (!orphans_add(&pipeline->orphans, job->content.interview_id, job->prompt_id, clock_wall_ms()))
-        log_warning(NULL, "too many open orphans to try this one again");
-}
-
-static void finish_cleanup(struct pipeline *pipeline, struct job *job)
-{
-    bool resolved = job->deleted || job->outcome == OUTCOME_STORED;
-    pipeline->cleanups--;
-    if (resolved)
-        outcome_report_resolved(job);
-    if (resolved && job->stuck)
-        outcome_report_stuck(job);
-    if (resolved && pipeline->spool) {
-        log_flush();
-        spool_resolve(pipeline->spool, job->prompt_id);
-    }
-    orphans_attempted(&pipeline->orphans, job->prompt_id, resolved);
-}
-
 void pipeline_finish(struct pipeline *pipeline, struct job *job)
 {
     inbox_finish(pipeline->inbox, job);
-    if (job->is_cleanup)
-        finish_cleanup(pipeline, job);
+    if (job->kind != JOB_MESSAGE)
+        pipeline->recoveries--;
     else
-        end_message(pipeline, job);
+        pipeline_record(pipeline, job);
     job_free(job);
-    pipeline_spool_pump(pipeline);
+    pipeline_pump(pipeline);
 }
 
-/* --- orphans ---------------------------------------------------------------------------------------------------- */
-
-void pipeline_retry_orphans(struct pipeline *pipeline)
+bool pipeline_admit_recovery(struct pipeline *pipeline, struct job *job)
 {
-    struct orphan *orphan;
-    while (!pipeline->stopped && (orphan = orphans_next(&pipeline->orphans))) {
-        struct job *job = job_new_cleanup(orphan->interview_id, orphan->prompt_id);
-        if (!job || !inbox_admit(pipeline->inbox, job)) {
-            job_free(job);
-            return; /* no room: the next round tries again */
-        }
-        orphan->in_work = true;
-        pipeline->cleanups++;
-        pipeline->options.on_ready(pipeline->options.context);
-    }
-}
-
-void pipeline_resume(struct pipeline *pipeline)
-{
-    pipeline_retry_orphans(pipeline);
-    pipeline_spool_pump(pipeline);
-}
-
-void pipeline_pump(struct pipeline *pipeline)
-{
-    pipeline_spool_pump(pipeline);
+    if (pipeline->stopped || inbox_has_message(pipeline->inbox, job->content.interview_id) ||
+        !inbox_admit(pipeline->inbox, job))
+        return false;
+    pipeline->recoveries++;
+    pipeline->options.on_ready(pipeline->options.context);
+    return true;
 }
 
 /* --- giving up -------------------------------------------------------------------------------------------------- */
 
-static bool only_mark_is_left(const struct job *job)
-{
-    return job->step == JOB_MARK || job->step == JOB_WITNESS || job->step == JOB_UNREADY;
-}
-
-static bool may_leave_orphan(const struct job *job)
-{
-    bool in_transaction = job->step == JOB_TRANSACT || job->step == JOB_SETTLE;
-    return (job->inserted || job->maybe_inserted) && !in_transaction;
-}
-
 static void abandon(void *context, struct job *job)
 {
     struct pipeline *pipeline = context;
-    if (job->is_cleanup) {
-        pipeline->cleanups--;
+    if (job->kind != JOB_MESSAGE) {
+        pipeline->recoveries--;
         job_free(job);
-    } else if (job->outcome == OUTCOME_ORPHANED || (only_mark_is_left(job) && job->sequence == 0)) {
-        job->stuck = true;
-        end_message(pipeline, job);
-        job_free(job);
-    } else if (job->sequence > 0) {
+        return;
+    }
+    bool is_unsettled = pipeline->options.may_be_unsettled(job);
+    if (is_unsettled)
+        outcome_report_unsettled(job);
+    if (job->sequence > 0 && job->outcome != OUTCOME_ORPHANED) {
         outcome_report_left_in_spool(job);
         pipeline->in_spool--;
         pipeline->on_disk_only++;
-        job_free(job);
-    } else if (may_leave_orphan(job)) {
-        pipeline_end(pipeline, job, OUTCOME_ORPHANED, "promptd had to stop before the prompt was settled");
+    } else if (is_unsettled) {
+        pipeline->left_unsettled++;
+    } else if (job->outcome != OUTCOME_NONE) {
+        job->stuck = true;
+        pipeline_record(pipeline, job);
     } else {
-        pipeline_end(pipeline, job, OUTCOME_DROPPED, "promptd had to stop before the message was settled");
+        pipeline_end(pipeline, job, OUTCOME_DROPPED, "promptd had to stop before the message was stored");
+        return;
     }
+    job_free(job);
 }
 
 void pipeline_abandon(struct pipeline *pipeline, struct job *job)
@@ -280,32 +149,15 @@ void pipeline_abandon_rest(struct pipeline *pipeline)
 
 size_t pipeline_in_memory(const struct pipeline *pipeline)
 {
-    return inbox_messages(pipeline->inbox) - pipeline->cleanups + pipeline->puts + pipeline->unspooled_count;
+    return inbox_messages(pipeline->inbox) - pipeline->recoveries + pipeline->puts + pipeline->unspooled_count;
 }
 
 size_t pipeline_waiting(const struct pipeline *pipeline)
 {
-    return pipeline_in_memory(pipeline) + pipeline->on_disk_only;
+    return pipeline_in_memory(pipeline) + pipeline->on_disk_only + pipeline->left_unsettled;
 }
 
 size_t pipeline_memory_bytes(const struct pipeline *pipeline)
 {
     return inbox_bytes(pipeline->inbox) + pipeline->put_bytes + pipeline->unspooled_bytes;
-}
-
-size_t pipeline_open_orphans(const struct pipeline *pipeline)
-{
-    return pipeline->orphans.count;
-}
-
-size_t pipeline_list_orphans(const struct pipeline *pipeline, struct open_orphan *list, size_t max)
-{
-    size_t count = pipeline->orphans.count < max ? pipeline->orphans.count : max;
-    for (size_t i = 0; i < count; i++) {
-        const struct orphan *orphan = &pipeline->orphans.list[i];
-        list[i].since_ms = orphan->since_ms;
-        memcpy(list[i].interview_id, orphan->interview_id, UUID_SIZE);
-        memcpy(list[i].prompt_id, orphan->prompt_id, UUID_SIZE);
-    }
-    return count;
 }

@@ -5,14 +5,16 @@
  *     received ─put─▶ on disk ─┬─ memory has room, nothing older waits: to the inbox, at once
  *                              └─ else it stays on disk only, and is fetched in its turn
  *
- * What enters the inbox was marked on disk as attempted in the same commit, and only while the database is there; so
- * after a crash a prompt that is found present is known to be possibly our own, and while the database is away memory
- * stays empty. Rows are numbered in order of arrival, and read in that order: the order per interview is kept.
+ * Rows are numbered in order of arrival, and fetched in that order: the order per interview is kept. `loaded` is the
+ * mark: what is above it is on disk only. A put that went on at once moves it, for nothing else was on disk only then;
+ * should promptctl have put something back meanwhile, which then has a lower number, the message waits on disk instead.
  *
- * When the disk refuses, messages go on in memory; behind everything that is still on disk.
+ * While the database is away memory stays empty. When the disk refuses, messages go on in memory, each behind what was
+ * on disk before it, and before what gets there after it.
  */
 #include "pipeline_private.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,24 +33,16 @@ struct put {
     char payload[];
 };
 
-/* Too many of them: the rest is in the spool still, and in the view that promptctl orphans reads. */
-void pipeline_on_spooled_orphan(struct pipeline *pipeline, const uint8_t interview_id[UUID_SIZE],
-                                const uint8_t prompt_id[UUID_SIZE], int64_t since_ms)
-{
-    (void)orphans_add(&pipeline->orphans, interview_id, prompt_id, since_ms);
-}
-
 void pipeline_use_spool(struct pipeline *pipeline, struct spool *spool)
 {
     pipeline->spool = spool;
     const struct spool_counts counts = spool_counts(spool);
     pipeline->on_disk_only = (size_t)counts.waiting;
+    pipeline->last_put = counts.last_sequence;
     pipeline->options.record.metrics->received += counts.waiting;
     if (counts.waiting > 0)
         log_info(LOG_FIELDS(log_number("messages", counts.waiting), log_number("bytes", counts.waiting_bytes)),
                  "messages from before are taken up again");
-    if (pipeline->orphans.count > 0)
-        log_info(LOG_FIELDS(log_number("orphans", pipeline->orphans.count)), "orphans from before are tried again");
 }
 
 /* --- to disk ---------------------------------------------------------------------------------------------------- */
@@ -65,14 +59,14 @@ static bool goes_on_at_once(const struct pipeline *pipeline)
 
 void pipeline_spool_receive(struct pipeline *pipeline, const char *bytes, size_t length)
 {
-    struct job *job = pipeline_judge(pipeline, bytes, length);
+    struct job *job = pipeline_judge(pipeline, bytes, length, false);
     if (!job)
         return;
     pipeline_trace(job, "received");
     size_t put_bytes = sizeof(struct put) + length;
     /* What finds no room in memory waits on disk only: just its way there is bounded. */
-    bool attempted = goes_on_at_once(pipeline) && pipeline_has_room(pipeline, put_bytes + job_size(job));
-    size_t held_bytes = attempted ? put_bytes + job_size(job) : put_bytes;
+    bool at_once = goes_on_at_once(pipeline) && pipeline_has_room(pipeline, put_bytes + job_size(job));
+    size_t held_bytes = at_once ? put_bytes + job_size(job) : put_bytes;
     struct put *put = pipeline_has_bytes(pipeline, held_bytes) ? malloc(sizeof *put + length) : NULL;
     if (!put) {
         pipeline_end(pipeline, job, OUTCOME_DROPPED,
@@ -81,14 +75,14 @@ void pipeline_spool_receive(struct pipeline *pipeline, const char *bytes, size_t
     }
     *put = (struct put){.job = job, .held_bytes = held_bytes, .length = length};
     memcpy(put->payload, bytes, length);
-    if (!spool_put(pipeline->spool, put->payload, length, attempted, put)) {
+    if (!spool_put(pipeline->spool, put->payload, length, put)) {
         free(put);
-        pipeline_end(pipeline, job, OUTCOME_DROPPED, "memory is out");
+        pipeline_end(pipeline, job, OUTCOME_DROPPED, "out of memory");
         return;
     }
     pipeline->puts++;
     pipeline->put_bytes += held_bytes;
-    if (attempted)
+    if (at_once)
         return;
     put->job = NULL; /* should the disk refuse, it is judged again */
     job_free(job);
@@ -102,7 +96,7 @@ static void put_refused(struct pipeline *pipeline, struct put *put, enum spool_p
     struct job *job = put->job;
     if (!job) {
         pipeline->on_disk_only--;
-        job = pipeline_judge(pipeline, put->payload, put->length);
+        job = pipeline_judge(pipeline, put->payload, put->length, false);
         if (!job)
             return;
     }
@@ -113,14 +107,38 @@ static void put_refused(struct pipeline *pipeline, struct put *put, enum spool_p
                      "the disk refuses, and the queue is full (queue_max_messages, "
                      "queue_max_bytes)");
     } else {
+        job->behind_sequence = pipeline->last_put;
         TAILQ_INSERT_TAIL(&pipeline->unspooled, job, link);
         pipeline->unspooled_count++;
         pipeline->unspooled_bytes += job_size(job);
     }
 }
 
-void pipeline_on_put(struct pipeline *pipeline, void *token, enum spool_put_result result, int64_t sequence)
+/* Those on disk only that are there already; the others are on their way. */
+static size_t waiting_on_disk(const struct pipeline *pipeline)
 {
+    return pipeline->on_disk_only - pipeline->late_puts;
+}
+
+/* To the inbox, unless something older is on disk only, or promptd stops: then it is fetched in its turn. */
+static void put_done(struct pipeline *pipeline, struct put *put, int64_t sequence)
+{
+    struct job *job = put->job;
+    pipeline->last_put = sequence;
+    if (job && (pipeline->stopped || waiting_on_disk(pipeline) > 0)) {
+        pipeline->on_disk_only++;
+        job_free(job);
+    } else if (job) {
+        job->sequence = sequence;
+        pipeline->loaded = sequence;
+        pipeline->in_spool++;
+        pipeline_admit(pipeline, job);
+    }
+}
+
+void pipeline_on_put(void *context, void *token, enum spool_put_result result, int64_t sequence)
+{
+    struct pipeline *pipeline = context;
     struct put *put = token;
     pipeline->put_bytes -= put->held_bytes;
     log_debug(LOG_FIELDS(log_number("sequence", sequence)), "message is %s disk",
@@ -129,26 +147,21 @@ void pipeline_on_put(struct pipeline *pipeline, void *token, enum spool_put_resu
         pipeline->puts--;
     else
         pipeline->late_puts--;
-    if (result != SPOOL_PUT_OK) {
+    if (result == SPOOL_PUT_OK)
+        put_done(pipeline, put, sequence);
+    else
         put_refused(pipeline, put, result);
-    } else if (put->job && pipeline->stopped) {
-        pipeline->on_disk_only++; /* the next start takes it up */
-        job_free(put->job);
-    } else if (put->job) {
-        put->job->sequence = sequence;
-        pipeline->in_spool++;
-        pipeline_admit(pipeline, put->job);
-    }
     free(put);
-    pipeline_spool_pump(pipeline);
+    pipeline_pump(pipeline);
 }
 
 /* --- from disk -------------------------------------------------------------------------------------------------- */
 
-static void admit_unspooled(struct pipeline *pipeline)
+/* Those that are older than the row `sequence`. */
+static void admit_unspooled(struct pipeline *pipeline, int64_t sequence)
 {
     struct job *job;
-    while ((job = TAILQ_FIRST(&pipeline->unspooled))) {
+    while ((job = TAILQ_FIRST(&pipeline->unspooled)) && job->behind_sequence < sequence) {
         TAILQ_REMOVE(&pipeline->unspooled, job, link);
         pipeline->unspooled_count--;
         pipeline->unspooled_bytes -= job_size(job);
@@ -160,21 +173,22 @@ static void admit_unspooled(struct pipeline *pipeline)
 void pipeline_stop_fetching(struct pipeline *pipeline)
 {
     pipeline->stopped = true;
-    admit_unspooled(pipeline);
+    admit_unspooled(pipeline, INT64_MAX);
 }
 
-/* Memory is filled up to half of its bounds, and never with more than one fetch brings. */
-void pipeline_spool_pump(struct pipeline *pipeline)
+/* Memory is filled up to half of its bounds, and with no more than one fetch brings beside what is in work: that may
+ * wait for long, for rows that somebody has locked, and keeps nobody else on disk. */
+void pipeline_pump(struct pipeline *pipeline)
 {
     if (!pipeline->spool || pipeline->stopped || pipeline->fetching)
         return;
-    if (pipeline->on_disk_only == 0) {
-        admit_unspooled(pipeline);
+    if (waiting_on_disk(pipeline) == 0) {
+        admit_unspooled(pipeline, INT64_MAX); /* what is on its way to disk came later */
         return;
     }
     const struct inbox_limits *limits = &pipeline->options.limits;
     size_t messages = inbox_messages(pipeline->inbox) + pipeline->puts; /* those are on their way to the inbox too */
-    if (messages > FETCH_MESSAGES / 2 || messages > limits->max_messages / 2 ||
+    if (inbox_ready(pipeline->inbox) + pipeline->puts > FETCH_MESSAGES / 2 || messages > limits->max_messages / 2 ||
         inbox_bytes(pipeline->inbox) > limits->max_bytes / 2 || !pipeline->options.can_store(pipeline->options.context))
         return;
     size_t room = limits->max_messages - messages;
@@ -186,19 +200,15 @@ void pipeline_spool_pump(struct pipeline *pipeline)
 
 static void take_up(struct pipeline *pipeline, const struct spool_entry *entry)
 {
+    assert(entry->sequence > pipeline->loaded && waiting_on_disk(pipeline) > 0);
+    admit_unspooled(pipeline, entry->sequence);
     pipeline->loaded = entry->sequence;
-    if (pipeline->on_disk_only > pipeline->late_puts)
-        pipeline->on_disk_only--;
-    else
-        pipeline->options.record.metrics->received++; /* put back from outside, and not yet noticed */
-    struct job *job = pipeline_judge(pipeline, entry->payload, entry->length);
+    pipeline->on_disk_only--;
+    struct job *job = pipeline_judge(pipeline, entry->payload, entry->length, entry->redelivered);
     if (!job)
         return; /* counted as dropped; the row is there at the next start */
     pipeline->in_spool++;
     job->sequence = entry->sequence;
-    job->maybe_inserted = entry->attempted;
-    if (entry->attempted)
-        job->unsettled_since_us = job->arrived_us;
     int64_t waited_ms = clock_wall_ms() - entry->arrived_ms;
     if (waited_ms > 0)
         job->arrived_us -= waited_ms * 1000; /* its time on disk, also that before a restart, belongs to its duration */
@@ -209,55 +219,30 @@ static void take_up(struct pipeline *pipeline, const struct spool_entry *entry)
 /* Everything was read, and less was there than was put: a damaged file was replaced meanwhile. */
 static void give_up_missing(struct pipeline *pipeline)
 {
-    size_t missing = pipeline->on_disk_only - pipeline->late_puts;
+    size_t missing = waiting_on_disk(pipeline);
     log_critical(LOG_FIELDS(log_number("messages", missing)), "messages are missing from the spool; they are dropped");
     pipeline->options.record.metrics->dropped += missing;
     pipeline->on_disk_only -= missing;
 }
 
-void pipeline_on_fetched(struct pipeline *pipeline, const struct spool_entry *entries, size_t count, bool end)
+void pipeline_on_fetched(void *context, const struct spool_entry *entries, size_t count, bool end)
 {
+    struct pipeline *pipeline = context;
     pipeline->fetching = false;
     if (pipeline->stopped)
         return; /* they stay where they are, for the next start */
     for (size_t i = 0; i < count; i++)
         take_up(pipeline, &entries[i]);
-    if (end && pipeline->on_disk_only > pipeline->late_puts)
+    if (end && waiting_on_disk(pipeline) > 0)
         give_up_missing(pipeline);
-    pipeline_spool_pump(pipeline);
+    pipeline_pump(pipeline);
 }
 
-void pipeline_on_grown(struct pipeline *pipeline, uint64_t added)
+void pipeline_on_grown(void *context, uint64_t added)
 {
+    struct pipeline *pipeline = context;
     log_info(LOG_FIELDS(log_number("messages", added)), "messages were put back into the spool");
     pipeline->options.record.metrics->received += added;
     pipeline->on_disk_only += (size_t)added;
-    pipeline_spool_pump(pipeline);
-}
-
-/* --- the end ---------------------------------------------------------------------------------------------------- */
-
-void pipeline_spool_ended(struct pipeline *pipeline, const struct job *job)
-{
-    if (!pipeline->spool || job->sequence == 0)
-        return;
-    pipeline->in_spool--;
-    log_flush(); /* its line comes first: what is gone from the disk has one, should the process be killed now */
-    if (job->outcome == OUTCOME_STORED || job->outcome == OUTCOME_DUPLICATE) {
-        spool_finish(pipeline->spool, job->sequence);
-        return;
-    }
-    const struct message_content *content = &job->content;
-    bool rejected = content->reject != REJECT_NONE;
-    struct spool_epitaph epitaph = {
-        .outcome = outcome_name(job->outcome),
-        .reason = rejected ? reject_name(content->reject) : NULL,
-        .sqlstate = job->failure && job->failure->sqlstate[0] ? job->failure->sqlstate : NULL,
-        .error = job->failure && job->failure->text[0] ? job->failure->text : NULL,
-        .has_interview_id = content->has_interview_id,
-        .has_prompt_id = !rejected,
-    };
-    memcpy(epitaph.interview_id, content->interview_id, UUID_SIZE);
-    memcpy(epitaph.prompt_id, job->prompt_id, UUID_SIZE);
-    spool_bury(pipeline->spool, job->sequence, &epitaph);
+    pipeline_pump(pipeline);
 }

@@ -1,30 +1,22 @@
 /* SPDX-License-Identifier: MIT */
-/* The command line taken apart: the command, its options and operands, and the flags that are settings. */
+/* The command line: the command, its options and operands, and settings. */
 #ifndef PROMPTCTL_ARGUMENTS_H
 #define PROMPTCTL_ARGUMENTS_H
 
 #include <stdbool.h>
 
-#include "ctl.h"
+#include "promptd/commands.h"
 
 struct arguments {
-    const struct ctl_command *command; /* NULL with help, version and print_config, where no command is needed */
-    const char *help_words;            /* the first words of a command that --help asks about; "" for the whole */
-    bool help;
-    bool version;
-    bool print_config;
-    const char *options[CTL_OPTION_COUNT];
-    char **operands; /* of the command; points into `words` */
-    int operand_count;
-    char **settings; /* argv for settings_load; NULL-terminated */
-    int setting_count;
-    char **words; /* all operands, the command's name first */
-    char help_text[64];
+    struct settings_command line;      /* its operands are the command's */
+    const struct ctl_command *command; /* NULL with --help, --version and --print-config, where none is needed */
+    char help_words[64];               /* the first words of a command that --help asks about; "" for the whole */
 };
 
 /* Options and settings may stand anywhere, also behind operands; behind -- everything is an operand. ERROR_USAGE names
- * what is wrong. The words of argv are borrowed. */
-bool arguments_read(int argc, char *argv[], struct arguments *arguments, struct error *error);
-void arguments_free(struct arguments *arguments);
+ * what is wrong. *settings has what the flags say, for settings_load; the caller frees it. argv is borrowed, and its
+ * words are moved. */
+bool arguments_read(int argc, char *argv[], struct arguments *arguments, struct settings *settings,
+                    struct error *error);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "check.h"
 #include "database.h"
+#include "promptd/schema_check.h"
 #include "promptd/statements.h"
 #include "promptd/text.h"
 
@@ -15,6 +16,8 @@ struct trial {
     char *awaiting;                 /* as an array; NULL: any status but ready */
     char interview[UUID_TEXT_SIZE]; /* "": there is none to try with */
     bool is_awaiting;
+    char ids[UUID_TEXT_SIZE + 2];        /* of the prompt that was inserted last, as an array */
+    char interviews[UUID_TEXT_SIZE + 2]; /* the interview, as an array */
 };
 
 static bool check_connection(struct trial *trial, struct error *error)
@@ -50,23 +53,33 @@ static bool check_writes(struct trial *trial, struct error *error)
     return true;
 }
 
-/* The daemon's own look at a new connection: every fault is named. */
+/* The daemon's own look at a new connection: every fault is named. With atomicity = transaction nothing is ever
+ * unsettled, and what promptd_unsettled lacks is no fault. */
 static bool check_tables(struct trial *trial, struct error *error)
 {
-    struct pg_statement statement;
-    statements_build_check(&statement);
-    PGresult *result = database_run(&trial->database, statement.sql, NULL, error);
-    int faults = result ? PQntuples(result) : 1;
-    for (int i = 0; result && i < faults; i++) {
-        (void)error_set(error, ERROR_CONFIG, "%s; apply sql/", PQgetvalue(result, i, 0));
-        check_fail(trial->check, "database_tables", error);
-    }
+    bool in_transaction = trial->check->ctl->settings.atomicity == ATOMICITY_TRANSACTION;
+    const char *const parameters[] = {"true", NULL};
+    PGresult *result = database_run(&trial->database, schema_check_sql, parameters, error);
+    int faults = 0;
     if (!result)
         check_fail(trial->check, "database_tables", error);
+    for (int i = 0; i < PQntuples(result); i++) {
+        const char *fault = PQgetvalue(result, i, 0);
+        bool is_about_unsettled = strcmp(PQgetvalue(result, i, 1), "t") == 0;
+        (void)error_set(error, ERROR_CONFIG, "%s%s", fault, strstr(fault, "apply sql/") ? "" : "; apply sql/");
+        if (in_transaction && is_about_unsettled) {
+            check_tell(trial->check, "database_tables", CHECK_NOTE, "%s (not needed with atomicity = transaction)",
+                       error->text);
+            continue;
+        }
+        check_fail(trial->check, "database_tables", error);
+        faults++;
+    }
+    bool good = result && faults == 0;
     PQclear(result);
-    if (faults == 0)
+    if (good)
         check_tell(trial->check, "database_tables", CHECK_OK, "tables, columns, types and privileges");
-    return faults == 0;
+    return good;
 }
 
 /* Only promptctl reads them. */
@@ -112,26 +125,33 @@ static bool choose_interview(struct trial *trial, struct error *error)
            choose_from(trial, "select id from interviews limit 1 for no key update skip locked", NULL, error);
 }
 
-/* One statement under a savepoint, so that the next can be tried whatever becomes of it. A statement that returns no
- * row has changed nothing. */
-static bool try_write(struct trial *trial, const char *sql, const char *const *parameters, char id[UUID_TEXT_SIZE],
-                      struct error *error)
+/* One of the daemon's statements. It returns the row that it held, and whether it has changed it. */
+static bool run_write(struct trial *trial, const char *sql, const char *const *parameters, struct error *error)
 {
-    if (!database_do(&trial->database, "savepoint trial", error))
-        return false;
     PGresult *result = database_run(&trial->database, sql, parameters, error);
-    bool changed = result && PQntuples(result) > 0;
-    if (changed && id)
-        (void)snprintf(id, UUID_TEXT_SIZE, "%s", PQgetvalue(result, 0, 0));
+    bool changed = result && PQntuples(result) > 0 &&
+                   (PQnfields(result) < 2 || strcmp(PQgetvalue(result, 0, 1), "t") == 0);
     if (result && !changed)
         (void)error_set(error, ERROR_CONFIG,
                         "no error, and no row was changed: a trigger, a rule or row level"
                         " security keeps it from happening");
     PQclear(result);
-    struct error ignored;
-    if (!result)
-        (void)database_do(&trial->database, "rollback to savepoint trial", &ignored); /* `error` says what matters */
     return changed;
+}
+
+/* The same, taken back at once, so that the next can be tried whatever becomes of it. */
+static bool try_write(struct trial *trial, const char *sql, const char *const *parameters, struct error *error)
+{
+    struct error ignored;
+    bool changed = database_do(&trial->database, "savepoint trial", error) && run_write(trial, sql, parameters, error);
+    (void)database_do(&trial->database, "rollback to savepoint trial", &ignored); /* `error` says what matters */
+    (void)database_do(&trial->database, "release savepoint trial", &ignored);     /* what follows is not in it */
+    return changed;
+}
+
+static bool is_in_transaction(const struct trial *trial)
+{
+    return trial->check->ctl->settings.atomicity == ATOMICITY_TRANSACTION;
 }
 
 static void fail_with(struct trial *trial, const char *step, const char *what, const struct error *error)
@@ -141,24 +161,51 @@ static void fail_with(struct trial *trial, const char *step, const char *what, c
     check_fail(trial->check, step, &full);
 }
 
-/* With each source: a check constraint or an enum may know fewer of them than the settings. */
-static bool check_insert(struct trial *trial, char id[UUID_TEXT_SIZE], struct error *error)
+static bool choose_prompt_id(struct trial *trial, struct error *error)
+{
+    PGresult *result = database_run(&trial->database, "select gen_random_uuid()", NULL, error);
+    if (result)
+        (void)snprintf(trial->ids, sizeof trial->ids, "{%s}", PQgetvalue(result, 0, 0));
+    PQclear(result);
+    return result;
+}
+
+typedef bool write_function(struct trial *trial, const char *sql, const char *const *parameters, struct error *error);
+
+static bool insert_with(struct trial *trial, const char *source, write_function *write, struct error *error)
+{
+    static const char texts[] = "{\"Written by promptctl check, and rolled back.\"}";
+    char *sources = database_array(&source, 1);
+    if (!sources)
+        return error_set(error, ERROR_INTERNAL, "memory is out");
+    const char *ready = trial->check->ctl->settings.ready_status;
+    const char *const compensated[] = {trial->ids, trial->interviews, texts, sources, "false", NULL};
+    const char *const in_transaction[] = {trial->ids, trial->interviews, texts, sources, "{}", "true", ready, NULL};
+    bool inserted = choose_prompt_id(trial, error) &&
+                    (is_in_transaction(trial) ? write(trial, statements_transact_insert_sql, in_transaction, error)
+                                              : write(trial, statements_insert_sql, compensated, error));
+    free(sources);
+    return inserted;
+}
+
+/* With each source: a check constraint or an enum may know fewer of them than the settings. One that works stays for
+ * what is tried next. */
+static bool check_insert(struct trial *trial, struct error *error)
 {
     const struct text_list *sources = &trial->check->ctl->settings.sources;
+    const char *working = NULL;
     bool good = true;
     for (size_t i = 0; i < sources->count; i++) {
-        const char *const parameters[] = {trial->interview, sources->items[i], NULL};
-        if (try_write(trial,
-                      "insert into interview_enhanced_prompts (id, interview_id, prompt, source) values"
-                      " (gen_random_uuid(), $1::uuid, 'Written by promptctl check, and rolled back.', $2) returning id",
-                      parameters, id, error))
+        if (insert_with(trial, sources->items[i], try_write, error)) {
+            working = sources->items[i];
             continue;
+        }
         fail_with(trial, "insert_prompt", sources->items[i], error);
         good = false;
     }
     if (good)
         check_tell(trial->check, "insert_prompt", CHECK_OK, "with each of the sources, rolled back");
-    return good;
+    return working && insert_with(trial, working, run_write, error);
 }
 
 /* What an interview that is not awaiting tells: that the column does not take the status at all. */
@@ -168,11 +215,9 @@ static bool is_about_the_column(const char *sqlstate)
            strcmp(sqlstate, "22001") == 0;
 }
 
-static void check_status(struct trial *trial, const char *step, const char *status, struct error *error)
+static void judge_status(struct trial *trial, const char *step, const char *status, bool written, struct error *error)
 {
-    const char *const parameters[] = {trial->interview, status, NULL};
-    trial->database.sqlstate[0] = '\0';
-    if (try_write(trial, "update interviews set status = $2 where id = $1::uuid returning id", parameters, NULL, error))
+    if (written)
         check_tell(trial->check, step, CHECK_OK, "%s can be written, rolled back", status);
     else if (trial->is_awaiting || is_about_the_column(trial->database.sqlstate) || error->code == ERROR_UNAVAILABLE)
         fail_with(trial, step, status, error);
@@ -181,11 +226,34 @@ static void check_status(struct trial *trial, const char *step, const char *stat
                    status, error->text);
 }
 
-static void check_delete(struct trial *trial, const char *id, struct error *error)
+/* All statuses are taken for awaiting: the interview may be any. */
+static void check_ready(struct trial *trial, struct error *error)
 {
-    const char *const parameters[] = {id, NULL};
-    if (try_write(trial, "delete from interview_enhanced_prompts where id = $1::uuid returning id", parameters, NULL,
-                  error))
+    const char *ready = trial->check->ctl->settings.ready_status;
+    const char *const compensated[] = {trial->ids, trial->interviews, "{}", "true", ready, NULL};
+    const char *const in_transaction[] = {trial->ids, ready, NULL};
+    trial->database.sqlstate[0] = '\0';
+    bool written = is_in_transaction(trial) ? try_write(trial, statements_transact_move_sql, in_transaction, error)
+                                            : try_write(trial, statements_settle_sql, compensated, error);
+    judge_status(trial, "ready_status", ready, written, error);
+}
+
+static void check_failed(struct trial *trial, struct error *error)
+{
+    const struct settings *settings = &trial->check->ctl->settings;
+    const char *const parameters[] = {trial->interviews,      "{}", "true", settings->failed_status,
+                                      settings->ready_status, NULL};
+    trial->database.sqlstate[0] = '\0';
+    bool written = try_write(trial, statements_mark_sql, parameters, error);
+    judge_status(trial, "failed_status", settings->failed_status, written, error);
+}
+
+static void check_undo(struct trial *trial, struct error *error)
+{
+    const char *const parameters[] = {trial->ids, trial->interviews, NULL};
+    if (is_in_transaction(trial))
+        check_tell(trial->check, "delete_prompt", CHECK_OK, "not needed with atomicity = transaction");
+    else if (try_write(trial, statements_undo_sql, parameters, error))
         check_tell(trial->check, "delete_prompt", CHECK_OK, "rolled back");
     else
         check_fail(trial->check, "delete_prompt", error);
@@ -201,8 +269,6 @@ static void skip_all(struct check *check, const char *const *steps, const char *
 
 static void run_trial(struct trial *trial, struct error *error)
 {
-    const struct settings *settings = &trial->check->ctl->settings;
-    char id[UUID_TEXT_SIZE] = "";
     if (!database_do(&trial->database, "begin", error) ||
         !database_do(&trial->database, "set local lock_timeout = '2s'", error) || !choose_interview(trial, error)) {
         check_fail(trial->check, trial_steps[0], error);
@@ -214,11 +280,15 @@ static void run_trial(struct trial *trial, struct error *error)
             check_tell(trial->check, trial_steps[i], CHECK_NOTE, "not tried: promptd sees no interview in the table");
         return;
     }
-    bool inserted = check_insert(trial, id, error);
-    check_status(trial, "ready_status", settings->ready_status, error);
-    check_status(trial, "failed_status", settings->failed_status, error);
-    if (inserted || id[0])
-        check_delete(trial, id, error);
+    (void)snprintf(trial->interviews, sizeof trial->interviews, "{%s}", trial->interview);
+    bool inserted = check_insert(trial, error);
+    if (inserted)
+        check_ready(trial, error);
+    else
+        check_tell(trial->check, "ready_status", CHECK_SKIPPED, "not tried");
+    check_failed(trial, error);
+    if (inserted)
+        check_undo(trial, error);
     else
         check_tell(trial->check, "delete_prompt", CHECK_SKIPPED, "not tried");
 }

@@ -1,6 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* The table of promptctl's commands. A new one is a row here, a function in ctl.h and a file. */
-#include "ctl.h"
+/* The tables of promptctl's commands and options. A new one is a row here, a function in commands.h and a file. */
+#include "promptd/commands.h"
+
+const struct settings_flag ctl_options[] = {
+#define X(id, name, argument, meaning) {name, argument, SETTINGS_RUN, meaning},
+    CTL_OPTION_MAP(X)
+#undef X
+        {0},
+};
 
 #define DEAD_SETTINGS "--spool-dir"
 
@@ -11,7 +18,7 @@
 const struct ctl_command ctl_commands[] = {
     {.name = "check",
      .options = CTL_TAKES(JSON),
-     .settings = REDIS_SETTINGS " " DATABASE_SETTINGS " --ready-status --failed-status --awaiting-statuses",
+     .settings = REDIS_SETTINGS " " DATABASE_SETTINGS " --atomicity --ready-status --failed-status --awaiting-statuses",
      .summary = "try all that promptd needs, and change nothing",
      .details =
          "A dry run over real connections, step by step. Redis: reach it, log in, see who listens on the channel "
@@ -62,15 +69,25 @@ const struct ctl_command ctl_commands[] = {
                 "If one of the IDs is no dead letter, nothing is changed.\n",
      .run = ctl_dead_drop},
     {.name = "orphans",
-     .options = CTL_TAKES(DELETE) | CTL_TAKES(OLDER_THAN) | CTL_TAKES(YES) | CTL_TAKES(JSON),
-     .settings = DATABASE_SETTINGS " --ready-status",
-     .summary = "find, and delete, prompts whose interview will not use them",
-     .details = "Prompts whose interview is neither ready nor completed, or does not exist, oldest first: prompt, "
-                "interview, its status, source, when it was stored, age. Exit code 1 when some are left.\n"
-                "With --delete they are deleted, each by one statement that refuses once the interview is ready or "
-                "completed, also if that happens in the same moment. Interviews keep their status; see promptctl "
-                "stuck. Leave --older-than above the daemon's --settle-timeout-s: a younger prompt may be on its way.\n"
-                "Needs the view of sql/03_views.sql.\n",
+     .options = CTL_TAKES(DELETE) | CTL_TAKES(OLDER_THAN) | CTL_TAKES(SCAN) | CTL_TAKES(YES) | CTL_TAKES(JSON),
+     .settings = DATABASE_SETTINGS " --awaiting-statuses --failed-status",
+     .summary = "find, and delete, prompts whose interview was not made ready with them",
+     .details =
+         "Prompts that promptd has inserted without making their interview ready so far, as promptd_unsettled has "
+         "them, oldest first: prompt, interview, its status, source, when it was stored, age. A running promptd "
+         "settles or deletes them by itself, --recover-after-s after they were inserted; what stays is what the "
+         "database refuses to delete. Exit code 1 when some are left.\n"
+         "With --delete they are deleted, each by one statement, whatever the interview's status: the row in "
+         "promptd_unsettled says that it was never made ready with this prompt. What somebody else has locked "
+         "is left alone, and said so. Interviews keep their status; see promptctl stuck.\n"
+         "With --scan all prompts are looked through as well, for what other programs or promptd 0.1 have left "
+         "behind: prompts that are not in promptd_unsettled and whose interview does not exist, or is in the "
+         "--failed-status or one of the --awaiting-statuses (with * in the --failed-status only). A prompt "
+         "whose interview has any other status is never listed. --delete looks at the newest status once more, "
+         "under a lock. Look at the list before you do: an interview that was ready, and that the application "
+         "has put back among the waiting or failed ones since, looks the same. It reads whole tables; with "
+         "millions of rows raise --statement-timeout-ms.\n"
+         "Needs sql/01_schema.sql to 03_views.sql.\n",
      .run = ctl_orphans},
     {.name = "publish",
      .operands = "FILE",

@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ctl.h"
 #include "list.h"
 #include "output.h"
 #include "promptd/clock.h"
+#include "promptd/commands.h"
 #include "promptd/dead_letters.h"
 #include "promptd/json.h"
 #include "promptd/text.h"
@@ -28,7 +28,7 @@ static struct dead_letters *open_letters(const struct ctl *ctl, struct error *er
 struct letter_texts {
     char id[24];
     char arrived[CLOCK_TEXT_SIZE];
-    char buried[CLOCK_TEXT_SIZE];
+    char died[CLOCK_TEXT_SIZE];
     char size[24];
     char interview[UUID_TEXT_SIZE]; /* "": none could be read */
     char prompt[UUID_TEXT_SIZE];
@@ -40,7 +40,7 @@ static void write_texts(const struct dead_letter *letter, struct letter_texts *t
     (void)snprintf(texts->id, sizeof texts->id, "%" PRId64, letter->id);
     (void)snprintf(texts->size, sizeof texts->size, "%" PRId64, letter->size);
     clock_format_wall(letter->arrived_ms, texts->arrived);
-    clock_format_wall(letter->buried_ms, texts->buried);
+    clock_format_wall(letter->died_ms, texts->died);
     if (letter->has_interview_id)
         uuid_format(letter->interview_id, texts->interview);
     if (letter->has_prompt_id)
@@ -61,7 +61,7 @@ static void begin_object(struct buffer *object, const struct dead_letter *letter
     json_text(object, "interview_id", *texts.interview ? texts.interview : NULL);
     json_text(object, "prompt_id", *texts.prompt ? texts.prompt : NULL);
     json_text(object, "arrived", texts.arrived);
-    json_text(object, "died", texts.buried);
+    json_text(object, "died", texts.died);
     json_number(object, "bytes", (uint64_t)letter->size);
 }
 
@@ -80,7 +80,7 @@ static bool list_letter(void *context, const struct dead_letter *letter)
     struct letter_texts texts;
     write_texts(letter, &texts);
     list_cell(list, texts.id);
-    list_cell(list, texts.buried);
+    list_cell(list, texts.died);
     list_cell(list, letter->outcome);
     list_cell(list, texts.size);
     list_cell(list, texts.interview);
@@ -157,7 +157,7 @@ static bool show_letter(void *context, const struct dead_letter *letter)
     show_line(shown, "interview", texts.interview);
     show_line(shown, "prompt", texts.prompt);
     show_line(shown, "arrived", texts.arrived);
-    show_line(shown, "died", texts.buried);
+    show_line(shown, "died", texts.died);
     show_line(shown, "bytes", texts.size);
     return false;
 }
@@ -364,7 +364,7 @@ static int change_chosen(const struct ctl *ctl, struct dead_letters *letters, co
     size_t changed = 0;
     int64_t missing = 0;
     if (chosen->failed)
-        return output_fail(&(struct error){.code = ERROR_INTERNAL, .text = "memory is out"});
+        return output_fail(&(struct error){.code = ERROR_INTERNAL, .text = "out of memory"});
     if (!find_missing(letters, chosen, &missing, &error))
         return output_fail(&error);
     if (missing != 0 && !ctl_has(ctl, CTL_OPTION_ALL))

@@ -23,7 +23,6 @@ struct work {
     PGresult *rows; /* what was found; NULL until then */
     bool *done;     /* a row each */
     int count;
-    int done_count;
 };
 
 static bool read_age(const struct ctl *ctl, char seconds[24], struct error *error)
@@ -40,13 +39,14 @@ static bool read_age(const struct ctl *ctl, char seconds[24], struct error *erro
 static bool find(struct work *work, const char *seconds, struct error *error)
 {
     struct database *database = &work->database;
-    const char *const parameters[] = {seconds, NULL};
+    const char *const parameters[] = {seconds, work->findings->select_parameter, NULL};
     if (!database_do(database, "begin read only", error) || !database_tell_views(database, &work->ctl->settings, error))
         return false;
     work->rows = database_run(database, work->findings->select, parameters, error);
     if (!work->rows && strncmp(database->sqlstate, "42", 2) == 0) {
         struct error cause = *error;
-        return error_set(error, ERROR_CONFIG, "%.300s: apply sql/02_role.sql and sql/03_views.sql", cause.text);
+        return error_set(error, ERROR_CONFIG, "%.300s: apply sql/01_schema.sql, sql/02_role.sql and sql/03_views.sql",
+                         cause.text);
     }
     if (!work->rows || !database_do(database, "commit", error))
         return false;
@@ -109,42 +109,75 @@ static void list_rows(struct work *work)
     list_end(&list);
 }
 
-/* A row that is not returned had changed meanwhile: it is no finding any more. false: the statement failed. */
-static bool change_row(struct work *work, int row, struct error *error)
+/* ---- changes ---- */
+
+enum verdict { VERDICT_CHANGED, VERDICT_DONE, VERDICT_LOCKED, VERDICT_KEPT, VERDICT_FAILED };
+
+static enum verdict read_verdict(const PGresult *result)
+{
+    static const char *const words[] = {[VERDICT_DONE] = "done", [VERDICT_LOCKED] = "locked", [VERDICT_KEPT] = "kept"};
+    for (enum verdict verdict = VERDICT_DONE; PQntuples(result) > 0 && verdict <= VERDICT_KEPT; verdict++) {
+        if (strcmp(PQgetvalue(result, 0, 0), words[verdict]) == 0)
+            return verdict;
+    }
+    return VERDICT_CHANGED;
+}
+
+static enum verdict change_once(struct work *work, int row, struct error *error)
 {
     const struct findings *findings = work->findings;
-    const char *const parameters[] = {value_of(work, row, 0), findings->parameters[0], findings->parameters[1],
-                                      findings->parameters[2], NULL};
-    PGresult *result = database_run(&work->database, findings->change, parameters, error);
+    const char *found_by = value_of(work, row, PQnfields(work->rows) - 2);
+    bool scanned = found_by && strcmp(found_by, FINDINGS_BY_SCAN) == 0;
+    const struct findings_change *change = scanned ? &findings->change_scanned : &findings->change;
+    const char *const parameters[] = {value_of(work, row, 0), change->parameters[0], change->parameters[1],
+                                      change->parameters[2], NULL};
+    PGresult *result = database_run(&work->database, change->sql, parameters, error);
     if (!result)
-        return false;
-    work->done[row] = PQntuples(result) > 0;
-    work->done_count += work->done[row];
+        return strcmp(work->database.sqlstate, "55P03") == 0 ? VERDICT_LOCKED : VERDICT_FAILED;
+    enum verdict verdict = read_verdict(result);
     PQclear(result);
-    return true;
+    return verdict;
+}
+
+/* A statement does not see what was committed after it began: what looks locked or kept may just have been dealt with
+ * by somebody else, and a second one knows. */
+static enum verdict change_row(struct work *work, int row, struct error *error)
+{
+    enum verdict verdict = change_once(work, row, error);
+    if (verdict == VERDICT_LOCKED || verdict == VERDICT_KEPT)
+        verdict = change_once(work, row, error);
+    if (verdict == VERDICT_KEPT) {
+        (void)error_set(error, ERROR_CONFIG,
+                        "no error, and nothing was changed: a trigger, a rule or row level security keeps it from"
+                        " happening");
+        verdict = VERDICT_FAILED;
+    }
+    work->done[row] = verdict == VERDICT_DONE;
+    return verdict;
 }
 
 /* What one row meets need not meet the next, unless the server is gone. */
 static int change_rows(struct work *work)
 {
+    int counts[VERDICT_FAILED + 1] = {0};
     int status = CTL_OK;
-    int failures = 0;
-    for (int row = 0; row < work->count; row++) {
+    for (int row = 0; row < work->count && status != CTL_UNREACHABLE; row++) {
         struct error cause;
         struct error error;
-        if (change_row(work, row, &cause))
+        enum verdict verdict = change_row(work, row, &cause);
+        counts[verdict]++;
+        if (verdict == VERDICT_LOCKED)
+            output_note("%s: left alone, somebody else has it locked", value_of(work, row, 0));
+        if (verdict != VERDICT_FAILED)
             continue;
         (void)error_set(&error, cause.code, "%s: %.400s", value_of(work, row, 0), cause.text);
         status = output_fail(&error);
-        failures++;
-        if (status == CTL_UNREACHABLE)
-            break;
     }
-    int over = work->count - work->done_count - failures;
-    output_note("%d of %d %s", work->done_count, work->count, work->findings->done);
-    if (status == CTL_OK && over > 0)
-        output_note("%d had changed meanwhile and %s left alone.", over, over == 1 ? "was" : "were");
-    return status;
+    output_note("%d of %d %s", counts[VERDICT_DONE], work->count, work->findings->done);
+    if (counts[VERDICT_CHANGED] > 0)
+        output_note("%d had changed meanwhile and %s left alone.", counts[VERDICT_CHANGED],
+                    counts[VERDICT_CHANGED] == 1 ? "was" : "were");
+    return status == CTL_OK && counts[VERDICT_LOCKED] > 0 ? CTL_FOUND : status;
 }
 
 static int deal_with(struct work *work)

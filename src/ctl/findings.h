@@ -6,22 +6,34 @@
 #ifndef PROMPTCTL_FINDINGS_H
 #define PROMPTCTL_FINDINGS_H
 
-#include "ctl.h"
+#include "promptd/commands.h"
+
+/*
+ * How a row is dealt with: $1 is its id, `parameters` are $2 to $4. The answer is one word: done; locked, by somebody
+ * who is at work on it; kept, by a trigger or a policy that says nothing. No row: it is no finding any more.
+ */
+struct findings_change {
+    const char *sql;
+    const char *parameters[3]; /* borrowed; NULL ends them */
+};
 
 struct findings {
     /* Columns as headings has them, the id first, and last the age in seconds. $1 is the least age, in seconds. */
     const char *select;
-    const char *const *headings; /* also the keys of --json, in lower case with _; ends with NULL */
-    /* $1 the id; returns a row when it was done. `parameters` are $2 to $4. */
-    const char *change;
-    const char *parameters[3]; /* borrowed; NULL ends them */
-    enum ctl_option when;      /* the option that asks for it */
-    const char *one;           /* "orphaned prompt" */
+    const char *select_parameter; /* $2, borrowed; NULL: there is none */
+    const char *const *headings;  /* also the keys of --json, in lower case with _; ends with NULL */
+    struct findings_change change;
+    /* For rows whose column before the age is FINDINGS_BY_SCAN. */
+    struct findings_change change_scanned;
+    enum ctl_option when; /* the option that asks for it */
+    const char *one;      /* "orphaned prompt" */
     const char *many;
     const char *verb;        /* "Mark" */
     const char *consequence; /* " as failed" */
     const char *done;        /* "deleted"; also the key in --json */
 };
+
+#define FINDINGS_BY_SCAN "scan"
 
 int findings_run(struct ctl *ctl, const struct findings *findings);
 

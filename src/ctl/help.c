@@ -3,23 +3,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "ctl.h"
 #include "output.h"
+#include "promptd/commands.h"
 #include "promptd/text.h"
 
 enum { HELP_WIDTH = 79, HELP_COLUMN = 26 };
-
-struct option_row {
-    const char *name;
-    const char *argument;
-    const char *meaning;
-};
-
-static const struct option_row options[] = {
-#define X(id, name, argument, meaning) {name, argument, meaning},
-    CTL_OPTION_MAP(X)
-#undef X
-};
 
 static const struct {
     int code;
@@ -34,10 +22,10 @@ static void append_usage(struct buffer *out, const struct ctl_command *command)
 {
     buffer_printf(out, "promptctl %s", command->name);
     for (size_t i = 0; i < CTL_OPTION_COUNT; i++) {
-        if (command->options & 1U << i && options[i].argument)
-            buffer_printf(out, " [--%s=%s]", options[i].name, options[i].argument);
+        if (command->options & 1U << i && ctl_options[i].argument)
+            buffer_printf(out, " [--%s=%s]", ctl_options[i].name, ctl_options[i].argument);
         else if (command->options & 1U << i)
-            buffer_printf(out, " [--%s]", options[i].name);
+            buffer_printf(out, " [--%s]", ctl_options[i].name);
     }
     if (command->operands)
         buffer_printf(out, command->operands_min > 0 ? " %s" : " [%s]", command->operands);
@@ -92,10 +80,10 @@ static void append_command(struct buffer *out, const struct ctl_command *command
         buffer_append_text(out, "\nOptions:\n");
     for (size_t i = 0; i < CTL_OPTION_COUNT; i++) {
         char word[40];
-        (void)snprintf(word, sizeof word, "--%s%s%s", options[i].name, options[i].argument ? "=" : "",
-                       options[i].argument ? options[i].argument : "");
+        (void)snprintf(word, sizeof word, "--%s%s%s", ctl_options[i].name, ctl_options[i].argument ? "=" : "",
+                       ctl_options[i].argument ? ctl_options[i].argument : "");
         if (command->options & 1U << i)
-            append_entry(out, word, options[i].meaning);
+            append_entry(out, word, ctl_options[i].description);
     }
     struct buffer settings = {0};
     buffer_printf(&settings, "Settings that count, as for promptd: --config=FILE %s", command->settings);
@@ -119,9 +107,9 @@ static void append_all(struct buffer *out)
     append_entry(out, "--print-config", "Print all settings in force and where each came from, passwords as ***.");
     for (size_t i = 0; i < CTL_OPTION_COUNT; i++) {
         char word[40];
-        (void)snprintf(word, sizeof word, "--%s%s%s", options[i].name, options[i].argument ? "=" : "",
-                       options[i].argument ? options[i].argument : "");
-        append_entry(out, word, options[i].meaning);
+        (void)snprintf(word, sizeof word, "--%s%s%s", ctl_options[i].name, ctl_options[i].argument ? "=" : "",
+                       ctl_options[i].argument ? ctl_options[i].argument : "");
+        append_entry(out, word, ctl_options[i].description);
     }
     buffer_append_text(out, "\nSettings are promptd's own, from the same places: flags such as --redis-url,\n"
                             "variables such as PROMPTD_REDIS_URL, and the file of --config=FILE, or else\n"

@@ -10,8 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "ctl.h"
 #include "promptd/buffer.h"
+#include "promptd/commands.h"
 
 enum { LIST_COLUMNS_MAX = 8, LIST_BLOCK_ROWS = 500 };
 

@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "arguments.h"
-#include "ctl.h"
 #include "output.h"
+#include "promptd/commands.h"
 #include "promptd/version.h"
 
 static bool wants_colour(void)
@@ -18,40 +18,40 @@ static bool wants_colour(void)
     return isatty(STDOUT_FILENO) && !(none && *none) && terminal && strcmp(terminal, "dumb") != 0;
 }
 
-static int run_command(const struct arguments *arguments, struct error *error)
+static int run_command(const struct arguments *arguments, struct settings *settings, struct error *error)
 {
+    if (!settings_load(settings, &arguments->line, environ, error))
+        return output_fail(error);
+    settings_warn(settings, environ);
+    if (arguments->line.action == SETTINGS_PRINT) {
+        settings_print(settings, stdout);
+        return 0;
+    }
     struct ctl ctl = {
-        .operands = arguments->operands,
-        .operand_count = arguments->operand_count,
+        .operands = arguments->line.operands,
+        .operand_count = arguments->line.operand_count,
+        .settings = *settings,
         .colour = wants_colour(),
     };
-    memcpy(ctl.options, arguments->options, sizeof ctl.options);
-    if (!settings_load(arguments->setting_count, arguments->settings, environ, false, &ctl.settings, NULL, error))
-        return output_fail(error);
-    settings_warn_of_variables(environ);
-    int status = 0;
-    if (arguments->print_config)
-        settings_print(&ctl.settings, stdout);
-    else
-        status = arguments->command->run(&ctl);
-    settings_free(&ctl.settings);
-    return status;
+    memcpy(ctl.options, arguments->line.more, sizeof ctl.options);
+    return arguments->command->run(&ctl);
 }
 
 int main(int argc, char *argv[])
 {
     struct arguments arguments;
+    struct settings settings;
     struct error error = {.code = ERROR_NONE};
     int status = 0;
     (void)signal(SIGPIPE, SIG_IGN);
-    if (!arguments_read(argc, argv, &arguments, &error))
+    if (!arguments_read(argc, argv, &arguments, &settings, &error))
         status = output_fail(&error);
-    else if (arguments.help)
+    else if (arguments.line.action == SETTINGS_HELP)
         ctl_print_help(arguments.help_words);
-    else if (arguments.version)
+    else if (arguments.line.action == SETTINGS_VERSION)
         (void)printf("promptctl %s\n", PROMPTD_VERSION);
     else
-        status = run_command(&arguments, &error);
-    arguments_free(&arguments);
+        status = run_command(&arguments, &settings, &error);
+    settings_free(&settings);
     return output_end(status);
 }

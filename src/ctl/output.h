@@ -7,8 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "ctl.h"
 #include "promptd/buffer.h"
+#include "promptd/commands.h"
 
 /* "promptctl: …" on standard error; returns the exit code that belongs to the error. With ERROR_NONE that is CTL_FOUND:
  * neither the command line nor the configuration nor promptctl is to blame. */

@@ -15,12 +15,9 @@ static bool unavailable(const struct redis_client *client, const char *reason, s
 
 static void name_server(struct redis_client *client)
 {
-    const struct redis_address *address = &client->address;
-    if (address->unix_path)
-        (void)snprintf(client->server, sizeof client->server, "unix:%s", address->unix_path);
-    else
-        (void)snprintf(client->server, sizeof client->server, strchr(address->host, ':') ? "[%s]:%d" : "%s:%d",
-                       address->host, address->port);
+    char name[REDIS_ADDRESS_NAME_SIZE];
+    redis_address_name(&client->address, name);
+    (void)snprintf(client->server, sizeof client->server, "%s%s", client->address.unix_path ? "unix:" : "", name);
 }
 
 bool redis_client_connect(struct redis_client *client, const struct settings *settings, struct error *error)
@@ -86,14 +83,6 @@ redisReply *redis_client_call(struct redis_client *client, int argc, const char 
     for (int i = 0; i < argc; i++)
         words[i] = argv[i];
     return judge_reply(client, redisCommandArgv(client->context, argc, words, lengths), error);
-}
-
-redisReply *redis_client_read(struct redis_client *client, struct error *error)
-{
-    void *reply = NULL;
-    if (redisGetReply(client->context, &reply) != REDIS_OK)
-        reply = NULL;
-    return judge_reply(client, reply, error);
 }
 
 static bool call_for_ok(struct redis_client *client, int argc, const char *const *argv, struct error *error)

@@ -8,6 +8,7 @@
 #include <stddef.h>
 
 #include "promptd/error.h"
+#include "promptd/redis_address.h"
 #include "promptd/settings.h"
 
 struct redis_client {
@@ -27,8 +28,5 @@ void redis_client_close(struct redis_client *client);
 /* The reply, to be freed with freeReplyObject; NULL with *error as above, also for an error reply. */
 redisReply *redis_client_call(struct redis_client *client, int argc, const char *const *argv, const size_t *lengths,
                               struct error *error);
-
-/* The next message of a subscription, or whatever comes. */
-redisReply *redis_client_read(struct redis_client *client, struct error *error);
 
 #endif

@@ -4,10 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "ctl.h"
 #include "duration.h"
 #include "http.h"
 #include "output.h"
+#include "promptd/commands.h"
 #include "promptd/text.h"
 
 enum { TROUBLES_SHOWN = 5, LABEL_WIDTH = 10 };
@@ -129,7 +129,7 @@ static void show_queue(struct page *page)
     } else {
         verdict(page, is_true_at(spool, "writable"), "", "cannot be written: ");
         buffer_printf(&page->out, "%.0f messages, %.0f of %.0f bytes, ", number_at(spool, "messages"),
-                      number_at(spool, "bytes") + number_at(spool, "dead_bytes"), number_at(spool, "max_bytes"));
+                      number_at(spool, "bytes"), number_at(spool, "max_bytes"));
         double dead = number_at(spool, "dead_letters");
         buffer_printf(&page->out, "%.0f dead letter%s%s", dead, dead == 1 ? "" : "s",
                       dead > 0 ? " (promptctl dead list)" : "");

@@ -9,9 +9,9 @@
 
 /* A status that is not awaiting is never overwritten, whatever happens between the list and the change. */
 static const char listed_sql[] = "update interviews set status = $3 where id = $1::uuid"
-                                 " and status::text = any($2::text[]) and status::text <> $4::text returning id";
+                                 " and status::text = any($2::text[]) and status::text <> $4::text returning 'done'";
 static const char any_sql[] = "update interviews set status = $3 where id = $1::uuid"
-                              " and status::text <> all($2::text[]) and status::text <> $4::text returning id";
+                              " and status::text <> all($2::text[]) and status::text <> $4::text returning 'done'";
 
 int ctl_stuck(struct ctl *ctl)
 {
@@ -30,9 +30,9 @@ int ctl_stuck(struct ctl *ctl)
                            " extract(epoch from age)::bigint from promptd_stuck"
                            " where age >= make_interval(secs => $1::float8) order by created_at, interview_id",
                  .headings = headings,
-                 .change = any ? any_sql : listed_sql,
-                 .parameters = {array, settings->failed_status,
-                                settings->failed_status}, /* as the column's type, and as text */
+                 .change = {.sql = any ? any_sql : listed_sql,
+                            .parameters = {array, settings->failed_status,
+                                           settings->failed_status}}, /* as the column's type, and as text */
                  .when = CTL_OPTION_FAIL,
                  .one = "stuck interview",
                  .many = "stuck interviews",

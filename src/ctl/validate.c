@@ -4,9 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "ctl.h"
 #include "message_file.h"
 #include "output.h"
+#include "promptd/commands.h"
 #include "promptd/json.h"
 
 struct validation {

@@ -13,7 +13,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #define LOG_COMPONENT "daemon"
 #include "daemon_private.h"
@@ -22,132 +21,7 @@
 #include "promptd/outcome.h"
 #include "promptd/version.h"
 
-enum {
-    DAEMON_TICK_MS = 1000,
-    DAEMON_CLOSING_MS = 1000,      /* of shutdown_timeout_s: set aside for closing */
-    DAEMON_THREADS_GRACE_MS = 500, /* of that: for threads to come home */
-    DAEMON_LAST_LOOK_MS = 50,
-    DAEMON_GIVE_BACK_MESSAGES = 1000
-};
-
-/* --- the end ---------------------------------------------------------------------------------------------------- */
-
-void daemon_module_closed(struct daemon *daemon)
-{
-    if (daemon->source_open || daemon->admin_open || daemon->notify_open || daemon->store_open || daemon->spool_open ||
-        !daemon->handles_open)
-        return;
-    daemon->handles_open = false;
-    signals_close(daemon);
-    uv_close((uv_handle_t *)&daemon->drain, NULL);
-    uv_close((uv_handle_t *)&daemon->tick, NULL);
-}
-
-/* After the store has given its jobs back: the last outcomes are written. */
-static void close_spool(struct daemon *daemon)
-{
-    if (!daemon->spool)
-        return;
-    struct spool *spool = daemon->spool;
-    pipeline_abandon_rest(daemon->pipeline);
-    daemon->spool = NULL;
-    spool_close(spool);
-}
-
-void daemon_on_store_closed(struct daemon *daemon)
-{
-    close_spool(daemon);
-}
-
-/* A dial or a look-up that runs in a thread cannot be interrupted, and nothing depends on it any more. The spool has
- * something to write still, and gets what is left of the time. */
-static void on_threads_late(uv_timer_t *timer)
-{
-    struct daemon *daemon = timer->data;
-    if (daemon->store_open)
-        store_abandon(daemon->store);
-    close_spool(daemon);
-    if (daemon->spool_open && (int64_t)uv_now(&daemon->loop) < daemon->stop_by_ms) {
-        (void)uv_timer_start(&daemon->drain, on_threads_late, DAEMON_LAST_LOOK_MS, 0);
-        return;
-    }
-    pipeline_abandon_rest(daemon->pipeline);
-    if (daemon->statsd)
-        statsd_flush(daemon->statsd);
-    log_info(NULL, "stopped; not everything could be closed in time");
-    _exit(0);
-}
-
-static void close_admin(struct daemon *daemon)
-{
-    struct admin *admin = daemon->admin;
-    daemon->admin = NULL;
-    if (admin)
-        admin_close(admin);
-}
-
-/* The watchdog, with the timer that feeds it, goes first: closing has its own limit. */
-static void close_report(struct daemon *daemon)
-{
-    close_admin(daemon);
-    if (daemon->statsd)
-        statsd_stop(daemon->statsd);
-    struct notify *notify = daemon->notify;
-    daemon->notify = NULL;
-    if (notify)
-        notify_close(notify);
-}
-
-static void start_closing(struct daemon *daemon)
-{
-    if (daemon->state == DAEMON_CLOSING)
-        return;
-    daemon->state = DAEMON_CLOSING;
-    uv_update_time(&daemon->loop);
-    (void)uv_timer_start(&daemon->drain, on_threads_late, DAEMON_THREADS_GRACE_MS, 0);
-    close_report(daemon);
-    store_close(daemon->store, wiring_on_unfinished);
-}
-
-/* What stands on disk only waits for the next start. */
-void daemon_close_if_drained(struct daemon *daemon)
-{
-    if (daemon->state == DAEMON_DRAINING && !daemon->source_open && pipeline_in_memory(daemon->pipeline) == 0)
-        start_closing(daemon);
-}
-
-static void on_drain_timeout(uv_timer_t *timer)
-{
-    struct daemon *daemon = timer->data;
-    log_warning(LOG_FIELDS(log_number("waiting", pipeline_waiting(daemon->pipeline))),
-                "shutdown_timeout_s is over; what is not settled is given up");
-    start_closing(daemon);
-}
-
-static void tell_status(struct daemon *daemon)
-{
-    struct health health;
-    snapshot_look(daemon, &health);
-    if (daemon->notify)
-        notify_status(daemon->notify, &health);
-}
-
-void daemon_start_draining(struct daemon *daemon, int signal_number)
-{
-    log_info(LOG_FIELDS(log_number("waiting", pipeline_waiting(daemon->pipeline))), "stopping on %s",
-             signal_number == SIGINT ? "SIGINT" : "SIGTERM");
-    daemon->state = DAEMON_DRAINING;
-    notify_stopping(daemon->notify);
-    tell_status(daemon);
-    uint64_t patience_ms = (uint64_t)daemon->settings.shutdown_timeout_s * 1000 - DAEMON_CLOSING_MS;
-    uv_update_time(&daemon->loop);
-    daemon->stop_by_ms = (int64_t)(uv_now(&daemon->loop) + patience_ms) + DAEMON_CLOSING_MS - 2 * DAEMON_LAST_LOOK_MS;
-    (void)uv_timer_start(&daemon->drain, on_drain_timeout, patience_ms ? patience_ms : 1, 0);
-    pipeline_stop_fetching(daemon->pipeline);
-    source_pubsub_close(daemon->source);
-}
-
-/* --- start ------------------------------------------------------------------------------------------------------ */
+enum { DAEMON_TICK_MS = 1000, DAEMON_GIVE_BACK_MESSAGES = 1000 };
 
 /* What a burst took goes back to the system when it is over: nothing waits, and nothing came for a second, or much has
  * come since the last time. */
@@ -174,30 +48,33 @@ static void on_tick(uv_timer_t *timer)
     pipeline_pump(daemon->pipeline);
     give_back_memory(daemon);
     int64_t now_ms = (int64_t)uv_now(&daemon->loop);
-    tell_status(daemon);
+    snapshot_notify(daemon);
     if (daemon->statsd)
         statsd_flush(daemon->statsd);
     history_look(&daemon->history, &daemon->metrics, now_ms, clock_wall_ms());
-    int64_t interval_ms = daemon->settings.reconcile_interval_s * 1000;
-    if (interval_ms == 0 || now_ms < daemon->orphans_due_ms || daemon->state != DAEMON_RUNNING)
-        return;
-    daemon->orphans_due_ms = now_ms + interval_ms;
-    pipeline_retry_orphans(daemon->pipeline);
 }
 
 static void open_handles(struct daemon *daemon)
 {
     signals_open(daemon);
-    (void)uv_timer_init(&daemon->loop, &daemon->drain);
+    drain_open(daemon);
     (void)uv_timer_init(&daemon->loop, &daemon->tick);
-    daemon->drain.data = daemon;
     daemon->tick.data = daemon;
     (void)uv_timer_start(&daemon->tick, on_tick, DAEMON_TICK_MS, DAEMON_TICK_MS);
-    daemon->handles_open = true;
+}
+
+/* When every module is closed: the daemon's own handles did not keep the loop. */
+static void close_handles(struct daemon *daemon)
+{
+    signals_close(daemon);
+    drain_close(daemon);
+    uv_close((uv_handle_t *)&daemon->tick, NULL);
+    (void)uv_run(&daemon->loop, UV_RUN_DEFAULT);
 }
 
 static int finish(struct daemon *daemon)
 {
+    close_handles(daemon);
     pipeline_abandon_rest(daemon->pipeline);
     outcome_sum_up(&daemon->lines);
     pipeline_free(daemon->pipeline);
@@ -231,11 +108,12 @@ static bool start(struct daemon *daemon, struct error *error)
     open_handles(daemon);
     log_info(NULL, "promptd %s starting", PROMPTD_VERSION);
     if (wiring_open(daemon, error)) {
-        tell_status(daemon);
+        snapshot_notify(daemon);
         notify_ready(daemon->notify);
         return true;
     }
-    close_admin(daemon); /* its socket's file must not stay behind */
+    if (daemon->admin)
+        admin_close(daemon->admin); /* its socket's file must not stay behind */
     return false;
 }
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The daemon's parts: options.c, wiring.c, signals.c and snapshot.c serve daemon.c, which has the life of the process.
- */
+/* The daemon's parts. daemon.c has the life of the process, and calls the others; none of them calls it. */
 #ifndef PROMPTD_DAEMON_PRIVATE_H
 #define PROMPTD_DAEMON_PRIVATE_H
 
@@ -13,6 +12,7 @@
 #include "promptd/health.h"
 #include "promptd/notify.h"
 #include "promptd/pipeline.h"
+#include "promptd/redis_address.h"
 #include "promptd/source_pubsub.h"
 #include "promptd/statsd.h"
 #include "promptd/store.h"
@@ -49,35 +49,33 @@ struct daemon {
     bool spool_open;
     bool source_open;
     bool store_open;
-    bool admin_open;
-    bool notify_open;
-    bool store_was_up;
     uv_signal_t signals[DAEMON_SIGNALS];
-    uv_timer_t tick; /* once a second: what is due now and then */
-    int64_t orphans_due_ms;
+    uv_timer_t tick;           /* once a second: what is due now and then */
     uint64_t received_at_tick; /* of messages */
     uint64_t given_back_at;    /* messages received when memory last went back to the system */
     int64_t stop_by_ms;        /* on the loop's clock */
     uv_timer_t drain;          /* the end of patience, twice: first for messages, then for threads */
-    bool handles_open;
+    uv_prepare_t progress;     /* while draining and closing */
 };
 
-/* daemon.c: the edges of its life. */
-void daemon_start_draining(struct daemon *daemon, int signal_number);
-void daemon_close_if_drained(struct daemon *daemon);
-void daemon_module_closed(struct daemon *daemon); /* one of the `_open` flags has become false */
-void daemon_on_store_closed(struct daemon *daemon);
+/* drain.c: the end. */
+void drain_open(struct daemon *daemon);
+void drain_start(struct daemon *daemon, int signal_number);
+void drain_close(struct daemon *daemon);
+
+/* reload.c: the settings are read again. */
+void reload_settings(struct daemon *daemon);
 
 /* options.c */
 struct message_rules options_rules(const struct settings *settings);
 struct inbox_limits options_limits(const struct settings *settings);
+struct spool_limits options_spool_limits(const struct settings *settings);
 struct store_tuning options_store_tuning(const struct settings *settings);
 struct source_pubsub_tuning options_source_tuning(const struct settings *settings);
 struct statement_statuses options_statuses(const struct settings *settings);
 
-/* wiring.c: opens the modules, and joins them by their callbacks. */
+/* wiring.c: opens the modules, and joins them. */
 bool wiring_open(struct daemon *daemon, struct error *error);
-void wiring_on_unfinished(void *context, struct job *job); /* what store_close hands back */
 void wiring_reset_circuits(void *context, bool *redis, bool *database);
 
 /* signals.c */
@@ -86,6 +84,7 @@ void signals_close(struct daemon *daemon);
 
 /* snapshot.c: how everything is at this moment. */
 void snapshot_gauges(struct daemon *daemon);              /* in daemon->metrics */
+void snapshot_notify(struct daemon *daemon);              /* to systemd */
 void snapshot_look(void *context, struct health *health); /* the context is the daemon */
 
 #endif

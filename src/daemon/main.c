@@ -9,6 +9,7 @@
 #include "promptd/daemon.h"
 #include "promptd/log.h"
 #include "promptd/pg_session.h"
+#include "promptd/redis_address.h"
 #include "promptd/settings.h"
 #include "promptd/version.h"
 
@@ -51,11 +52,13 @@ static bool open_log(const struct settings *settings, struct error *error)
 
 int main(int argc, char *argv[])
 {
+    static const struct settings_program program = {.judge_redis_url = redis_address_judge};
     struct settings settings;
     struct settings_command command;
     struct error error = {.code = ERROR_NONE};
     (void)signal(SIGPIPE, SIG_IGN);
-    if (!settings_load(argc, argv, environ, false, &settings, &command, &error))
+    if (!settings_read_command(argc, argv, &program, &settings, &command, &error) ||
+        !settings_load(&settings, &command, environ, &error))
         return fail(&error);
     int status = 0;
     if (command.action == SETTINGS_HELP) {
@@ -70,18 +73,19 @@ int main(int argc, char *argv[])
                               &error);
         status = fail(&error);
     } else if (command.action == SETTINGS_PRINT) {
-        settings_warn_of_variables(environ);
+        settings_warn(&settings, environ);
         settings_print(&settings, stdout);
         status = end_of_output();
     } else if (command.action == SETTINGS_CHECK) {
-        settings_warn_of_variables(environ);
+        settings_warn(&settings, environ);
         (void)printf("promptd: the settings are valid\n");
         status = end_of_output();
     } else if (!open_log(&settings, &error)) {
         status = fail(&error);
     } else {
-        settings_warn_of_variables(environ); /* in the form that log_format asks for */
-        const struct daemon_arguments arguments = {.argc = argc, .argv = argv, .environment = environ};
+        settings_warn(&settings, environ); /* in the form that log_format asks for */
+        const struct daemon_arguments arguments = {
+            .argc = argc, .argv = argv, .environment = environ, .program = &program};
         log_capture_stderr();
         status = daemon_run(&settings, &arguments);
         log_leave_stderr();

@@ -22,6 +22,12 @@ struct inbox_limits options_limits(const struct settings *settings)
                                  .max_bytes = (size_t)settings->queue_max_bytes};
 }
 
+struct spool_limits options_spool_limits(const struct settings *settings)
+{
+    return (struct spool_limits){.waiting_bytes = (uint64_t)settings->spool_max_bytes,
+                                 .dead_bytes = (uint64_t)settings->spool_dead_max_bytes};
+}
+
 struct store_tuning options_store_tuning(const struct settings *settings)
 {
     return (struct store_tuning){
@@ -29,8 +35,9 @@ struct store_tuning options_store_tuning(const struct settings *settings)
         .retry_attempts = (unsigned)settings->retry_attempts,
         .retry_base_ms = settings->retry_base_ms,
         .retry_max_ms = settings->retry_max_ms,
-        .settle_timeout_ms = settings->settle_timeout_s * 1000,
+        .lock_patience_ms = settings->lock_patience_s * 1000,
         .reconcile_interval_ms = settings->reconcile_interval_s * 1000,
+        .recover_after_s = settings->recover_after_s,
         .pool = {.statement_timeout_ms = settings->statement_timeout_ms,
                  .backoff_max_ms = settings->backoff_max_s * 1000,
                  .breaker_failures = (unsigned)settings->breaker_failures,

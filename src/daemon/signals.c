@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* Signals, and the reload that one of them asks for. */
+/* Signals. */
 #include <assert.h>
 #include <signal.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #define LOG_COMPONENT "daemon"
 #include "daemon_private.h"
 #include "promptd/log.h"
+#include "promptd/metrics_text.h"
 
 static const int watched[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
 static_assert(sizeof watched / sizeof watched[0] == DAEMON_SIGNALS, "each has a handle");
@@ -18,43 +18,6 @@ static void log_state(struct daemon *daemon)
     snapshot_gauges(daemon);
     metrics_state_fields(&daemon->metrics, fields);
     log_info(fields, "state");
-}
-
-/* Settings that others point into stay as they were at start; only values are taken over. */
-static void apply_settings(struct daemon *daemon, const struct settings *next)
-{
-    struct settings *now = &daemon->settings;
-    settings_take_live(now, next);
-    log_set_level(now->log_level);
-    const struct message_rules rules = options_rules(now);
-    const struct inbox_limits limits = options_limits(now);
-    const struct store_tuning tuning = options_store_tuning(now);
-    const struct source_pubsub_tuning source_tuning = options_source_tuning(now);
-    pipeline_set_rules(daemon->pipeline, &rules);
-    pipeline_set_limits(daemon->pipeline, &limits);
-    store_set_tuning(daemon->store, &tuning);
-    source_pubsub_set_tuning(daemon->source, &source_tuning);
-    if (daemon->spool)
-        spool_set_max_bytes(daemon->spool, (uint64_t)now->spool_max_bytes);
-}
-
-static void reload(struct daemon *daemon)
-{
-    struct settings next;
-    struct error error;
-    char fixed[256];
-    if (!log_reopen(&error))
-        log_error(LOG_FIELDS(log_text("error", error.text)), "the log file cannot be opened again; the old one stays");
-    if (!settings_load(daemon->arguments->argc, daemon->arguments->argv, daemon->arguments->environment, false, &next,
-                       NULL, &error)) {
-        log_error(LOG_FIELDS(log_text("error", error.text)), "settings not reloaded; nothing was changed");
-        return;
-    }
-    if (settings_fixed_differences(&daemon->settings, &next, fixed, sizeof fixed) > 0)
-        log_warning(LOG_FIELDS(log_text("settings", fixed)), "changes of these settings need a restart");
-    apply_settings(daemon, &next);
-    settings_free(&next);
-    log_info(NULL, "settings reloaded");
 }
 
 static void on_signal(uv_signal_t *handle, int number)
@@ -70,10 +33,10 @@ static void on_signal(uv_signal_t *handle, int number)
         if (daemon->state != DAEMON_RUNNING)
             return;
         notify_reloading(daemon->notify);
-        reload(daemon);
+        reload_settings(daemon);
         notify_ready(daemon->notify);
     } else if (daemon->state == DAEMON_RUNNING) {
-        daemon_start_draining(daemon, number);
+        drain_start(daemon, number);
     } else {
         log_warning(LOG_FIELDS(log_number("waiting", pipeline_waiting(daemon->pipeline))),
                     "second signal: ending at once");

@@ -1,25 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* How everything is at this moment, for those who ask: state line, metrics, health, status page. */
-#include <stdio.h>
-#include <string.h>
-
 #include "daemon_private.h"
 #include "promptd/clock.h"
 
-static size_t connections(const struct daemon *daemon)
-{
-    return daemon->store_open ? store_connections(daemon->store) : 0;
-}
-
 static void look_at_redis(const struct daemon *daemon, struct health *health)
 {
-    const struct redis_address *address = &daemon->redis;
-    bool bracketed = address->host && strchr(address->host, ':');
-    if (address->unix_path)
-        (void)snprintf(health->redis.server, sizeof health->redis.server, "%s", address->unix_path);
-    else
-        (void)snprintf(health->redis.server, sizeof health->redis.server, "%s%s%s:%d", bracketed ? "[" : "",
-                       address->host, bracketed ? "]" : "", address->port);
+    redis_address_name(&daemon->redis, health->redis.server);
     health->redis.channel = daemon->settings.redis_channel;
     health->redis.mode = "pubsub"; /* the only redis_mode there is */
     health->redis.max_failures = (unsigned)daemon->settings.breaker_failures;
@@ -43,13 +29,14 @@ static void look_at_rest(const struct daemon *daemon, struct health *health)
     health->atomicity = settings->atomicity == ATOMICITY_TRANSACTION ? "transaction" : "compensate";
     health->database.up = daemon->store_open && store_is_up(daemon->store);
     health->database.circuit_open = daemon->store_open && store_circuit_is_open(daemon->store);
-    health->database.connections = connections(daemon);
+    health->database.connections = daemon->store_open ? store_connections(daemon->store) : 0;
     health->database.connections_wanted = (size_t)settings->db_connections;
     health->queue.max_messages = (size_t)settings->queue_max_messages;
     health->queue.max_bytes = (size_t)settings->queue_max_bytes;
     health->spool.directory = settings->spool_dir[0] ? settings->spool_dir : NULL;
     health->spool.writable = daemon->spool && spool_counts(daemon->spool).writable;
-    health->orphan_count = pipeline_list_orphans(daemon->pipeline, health->orphans, HEALTH_ORPHANS_MAX);
+    if (daemon->store_open)
+        health->orphan_count = store_list_orphans(daemon->store, health->orphans, HEALTH_ORPHANS_MAX);
 }
 
 /* Whoever looks notices, and the tick looks all the time. Not to be ready begins with the start. */
@@ -74,7 +61,7 @@ static void set_gauges(struct metrics *metrics, const struct daemon *daemon, con
     metrics->spool_max_bytes = daemon->spool ? (uint64_t)daemon->settings.spool_max_bytes : 0;
     metrics->dead_letters = spool.dead;
     metrics->dead_letter_bytes = spool.dead_bytes;
-    metrics->orphans_open = pipeline_open_orphans(daemon->pipeline);
+    metrics->orphans_open = daemon->store_open ? store_open_orphans(daemon->store) : 0;
     metrics->subscribed = health->redis.subscribed;
     metrics->redis_circuit_open = health->redis.circuit_open;
     metrics->database_up = health->database.up;
@@ -105,4 +92,12 @@ void snapshot_gauges(struct daemon *daemon)
 {
     struct health health;
     snapshot_look(daemon, &health);
+}
+
+void snapshot_notify(struct daemon *daemon)
+{
+    struct health health;
+    snapshot_look(daemon, &health);
+    if (daemon->notify)
+        notify_status(daemon->notify, &health);
 }

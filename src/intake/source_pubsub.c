@@ -25,6 +25,8 @@ enum heartbeat_state {
 
 struct source_pubsub {
     struct source_pubsub_options options;
+    void (*on_closed)(void *context);
+    void *closed_context;
     struct redis_link *link;
     struct redis_call subscription;
     bool closing;
@@ -186,8 +188,8 @@ static void on_link_closed(void *context)
 {
     struct source_pubsub *source = context;
     uv_close((uv_handle_t *)source->beat, on_beat_closed);
-    void (*on_closed)(void *) = source->options.on_closed;
-    void *closed_context = source->options.context;
+    void (*on_closed)(void *) = source->on_closed;
+    void *closed_context = source->closed_context;
     free(source);
     on_closed(closed_context);
 }
@@ -275,8 +277,10 @@ bool source_pubsub_is_subscribed(const struct source_pubsub *source)
     return redis_link_is_up(source->link);
 }
 
-void source_pubsub_close(struct source_pubsub *source)
+void source_pubsub_close(struct source_pubsub *source, void (*on_closed)(void *context), void *context)
 {
+    source->on_closed = on_closed;
+    source->closed_context = context;
     source->closing = true;
     heartbeat_stop(source);
     redis_link_close(source->link);

@@ -87,12 +87,8 @@ static void on_tick(uv_timer_t *timer)
 static void on_handle_closed(uv_handle_t *handle)
 {
     struct admin *admin = handle->data;
-    if (--admin->open_handles > 0)
-        return;
-    void (*on_closed)(void *) = admin->options.on_closed;
-    void *context = admin->options.context;
-    free(admin);
-    on_closed(context);
+    if (--admin->open_handles == 0)
+        free(admin);
 }
 
 static void log_where(const struct admin *admin)

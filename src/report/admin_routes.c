@@ -11,6 +11,7 @@
 #include "admin_guard.h"
 #include "promptd/json.h"
 #include "promptd/log.h"
+#include "promptd/metrics_text.h"
 
 enum { BODY_MAX_BYTES = 4096, NONCE_BYTES = 16, NONCE_SIZE = 2 * NONCE_BYTES + 1 };
 

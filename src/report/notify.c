@@ -13,7 +13,6 @@
 #include "promptd/log.h"
 
 struct notify {
-    struct notify_options options;
     uv_timer_t watchdog; /* active where the unit has one */
     char status[512];    /* as systemd has it */
     bool told_failure;
@@ -85,13 +84,12 @@ void notify_status(struct notify *notify, const struct health *health)
     tell(notify, state);
 }
 
-struct notify *notify_new(const struct notify_options *options)
+struct notify *notify_new(uv_loop_t *loop)
 {
     struct notify *notify = calloc(1, sizeof *notify);
     if (!notify)
         return NULL;
-    notify->options = *options;
-    (void)uv_timer_init(options->loop, &notify->watchdog); /* always 0 */
+    (void)uv_timer_init(loop, &notify->watchdog); /* always 0 */
     notify->watchdog.data = notify;
     start_watchdog(notify);
     return notify;
@@ -99,11 +97,7 @@ struct notify *notify_new(const struct notify_options *options)
 
 static void on_closed(uv_handle_t *handle)
 {
-    struct notify *notify = handle->data;
-    void (*closed)(void *) = notify->options.on_closed;
-    void *context = notify->options.context;
-    free(notify);
-    closed(context);
+    free(handle->data);
 }
 
 void notify_close(struct notify *notify)

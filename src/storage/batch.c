@@ -69,20 +69,16 @@ void batch_give_back(struct batch *batch)
     batch_keep(batch, 0);
 }
 
-static int compare_prompt_ids(const void *a, const void *b)
+static int compare_interview_ids(const void *a, const void *b)
 {
     const struct job *const *left = a;
     const struct job *const *right = b;
-    return memcmp((*left)->prompt_id, (*right)->prompt_id, UUID_SIZE);
-}
-
-void batch_sort(struct batch *batch)
-{
-    qsort(batch->jobs, batch->count, sizeof(struct job *), compare_prompt_ids);
+    return memcmp((*left)->content.interview_id, (*right)->content.interview_id, UUID_SIZE);
 }
 
 void batch_fill_ids(struct batch *batch)
 {
+    qsort(batch->jobs, batch->count, sizeof(struct job *), compare_interview_ids);
     array_begin(&batch->ids, PG_UUID, batch->count);
     array_begin(&batch->interview_ids, PG_UUID, batch->count);
     for (size_t i = 0; i < batch->count; i++) {
@@ -91,13 +87,28 @@ void batch_fill_ids(struct batch *batch)
     }
 }
 
+/* An element of an array in text form (PostgreSQL manual, 8.15.6). */
+static void append_quoted(struct buffer *buffer, const char *text)
+{
+    buffer_append_char(buffer, '"');
+    for (; *text; text++) {
+        if (*text == '"' || *text == '\\')
+            buffer_append_char(buffer, '\\');
+        buffer_append_char(buffer, *text);
+    }
+    buffer_append_char(buffer, '"');
+}
+
 void batch_fill_texts(struct batch *batch)
 {
     array_begin(&batch->prompts, PG_TEXT, batch->count);
-    array_begin(&batch->sources, PG_TEXT, batch->count);
+    buffer_append_char(&batch->sources, '{');
     for (size_t i = 0; i < batch->count; i++) {
         const struct message_content *content = &batch->jobs[i]->content;
         array_add(&batch->prompts, content->prompt, content->prompt_bytes);
-        array_add(&batch->sources, content->source, strlen(content->source));
+        if (i > 0)
+            buffer_append_char(&batch->sources, ',');
+        append_quoted(&batch->sources, content->source);
     }
+    buffer_append(&batch->sources, "}", sizeof "}");
 }

@@ -10,8 +10,9 @@
 void array_begin(struct buffer *buffer, unsigned element_type, size_t count);
 void array_add(struct buffer *buffer, const void *bytes, size_t length);
 
-void batch_sort(struct batch *batch); /* by prompt id */
+/* Sorts the jobs by interview, and fills in their ids. */
 void batch_fill_ids(struct batch *batch);
+/* The prompts in binary form; the sources as text, which the server takes for whatever type the column has. */
 void batch_fill_texts(struct batch *batch);
 
 #endif

@@ -6,17 +6,24 @@
 #include <string.h>
 
 #define LOG_COMPONENT "postgres"
+#include "promptd/backoff.h"
 #include "promptd/breaker.h"
 #include "promptd/log.h"
+#include "promptd/schema_check.h"
 #include "promptd/statements.h"
 
-enum { POOL_DIALS_AT_ONCE = 4, POOL_DIAL_TIMEOUT_S = 10 };
+enum {
+    POOL_DIALS_AT_ONCE = 4,
+    POOL_DIAL_TIMEOUT_S = 10,
+    POOL_RECHECK_MS = 5000 /* of what is missing in the schema, where there are no pings that would do it */
+};
 
 enum pool_state {
-    POOL_STARTING,  /* nothing is known yet; leaves with the first answer or the first failure */
-    POOL_UP,        /* a session answers and writes work; leaves when the last session dies or a write hits an outage */
-    POOL_DOWN,      /* no session; leaves with the answer of a new one */
-    POOL_READ_ONLY, /* sessions answer, but the server cannot write (disk full, standby); leaves with a write */
+    POOL_STARTING, /* nothing is known yet; leaves with the first answer or the first failure */
+    POOL_UP,       /* a session answers and writes work; leaves when the last session dies or a write meets an outage */
+    POOL_DOWN,     /* no session; leaves with the answer of a new one */
+    POOL_READ_ONLY, /* the server cannot write (disk full, standby); leaves when a probe can, on a new session */
+    POOL_UNFIT,     /* promptd_unsettled is missing; leaves when a check finds it */
     POOL_CLOSING    /* pg_pool_close was called; leaves when every session is gone */
 };
 
@@ -25,7 +32,7 @@ struct lane {
     struct pg_pool *pool;
     struct pg_session *session;
     bool unchecked; /* it is open and waits for its turn to check the schema */
-    bool proved;    /* it has answered since it was dialled */
+    bool proved;    /* its check was answered */
     bool refused;   /* given up because of an outage that the server itself reported */
 };
 
@@ -40,7 +47,11 @@ struct pg_pool {
     int64_t down_since_ms;
     unsigned failures;     /* since then */
     struct lane *checking; /* the one whose check of the schema is under way, or NULL */
-    char *findings;        /* of the last schema check, to name each once */
+    struct schema_report report;
+    bool has_evidence;       /* by the last check */
+    bool is_short;           /* the server gives fewer connections than wanted, and that is said */
+    bool gate_is_of_surplus; /* the gate waits for such a connection, and for no other reason */
+    struct backoff surplus;
 };
 
 static void dial_more(struct pg_pool *pool);
@@ -49,7 +60,7 @@ static void dial_more(struct pg_pool *pool);
 
 static const char *state_name(enum pool_state state)
 {
-    static const char *const names[] = {"starting", "up", "down", "read-only", "closing"};
+    static const char *const names[] = {"starting", "up", "down", "read-only", "unfit", "closing"};
     return names[state];
 }
 
@@ -69,6 +80,8 @@ static void pool_move(struct pg_pool *pool, enum pool_state state, const struct 
     else if (state == POOL_READ_ONLY)
         log_error(LOG_FIELDS(log_text("sqlstate", why->sqlstate), log_text("error", why->text)),
                   "database takes no writes; messages wait");
+    else if (state == POOL_UNFIT)
+        log_debug(NULL, "database is not set up; messages wait"); /* what is missing has its own line */
     else if (state == POOL_UP && old == POOL_STARTING)
         log_info(NULL, "database connected");
     else if (state == POOL_UP)
@@ -99,11 +112,18 @@ bool pg_pool_is_up(const struct pg_pool *pool)
 
 /* --- the gate ------------------------------------------------------------------------------------------------- */
 
+static void probe_any(struct pg_pool *pool);
+
 static void on_gate(uv_timer_t *timer)
 {
     struct pg_pool *pool = timer->data;
-    breaker_attempt(&pool->breaker);
-    dial_more(pool);
+    if (!pool->gate_is_of_surplus)
+        breaker_attempt(&pool->breaker);
+    pool->gate_is_of_surplus = false;
+    if (pool->state == POOL_READ_ONLY && pg_pool_open_count(pool) > 0)
+        probe_any(pool);
+    else
+        dial_more(pool);
 }
 
 static void link_is_well(struct pg_pool *pool)
@@ -128,6 +148,23 @@ static void gate_shut(struct pg_pool *pool)
     (void)uv_timer_start(pool->gate, on_gate, (uint64_t)wait_ms, 0);
 }
 
+/* The server refuses one more connection, and others work: that is a limit of the role's, the server's or a pooler's.
+ * At the second time, when the gate has been waited for: at the first the others may be about to go, too. */
+static void wait_for_surplus(struct pg_pool *pool, const char *reason)
+{
+    if (uv_is_active((uv_handle_t *)pool->gate))
+        return;
+    if (!pool->is_short && pool->surplus.failures > 0) {
+        log_warning(LOG_FIELDS(log_number("connections", pg_pool_open_count(pool)),
+                               log_number("wanted", pool->options.connections), log_text("error", reason)),
+                    "the server gives fewer connections than db_connections; it goes on with those");
+        pool->is_short = true;
+    }
+    pool->gate_is_of_surplus = true;
+    uv_update_time(pool->options.loop);
+    (void)uv_timer_start(pool->gate, on_gate, (uint64_t)backoff_fail(&pool->surplus, backoff_chance()), 0);
+}
+
 static void dial_more(struct pg_pool *pool)
 {
     if (pool->state == POOL_CLOSING || uv_is_active((uv_handle_t *)pool->gate))
@@ -150,37 +187,66 @@ static void dial_more(struct pg_pool *pool)
 
 /* --- the check of the schema ---------------------------------------------------------------------------------- */
 
-/* Each finding once, until the set of findings changes. */
-static void report_findings(struct pg_pool *pool, const struct pg_answer *answer)
+static void check_next(struct pg_pool *pool);
+
+static void become_up(struct pg_pool *pool)
 {
-    struct buffer all = {0};
-    int rows = pg_answer_rows(answer, 0);
-    for (int row = 0; row < rows; row++) {
-        size_t length;
-        const char *finding = pg_answer_field(answer, 0, row, 0, &length);
-        if (finding)
-            buffer_printf(&all, "%s\n", finding);
-    }
-    buffer_append_char(&all, '\0');
-    bool is_news = all.failed || strcmp(all.data, pool->findings ? pool->findings : "") != 0;
-    if (is_news && rows == 0)
-        log_info(NULL, "database set up right: tables, columns and privileges are there");
-    for (int row = 0; is_news && row < rows; row++) {
-        size_t length;
-        log_critical(NULL, "database set up wrong: %s", pg_answer_field(answer, 0, row, 0, &length));
-    }
-    free(pool->findings);
-    pool->findings = all.failed ? NULL : all.data;
-    if (all.failed)
-        buffer_free(&all);
+    link_is_well(pool);
+    pool_move(pool, POOL_UP, NULL);
+    dial_more(pool);
+    pool->options.on_idle(pool->options.context);
 }
 
-static void check_next(struct pg_pool *pool);
+/* It takes writes again, or not yet. */
+static void on_probed(void *context, struct pg_session *session, const struct pg_answer *answer)
+{
+    struct lane *lane = context;
+    struct pg_pool *pool = lane->pool;
+    if (statements_probe_passed(true, answer)) {
+        become_up(pool);
+    } else if (answer->status != PG_LOST) {
+        lane->refused = true;
+        pg_session_drop(session, answer->failure.text);
+    }
+}
+
+static void probe_writes(struct lane *lane)
+{
+    struct pg_statement statements[PG_STATEMENTS_MAX];
+    int count = statements_build_probe(true, lane->pool->options.source, statements);
+    pg_session_run(lane->session, statements, count, 0, on_probed, lane);
+}
+
+/* Connections that were busy when the server stopped taking writes are there still: one of them finds out. While all
+ * are busy, or being checked, they are looked at again. */
+static void probe_any(struct pg_pool *pool)
+{
+    for (size_t i = 0; i < pool->options.connections; i++) {
+        if (!pool->lanes[i].proved || !pg_session_is_idle(pool->lanes[i].session))
+            continue;
+        probe_writes(&pool->lanes[i]);
+        return;
+    }
+    uv_update_time(pool->options.loop);
+    (void)uv_timer_start(pool->gate, on_gate, (uint64_t)pool->options.backoff_base_ms, 0);
+}
+
+static bool take_facts(struct lane *lane, const struct pg_answer *answer)
+{
+    struct schema_facts facts;
+    if (!schema_check_read(answer, &facts))
+        return false;
+    lane->pool->has_evidence = facts.has_evidence;
+    pg_session_set_backend_pid(lane->session, facts.backend_pid);
+    schema_report_update(&lane->pool->report, answer);
+    return !facts.is_blocked;
+}
 
 static void on_checked(void *context, struct pg_session *session, const struct pg_answer *answer)
 {
     struct lane *lane = context;
     struct pg_pool *pool = lane->pool;
+    bool is_fit = true;
     pool->checking = NULL;
     check_next(pool);
     if (answer->status == PG_LOST)
@@ -193,18 +259,17 @@ static void on_checked(void *context, struct pg_session *session, const struct p
             return;
         }
     } else {
-        int32_t pid;
-        if (statements_read_meet(answer, 1, &pid))
-            pg_session_met_backend(session, pid);
-        report_findings(pool, answer);
+        is_fit = take_facts(lane, answer);
     }
     lane->proved = true;
-    if (pool->state != POOL_READ_ONLY) {
+    if (!is_fit) {
         link_is_well(pool);
-        pool_move(pool, POOL_UP, NULL);
+        pool_move(pool, POOL_UNFIT, NULL);
+    } else if (pool->state == POOL_READ_ONLY) {
+        probe_writes(lane);
+    } else {
+        become_up(pool);
     }
-    dial_more(pool);
-    pool->options.on_idle(pool->options.context);
 }
 
 static struct lane *next_unchecked(struct pg_pool *pool)
@@ -222,11 +287,10 @@ static void check_next(struct pg_pool *pool)
     if (!lane)
         return;
     struct pg_statement statements[2];
-    statements_build_check(&statements[0]);
-    statements_build_meet(&statements[1]);
+    schema_check_build(pool->options.needs_evidence, statements);
     lane->unchecked = false;
     pool->checking = lane;
-    pg_session_run(lane->session, statements, 2, on_checked, lane);
+    pg_session_run(lane->session, statements, 2, 0, on_checked, lane);
 }
 
 /* --- signs of life ---------------------------------------------------------------------------------------------- */
@@ -245,24 +309,34 @@ static void on_pong(void *context, struct pg_session *session, const struct pg_a
  */
 static void ping_idle(struct pg_pool *pool)
 {
-    const struct pg_statement ping = {.sql = "select 1"};
+    struct pg_statement ping[PG_STATEMENTS_MAX];
+    int count = statements_build_probe(false, NULL, ping);
     for (size_t i = 0; i < pool->options.connections; i++)
         if (pool->lanes[i].proved && pg_session_is_idle(pool->lanes[i].session))
-            pg_session_run(pool->lanes[i].session, &ping, 1, on_pong, pool);
+            pg_session_run(pool->lanes[i].session, ping, count, 0, on_pong, pool);
 }
 
+/* What is set up wrong may have been put right, and promptd_unsettled may have come for those who do not need it:
+ * instead of a ping, one session checks again. */
 static void on_ping(uv_timer_t *timer)
 {
-    ping_idle(timer->data);
+    struct pg_pool *pool = timer->data;
+    bool is_due = pool->state == POOL_UNFIT || schema_report_has_findings(&pool->report) || !pool->has_evidence;
+    for (size_t i = 0; is_due && !pool->checking && i < pool->options.connections; i++)
+        if (pool->lanes[i].proved && pg_session_is_idle(pool->lanes[i].session)) {
+            pool->lanes[i].unchecked = true;
+            check_next(pool);
+        }
+    if (pool->options.tuning.ping_interval_ms > 0)
+        ping_idle(pool);
 }
 
 static void start_ping(struct pg_pool *pool)
 {
     uint64_t interval = (uint64_t)pool->options.tuning.ping_interval_ms;
-    if (interval > 0)
-        (void)uv_timer_start(pool->ping, on_ping, interval, interval);
-    else
-        (void)uv_timer_stop(pool->ping);
+    if (interval == 0)
+        interval = POOL_RECHECK_MS;
+    (void)uv_timer_start(pool->ping, on_ping, interval, interval);
 }
 
 /* --- sessions ------------------------------------------------------------------------------------------------- */
@@ -274,6 +348,10 @@ static void on_session_up(void *context, struct pg_session *session)
     lane->unchecked = true;
     lane->proved = false;
     lane->refused = false;
+    if (pg_pool_open_count(lane->pool) == lane->pool->options.connections) {
+        lane->pool->is_short = false;
+        lane->pool->surplus.failures = 0;
+    }
     check_next(lane->pool);
 }
 
@@ -285,6 +363,7 @@ static void on_session_down(void *context, struct pg_session *session, const cha
     struct job_failure why = {.sqlstate = ""};
     strncpy(why.text, reason, sizeof why.text - 1);
     bool fresh_loss = lane->proved && !lane->refused;
+    bool is_surplus = !lane->proved && !lane->refused && pool->state == POOL_UP && pg_pool_open_count(pool) > 0;
     lane->unchecked = false;
     lane->proved = false;
     lane->refused = false;
@@ -293,8 +372,15 @@ static void on_session_down(void *context, struct pg_session *session, const cha
         pool_move(pool, POOL_DOWN, &why);
     else if (fresh_loss)
         log_info(LOG_FIELDS(log_text("error", reason)), "one of the database connections was lost");
-    if (fresh_loss)
+    if (fresh_loss && pool->gate_is_of_surplus) {
+        pool->gate_is_of_surplus = false;
+        pool->surplus.failures = 0;
+        (void)uv_timer_stop(pool->gate);
+    }
+    if (fresh_loss && pool->state != POOL_READ_ONLY)
         ping_idle(pool);
+    else if (is_surplus)
+        wait_for_surplus(pool, reason);
     else
         gate_shut(pool);
     dial_more(pool);
@@ -315,37 +401,64 @@ static void on_session_closed(void *context)
     void (*on_closed)(void *) = pool->options.on_closed;
     void *closed_context = pool->options.context;
     free(pool->lanes);
-    free(pool->findings);
+    schema_report_free(&pool->report);
     free(pool);
     on_closed(closed_context);
 }
 
+/* It was busy when the server was found to take no writes. A new session is asked whether it does again. */
+static void retire_idle(struct pg_pool *pool)
+{
+    for (size_t i = 0; i < pool->options.connections; i++) {
+        struct lane *lane = &pool->lanes[i];
+        if (!lane->proved || !pg_session_is_idle(lane->session))
+            continue;
+        lane->refused = true;
+        pg_session_drop(lane->session, "made before the server took no writes");
+    }
+}
+
 struct pg_session *pg_pool_idle(struct pg_pool *pool)
 {
-    for (size_t i = 0; i < pool->options.connections; i++)
+    if (pool->state == POOL_READ_ONLY)
+        retire_idle(pool);
+    for (size_t i = 0; pool->state == POOL_UP && i < pool->options.connections; i++)
         if (pool->lanes[i].proved && pg_session_is_idle(pool->lanes[i].session))
             return pool->lanes[i].session;
     return NULL;
 }
 
-void pg_pool_report_write(struct pg_pool *pool)
+bool pg_pool_report_schema(struct pg_pool *pool, const struct pg_answer *answer)
 {
-    if (pool->state != POOL_READ_ONLY)
-        return;
-    link_is_well(pool);
-    pool_move(pool, POOL_UP, NULL);
-    dial_more(pool);
+    struct schema_facts facts;
+    if (!schema_check_read(answer, &facts))
+        return false;
+    pool->has_evidence = facts.has_evidence;
+    if (!facts.is_blocked)
+        return false;
+    schema_report_update(&pool->report, answer);
+    pool_move(pool, POOL_UNFIT, NULL);
+    return true;
 }
 
-void pg_pool_report_outage(struct pg_pool *pool, struct pg_session *session, const struct job_failure *failure)
+bool pg_pool_has_evidence(const struct pg_pool *pool)
 {
-    for (size_t i = 0; i < pool->options.connections; i++)
-        if (pool->lanes[i].session == session)
-            pool->lanes[i].refused = true;
-    /* Resources and read-only are about writing; the rest of the outages end this session and may spare the others. */
-    if (strncmp(failure->sqlstate, "53", 2) == 0 || strcmp(failure->sqlstate, "25006") == 0)
+    return pool->has_evidence;
+}
+
+/* Sessions that were made before may be on a server that has become a standby: they are all made anew. */
+void pg_pool_report_outage(struct pg_pool *pool, struct pg_session *session, const struct job_failure *failure,
+                           bool of_writes)
+{
+    if (of_writes)
         pool_move(pool, POOL_READ_ONLY, failure);
-    pg_session_drop(session, failure->text);
+    for (size_t i = 0; i < pool->options.connections; i++) {
+        struct lane *lane = &pool->lanes[i];
+        if (lane->session != session && !(of_writes && lane->proved && pg_session_is_idle(lane->session)))
+            continue;
+        lane->refused = true;
+        pg_session_drop(lane->session, failure->text);
+    }
 }
 
 /* --- life ------------------------------------------------------------------------------------------------------- */
@@ -354,6 +467,7 @@ void pg_pool_set_tuning(struct pg_pool *pool, const struct pg_pool_tuning *tunin
 {
     pool->options.tuning = *tuning;
     pool->breaker.backoff.max_ms = tuning->backoff_max_ms;
+    pool->surplus.max_ms = tuning->backoff_max_ms;
     pool->breaker.max_failures = tuning->breaker_failures;
     pool->breaker.reset_ms = tuning->breaker_reset_ms;
     for (size_t i = 0; i < pool->options.connections; i++)
@@ -404,7 +518,9 @@ struct pg_pool *pg_pool_new(const struct pg_pool_options *options)
     if (!pool)
         return NULL;
     pool->options = *options;
+    pool->has_evidence = options->needs_evidence; /* should no check be answered */
     pool->breaker.backoff.base_ms = options->backoff_base_ms;
+    pool->surplus.base_ms = options->backoff_base_ms;
     pool->lanes = calloc(options->connections, sizeof *pool->lanes);
     pool->gate = calloc(1, sizeof *pool->gate);
     pool->ping = calloc(1, sizeof *pool->ping);

@@ -6,6 +6,8 @@
  *        ▲                │           │         │                    │
  *        └── on_down ─────┴───────────┴─────────┴────────────────────┘
  *
+ *     any, by pg_session_close ──with a run in flight──▶ ENDING ──answer, loss──▶ GONE
+ *
  * Work in the thread pool (a dial, a cancel) cannot be interrupted. A dial is waited for, so that a PGconn is only ever
  * touched by one thread. A cancel is waited for before the next run of the same connection, which it might hit; when
  * the connection is lost meanwhile nobody needs it any more, and it comes home in its own time. Should it hit the
@@ -13,6 +15,7 @@
  */
 #include "promptd/pg_session.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,9 +24,46 @@
 #include "pg_session_private.h"
 #include "promptd/log.h"
 
-enum { SESSION_CANCEL_GRACE_MS = 3000 }; /* for the answer to a cancel request */
+enum {
+    SESSION_CANCEL_GRACE_MS = 3000, /* for the answer to a cancel request */
+    SESSION_CANCEL_AGAIN_MS = 50
+};
 
 static void on_later(uv_timer_t *timer);
+
+/* --- state ---------------------------------------------------------------------------------------------------- */
+
+static bool is_edge(enum pg_state from, enum pg_state to)
+{
+    switch (to) {
+    case PG_STATE_DIALLING:
+        return from == PG_STATE_CLOSED;
+    case PG_STATE_IDLE:
+        return from == PG_STATE_DIALLING || from == PG_STATE_BUSY || from == PG_STATE_CANCELLING;
+    case PG_STATE_BUSY: /* from CANCELLING: the next transaction of the same run */
+        return from == PG_STATE_IDLE || from == PG_STATE_CANCELLING;
+    case PG_STATE_CANCELLING:
+        return from == PG_STATE_BUSY;
+    case PG_STATE_ENDING:
+        return from == PG_STATE_BUSY || from == PG_STATE_CANCELLING;
+    case PG_STATE_CLOSED:
+    case PG_STATE_GONE:
+        break;
+    }
+    return from != PG_STATE_GONE;
+}
+
+void pg_session_move(struct pg_session *session, enum pg_state state, const char *reason)
+{
+    static const char *const names[] = {"closed", "dialling", "idle", "busy", "cancelling", "ending", "gone"};
+    if (session->state == state)
+        return;
+    assert(is_edge(session->state, state));
+    log_debug(
+        LOG_FIELDS(log_text("from", names[session->state]), log_text("to", names[state]), log_text("reason", reason)),
+        "state changed");
+    session->state = state;
+}
 
 /* --- text from the server ------------------------------------------------------------------------------------- */
 
@@ -155,7 +195,8 @@ void pg_session_lose(struct pg_session *session, const char *reason)
     copy_reason(session->down_reason, sizeof session->down_reason, reason[0] ? reason : "connection lost");
     pg_run_lose(session, session->down_reason);
     close_connection(session);
-    session->state = PG_STATE_CLOSED;
+    enum pg_state next = session->state == PG_STATE_ENDING ? PG_STATE_GONE : PG_STATE_CLOSED;
+    pg_session_move(session, next, session->down_reason);
     (void)uv_timer_start(&session->later, on_later, 0, 0);
 }
 
@@ -174,16 +215,41 @@ static void on_later(uv_timer_t *timer)
 
 void pg_session_drop(struct pg_session *session, const char *reason)
 {
-    pg_session_lose(session, reason);
+    if (session->state != PG_STATE_GONE)
+        pg_session_lose(session, reason);
 }
 
-void pg_session_close(struct pg_session *session)
+static void start_cancel(struct pg_session *session);
+static void on_deadline(uv_timer_t *timer);
+
+/* A cancel that arrives before its statement has begun cancels nothing: again and again, until there is an answer. */
+static void cancel_at_end(struct pg_session *session)
+{
+    start_cancel(session);
+    (void)uv_timer_start(&session->deadline, on_deadline, SESSION_CANCEL_AGAIN_MS, 0);
+}
+
+/* A failure may be the cancel's, and says nothing of its job: whoever waits for the answer hears of a loss. */
+void pg_session_end(struct pg_session *session)
 {
     if (session->connection)
         close_connection(session);
+    if (session->run.answer.status == PG_FAILED)
+        session->run.answer_ready = false;
     pg_run_lose(session, "the session was closed");
-    session->state = PG_STATE_GONE;
+    pg_session_move(session, PG_STATE_GONE, "closed by its owner");
     (void)uv_timer_start(&session->later, on_later, 0, 0);
+}
+
+/* A closed connection ends no statement: it would go on, and wait, for as long as it likes. */
+void pg_session_close(struct pg_session *session)
+{
+    if (!session->connection || !pg_run_is_unanswered(session) || session->run.answer_ready) {
+        pg_session_end(session);
+        return;
+    }
+    pg_session_move(session, PG_STATE_ENDING, "closed by its owner");
+    cancel_at_end(session);
 }
 
 /* --- dialling ------------------------------------------------------------------------------------------------- */
@@ -253,28 +319,28 @@ static void on_dialled(uv_work_t *work, int status)
     }
     const char *reason = "the dial was cancelled";
     if (status == 0 && adopt_connection(session, connection, &reason)) {
-        session->state = PG_STATE_IDLE;
+        pg_session_move(session, PG_STATE_IDLE, "connected");
         session->options.on_up(session->options.context, session);
         return;
     }
     copy_reason(session->down_reason, sizeof session->down_reason, reason);
     session->connection = connection;
     close_connection(session);
-    session->state = PG_STATE_CLOSED;
+    pg_session_move(session, PG_STATE_CLOSED, session->down_reason);
     session->options.on_down(session->options.context, session, session->down_reason);
 }
 
 void pg_session_dial(struct pg_session *session)
 {
-    session->state = PG_STATE_DIALLING;
+    pg_session_move(session, PG_STATE_DIALLING, "asked to");
     session->dial_work.data = session;
     session->dial_in_thread = true;
     int status = uv_queue_work(session->options.loop, &session->dial_work, run_dial, on_dialled);
     if (status == 0)
         return;
     session->dial_in_thread = false;
-    session->state = PG_STATE_CLOSED;
     copy_reason(session->down_reason, sizeof session->down_reason, uv_strerror(status));
+    pg_session_move(session, PG_STATE_CLOSED, session->down_reason);
     (void)uv_timer_start(&session->later, on_later, 0, 0);
 }
 
@@ -301,28 +367,11 @@ static void on_cancelled(uv_work_t *work, int status)
         pg_run_go_on(session);
 }
 
-static void on_deadline(uv_timer_t *timer);
-
-void pg_session_await_cancel(struct pg_session *session)
+/* One at a time: should an earlier one still be busy with a connection that is gone, the second deadline decides. */
+static void start_cancel(struct pg_session *session)
 {
-    session->state = PG_STATE_CANCELLING;
-    (void)uv_timer_start(&session->deadline, on_deadline, SESSION_CANCEL_GRACE_MS, 0);
-}
-
-static void on_deadline(uv_timer_t *timer)
-{
-    struct pg_session *session = timer->data;
-    if (session->state == PG_STATE_CANCELLING) {
-        pg_session_lose(session, "no answer within statement_timeout_ms, nor to the cancel request");
-        return;
-    }
-    log_debug(LOG_FIELDS(log_number("timeout_ms", session->options.statement_timeout_ms)), "cancelling a statement");
-    pg_session_await_cancel(session);
-    if (session->cancel_in_thread)
-        return; /* still busy with a connection that is gone, or with an earlier statement: the second deadline decides
-                 */
-    session->cancel = PQgetCancel(session->connection);
-    if (!session->cancel)
+    session->cancel = session->cancel_in_thread ? session->cancel : PQgetCancel(session->connection);
+    if (session->cancel_in_thread || !session->cancel)
         return;
     session->cancel_work.data = session;
     session->cancel_in_thread = uv_queue_work(session->options.loop, &session->cancel_work, run_cancel, on_cancelled) ==
@@ -334,10 +383,34 @@ static void on_deadline(uv_timer_t *timer)
     }
 }
 
+void pg_session_await_cancel(struct pg_session *session)
+{
+    pg_session_move(session, PG_STATE_CANCELLING, "a statement is being cancelled");
+    (void)uv_timer_start(&session->deadline, on_deadline, SESSION_CANCEL_GRACE_MS, 0);
+}
+
+static void on_deadline(uv_timer_t *timer)
+{
+    struct pg_session *session = timer->data;
+    if (session->state == PG_STATE_ENDING) {
+        cancel_at_end(session);
+        return;
+    }
+    if (session->state == PG_STATE_CANCELLING) {
+        pg_session_lose(session, "no answer within statement_timeout_ms, nor to the cancel request");
+        return;
+    }
+    log_debug(LOG_FIELDS(log_number("timeout_ms", session->run.timeout_ms)), "cancelling a statement");
+    pg_session_await_cancel(session);
+    start_cancel(session);
+}
+
 void pg_session_start_deadline(struct pg_session *session)
 {
-    session->state = PG_STATE_BUSY;
-    (void)uv_timer_start(&session->deadline, on_deadline, (uint64_t)session->options.statement_timeout_ms, 0);
+    if (session->state == PG_STATE_ENDING)
+        return;
+    pg_session_move(session, PG_STATE_BUSY, "a transaction was sent");
+    (void)uv_timer_start(&session->deadline, on_deadline, (uint64_t)session->run.timeout_ms, 0);
 }
 
 /* --- the rest of the interface -------------------------------------------------------------------------------- */

@@ -14,6 +14,7 @@ enum pg_state {
     PG_STATE_IDLE,       /* connected, nothing in flight; leaves by a run or by losing the connection */
     PG_STATE_BUSY,       /* a run awaits its answer; leaves with the answer, the deadline or a loss */
     PG_STATE_CANCELLING, /* the deadline has passed; leaves with the answer, a second deadline or a loss */
+    PG_STATE_ENDING,     /* pg_session_close has cancelled the run; leaves with its answer or a loss */
     PG_STATE_GONE        /* pg_session_close was called; waits for thread and handles to come home */
 };
 
@@ -41,6 +42,7 @@ struct pg_run {
     struct pg_answer answer;
     struct pg_statement statements[PG_STATEMENTS_MAX];
     int statement_count;
+    int64_t timeout_ms; /* of each transaction */
     struct command commands[COMMANDS_MAX];
     int command_count;
     int command_at;          /* whose results are being read */
@@ -82,12 +84,17 @@ struct pg_session {
 
 /* pg_session.c */
 
+/* The only mover. */
+void pg_session_move(struct pg_session *session, enum pg_state state, const char *reason);
+
 /* The connection is of no use any more, for `reason`: closes it, and answers from the loop. */
 void pg_session_lose(struct pg_session *session, const char *reason);
 /* Sends what libpq still holds, and watches for writability only while it holds some. false: the connection failed. */
 bool pg_session_flush(struct pg_session *session);
-/* A transaction begins: it has statement_timeout_ms from now on. */
+/* A transaction begins: it has the run's timeout_ms from now on. */
 void pg_session_start_deadline(struct pg_session *session);
+/* The run that pg_session_close has cancelled is complete. */
+void pg_session_end(struct pg_session *session);
 /* All is answered but the cancel that is under way, which has the usual time to come home. */
 void pg_session_await_cancel(struct pg_session *session);
 /* At most 200 characters of what the server said, as they are: whether they quote a prompt must still be told. */

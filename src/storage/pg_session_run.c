@@ -66,7 +66,7 @@ bool pg_run_is_unanswered(const struct pg_session *session)
 
 /* --- names ---------------------------------------------------------------------------------------------------- */
 
-void pg_session_met_backend(struct pg_session *session, int32_t pid)
+void pg_session_set_backend_pid(struct pg_session *session, int32_t pid)
 {
     session->is_direct = session->connection && PQbackendPID(session->connection) == pid;
 }
@@ -193,10 +193,11 @@ static void send_from(struct pg_session *session, int first)
         pg_session_lose(session, PQerrorMessage(session->connection));
 }
 
-void pg_session_run(struct pg_session *session, const struct pg_statement *statements, int count, pg_answered answered,
-                    void *context)
+void pg_session_run(struct pg_session *session, const struct pg_statement *statements, int count, int64_t timeout_ms,
+                    pg_answered answered, void *context)
 {
     struct pg_run *run = &session->run;
+    run->timeout_ms = timeout_ms > 0 ? timeout_ms : session->options.statement_timeout_ms;
     run->answered = answered;
     run->context = context;
     memcpy(run->statements, statements, (size_t)count * sizeof *statements);
@@ -290,6 +291,11 @@ static bool take_end(struct pg_run *run)
 static void run_complete(struct pg_session *session)
 {
     struct pg_run *run = &session->run;
+    if (session->state == PG_STATE_ENDING) {
+        run->answer_ready = true;
+        pg_session_end(session);
+        return;
+    }
     if (session->cancel_may_hit) {
         run->answer_ready = true;
         pg_session_await_cancel(session);
@@ -306,7 +312,7 @@ static void run_complete(struct pg_session *session)
     if (run->again && run->answer.status == PG_OK)
         give_up_names(session);
     (void)uv_timer_stop(&session->deadline);
-    session->state = PG_STATE_IDLE;
+    pg_session_move(session, PG_STATE_IDLE, "the run is complete");
     pg_run_deliver(session);
 }
 

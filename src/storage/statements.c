@@ -1,8 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One statement a step, whatever the number of jobs: ids and texts travel as binary arrays, so nothing is quoted or
- * escaped. A lone message's insert brings its update with it, and a look has a barrier before it. Statuses are compared
- * as text, so that the application's column may also be an enum or a varchar.
+ * One statement a step, whatever the number of jobs: ids and texts travel as arrays, so nothing is quoted or escaped.
+ *
+ * Their safety rests on one thing: whoever settles or undoes a prompt must win its row in promptd_unsettled. A check in
+ * a sub-select is as old as the statement's snapshot, and guards nothing by itself (PostgreSQL manual, 13.2.1).
+ *
+ * Statuses are compared as text, and parameters take the type of their column, so that columns may be enums. Rows are
+ * looked up by `= any(array(…))`, never by a join with another part of the statement: for a join the planner may read
+ * a whole table. What is compared in memory is compared by `in (select …)` where the planner cannot make a join of it,
+ * so that it makes a hash table of it, whatever number of rows it expects. The arrays stand in sub-selects: the server
+ * cannot look into them when it plans, so that it finds one plan as good for all arrays, and keeps it; to plan is half
+ * of a small statement's cost.
  */
 #include "promptd/statements.h"
 
@@ -11,134 +19,158 @@
 #include <string.h>
 
 #include "batch.h"
+#include "promptd/sqlstate.h"
 
-static const char insert_sql[] = "insert into interview_enhanced_prompts (id, interview_id, prompt, source)"
-                                 " select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[])"
-                                 " on conflict (id) do nothing returning id";
+/* An interview may get its prompt: it is awaiting, or ready already. $3 statuses, $4 whether it is all others that are
+ * meant, $5 the ready status. */
+#define MAY_BE_READY "((status::text = any($3::text[])) <> $4::boolean or status = $5)"
 
-/*
- * The statements that small batches prepare have their array in a subselect. The server cannot look into it when it
- * plans, so that it finds one plan as good for all arrays and keeps it; else it would find each small array cheaper to
- * plan for by itself, and do so every time, which is half of the statement's cost.
- */
-#define SEEN_IDS "$1::uuid[]"
-#define HIDDEN_IDS "(select $1)::uuid[]"
+/* What the messages bring: $1 prompt ids, $2 interview ids, $3 texts, $4 sources, as the column's own type. */
+#define MESSAGES                                                                                                       \
+    "unnest((select $1)::uuid[], (select $2)::uuid[], (select $3)::text[],"                                            \
+    " (select coalesce($4, array(select source from interview_enhanced_prompts limit 0))))"                            \
+    " as m (id, interview_id, prompt, source)"
 
-/* A statement's text, and the one to be prepared. */
-struct text_pair {
-    const char *plain;
-    const char *prepared;
-};
-
-/* In the same transaction as the update before it: what did not get ready is not inserted. No join: where the planner
- * believes that few interviews are ready it would walk through all those that are, once for each row. */
-#define INSERT_READY(ids)                                                                                              \
+/* In the order of their ids: two promptds that get the same messages would deadlock otherwise. */
+#define INSERT_FOR(interviews)                                                                                         \
     "insert into interview_enhanced_prompts (id, interview_id, prompt, source)"                                        \
-    " select m.* from unnest(" ids ", $2::uuid[], $3::text[], $4::text[]) as m (id, interview_id, prompt, source)"     \
-    " where (select i.status::text from interviews i where i.id = m.interview_id) = $5::text"                          \
-    " on conflict (id) do nothing returning id"
-
-/* $2 new status, $3 statuses that may change, $4 status that shall not. */
-#define MOVE_LISTED(ids, more)                                                                                         \
-    "update interviews set status = $2 where id = any(" ids ")"                                                        \
-    " and status::text = any($3::text[]) and status::text <> $4::text" more " returning id"
-
-/* $3 and $4 are both statuses that shall not change: all others may. */
-#define MOVE_ANY(ids, more)                                                                                            \
-    "update interviews set status = $2 where id = any(" ids ")"                                                        \
-    " and status::text <> all($3::text[]) and status::text <> $4::text" more " returning id"
-
-/* For prompts of which some are another promptd's: it may delete them at any time. */
-#define WITH_PROMPT                                                                                                    \
-    " and exists (select from interview_enhanced_prompts p where p.id = any($5::uuid[]) and p.interview_id = "         \
-    "interviews.id)"
+    " select m.id, m.interview_id, m.prompt, m.source from " MESSAGES                                                  \
+    " where (m.interview_id in (select id from " interviews ")) is true order by m.id"                                 \
+    " on conflict (id) do nothing returning id, interview_id"
 
 /*
- * A message that is alone, as most are: both statements go at once, as two transactions, which saves it a round trip.
- * The update looks for the prompt itself, since it runs whatever has become of the insert.
- *
- * Nor does the insert wait for the disk: the update's commit comes after it in the server's log, and waits for both. So
- * what such an insert has returned, ours or another promptd's, is certain only once the update has moved the interview,
- * or a barrier has been committed.
+ * The prompt and its evidence at once. With $5 the commit does not wait for the disk: a settle follows in the same
+ * flush, whose own commit waits for both. Evidence that is there already was left by a prompt that somebody else has
+ * deleted.
  */
-static const char insert_one_sql[] =
-    "insert into interview_enhanced_prompts (id, interview_id, prompt, source)"
-    " select $1, $2, $3, $4 where set_config('synchronous_commit', 'off', true) is not null"
-    " on conflict (id) do nothing returning id";
-#define MOVE_ONE(condition)                                                                                            \
-    "update interviews set status = $2 where id = $1 and status::text " condition " and status::text <> $4"            \
-    " and exists (select from interview_enhanced_prompts p where p.id = $5) returning id"
-static const char move_one_listed_sql[] = MOVE_ONE("= any($3)");
-static const char move_one_any_sql[] = MOVE_ONE("<> all($3)");
+const char statements_insert_sql[] =
+    "with k as materialized (select id from interviews where id = any((select $2)::uuid[])"
+    " and (select case when $5::boolean then set_config('synchronous_commit', 'off', true) else '' end) is not null"
+    " for key share skip locked),"
+    " p as (" INSERT_FOR(
+        "k") "),"
+             " u as (insert into promptd_unsettled (prompt_id, interview_id) select id, interview_id from p"
+             " on conflict (prompt_id) do update set inserted_at = now() returning interview_id)"
+             " select id, id in (select interview_id from u) from k";
 
-/* A commit that has written something waits for the disk, and for all that was committed before it. The least that may
- * be written, by anyone: a message that readers of the server's log get if they ask for such. Not on a standby. */
-static const char barrier_sql[] =
-    "select case when not pg_is_in_recovery() then pg_logical_emit_message(true, 'promptd', '') end";
+/* A trigger may keep the interview as it is: by taking the update away, or by making it one to what was there before.
+ * That it moves it on to a status of its own is none of our business. In terms of i (before) and m (after). */
+#define MOVED "(id in (select id from m) and (id, status) not in (select id, status from m))"
 
-static const struct text_pair insert_texts = {insert_sql, insert_sql};
-static const struct text_pair insert_ready_texts = {INSERT_READY(SEEN_IDS), INSERT_READY(HIDDEN_IDS)};
-static const struct text_pair move_listed_texts = {MOVE_LISTED(SEEN_IDS, ""), MOVE_LISTED(HIDDEN_IDS, "")};
-static const struct text_pair move_any_texts = {MOVE_ANY(SEEN_IDS, ""), MOVE_ANY(HIDDEN_IDS, "")};
-static const char move_listed_with_prompt_sql[] = MOVE_LISTED(SEEN_IDS, WITH_PROMPT);
-static const char move_any_with_prompt_sql[] = MOVE_ANY(SEEN_IDS, WITH_PROMPT);
+/* The evidence goes only where the interview was moved, or was ready before. */
+const char statements_settle_sql[] =
+    "with i as materialized (select id, status from interviews where id = any((select $2)::uuid[]) and " MAY_BE_READY
+    " for no key update skip locked),"
+    " u as materialized (select prompt_id, interview_id from promptd_unsettled e"
+    " where prompt_id = any((select $1)::uuid[]) and interview_id = any(array(select id from i))"
+    " and (select true from interview_enhanced_prompts p where p.id = e.prompt_id) for update skip locked),"
+    " m as (update interviews set status = $5 where id = any(array(select interview_id from u)) and status <> $5"
+    " returning id, status),"
+    " d as (delete from promptd_unsettled where prompt_id = any(array(select prompt_id from u)) and interview_id ="
+    " any(array(select id from i where status = $5 or " MOVED ")) returning interview_id)"
+    " select interview_id, interview_id in (select interview_id from d) from u";
 
-/* The second is one probe of an index a row, and a plan that the server keeps; the first does without the index. */
-static const struct text_pair unready_texts = {
-    "update interviews i set status = $2 where i.id = any(" SEEN_IDS ") and i.status::text = $3::text"
-    " and not exists (select from interview_enhanced_prompts p where p.interview_id = i.id) returning i.id",
-    "update interviews i set status = $2 where i.id = any(" HIDDEN_IDS ") and i.status::text = $3::text"
-    " and (select p.id from interview_enhanced_prompts p where p.interview_id = i.id limit 1) is null returning i.id"};
+/* The evidence goes only where the prompt went, which a trigger or a policy may prevent; or where there is no prompt
+ * any more: in the version of the evidence that this statement's snapshot sees, for a newer one speaks of a newer
+ * prompt. */
+const char statements_undo_sql[] =
+    "with u as materialized (select prompt_id, ctid from promptd_unsettled"
+    " where prompt_id = any((select $1)::uuid[]) for update skip locked),"
+    " p as (delete from interview_enhanced_prompts where id = any(array(select prompt_id from u)) returning id),"
+    " g as (select prompt_id from u where (select true from interview_enhanced_prompts x where x.id = u.prompt_id)"
+    " is null and (select e.ctid from promptd_unsettled e where e.prompt_id = u.prompt_id) = u.ctid),"
+    " d as (delete from promptd_unsettled where prompt_id ="
+    " any(array(select id from p union all select prompt_id from g)) returning prompt_id)"
+    " select m.interview_id, m.prompt_id in (select prompt_id from d)"
+    " from unnest((select $1)::uuid[], (select $2)::uuid[]) as m (prompt_id, interview_id)"
+    " where m.prompt_id in (select prompt_id from u)";
 
-/* An interview that is ready keeps its prompt, whoever made it ready. */
-static const char delete_sql[] =
-    "delete from interview_enhanced_prompts p where p.id = any($1::uuid[]) and not exists"
-    " (select from interviews i where i.id = p.interview_id and i.status::text = $2::text) returning p.id";
+/* $1 interview ids, $2 and $3 as MAY_BE_READY's $3 and $4, $4 the failed and $5 the ready status. */
+const char statements_mark_sql[] =
+    "with i as materialized (select id, status from interviews where id = any((select $1)::uuid[])"
+    " and (status::text = any($2::text[])) <> $3::boolean and status <> $4 and status <> $5"
+    " for no key update skip locked),"
+    " m as (update interviews set status = $4 where id = any(array(select id from i)) returning id, status)"
+    " select id, " MOVED " from i";
 
-static const char look_sql[] =
-    "select m.n, p.id is not null, i.status::text"
+/* The cast fails, and with it the transaction: no prompt without its interview. */
+#define SUPPRESSED "the interview was not made ready: a trigger or a rule keeps it"
+#define FAIL_UNLESS(moved, status)                                                                                     \
+    "case when not (" moved ") then ('" SUPPRESSED ", in status ' || " status ")::boolean end"
+
+/* Its prompts, for the statements that follow in the same transaction. Not to be told by xmin: a trigger may have
+ * touched a prompt in a subtransaction. */
+#define NOTE_INSERTED                                                                                                  \
+    "(select set_config('promptd.inserted', coalesce((select string_agg(id::text, ',') from p), ''), true))"
+#define INSERTED "any(string_to_array(current_setting('promptd.inserted', true), ',')::uuid[])"
+
+static const char transact_sql[] =
+    "with i as materialized (select id, status from interviews where id = any((select $2)::uuid[])"
+    " and ((status::text = any($5::text[])) <> $6::boolean or status = $7) for no key update skip locked),"
+    " p as (" INSERT_FOR("i") "),"
+                              " m as (update interviews set status = $7 where id = any(array(select interview_id from "
+                              "p)) and status <> $7"
+                              " returning id, status)"
+                              " select id, id in (select interview_id from p), " FAIL_UNLESS(
+                                  "status = $7 or " MOVED " or id not in (select interview_id from p)",
+                                  "status") ", " NOTE_INSERTED " from i";
+
+/* A message that is alone with its failure: in the same transaction, but two statements, so that it is known which of
+ * the two fails. The second moves only for a prompt that this very transaction has inserted, and that is still there.
+ */
+const char statements_transact_insert_sql[] =
+    "with i as materialized (select id from interviews where id = any((select $2)::uuid[])"
+    " and ((status::text = any($5::text[])) <> $6::boolean or status = $7) for no key update skip locked),"
+    " p as (" INSERT_FOR("i") ")"
+                              " select id, id in (select interview_id from p), " NOTE_INSERTED " from i";
+const char statements_transact_move_sql[] =
+    "with n as materialized (select id from unnest((select $1)::uuid[]) as n (id) where id = " INSERTED "),"
+    " i as materialized (select id, status from interviews where id = any(array("
+    "select interview_id from interview_enhanced_prompts where id = any(array(select id from n))))"
+    " for no key update skip locked),"
+    " m as (update interviews set status = $2 where id = any(array(select id from i)) and status <> $2"
+    " returning id, status)"
+    " select " FAIL_UNLESS("exists (select from i where status = $2 or " MOVED ")",
+                           "coalesce((select status::text from i), 'unknown')") " from n";
+
+/* Where one that compensates was at it before, there may be evidence left over from a prompt that somebody else has
+ * deleted. It must not speak of the new one. In a statement of its own, so that its snapshot is newer than the insert;
+ * nobody can make evidence for a prompt that is there. */
+static const char transact_clean_sql[] =
+    "delete from promptd_unsettled where prompt_id = any((select $1)::uuid[]) and prompt_id = " INSERTED;
+
+/* Sub-selects, so that each row is one probe of an index. */
+#define VERIFY(unsettled)                                                                                              \
+    "select m.n, (select true from interview_enhanced_prompts p where p.id = m.id), " unsettled ","                    \
+    " (select i.status::text from interviews i where i.id = m.interview_id)"                                           \
     " from unnest($1::uuid[], $2::uuid[]) with ordinality as m (id, interview_id, n)"
-    " left join interview_enhanced_prompts p on p.id = m.id left join interviews i on i.id = m.interview_id";
+static const char verify_sql[] = VERIFY("(select true from promptd_unsettled u where u.prompt_id = m.id)");
+static const char verify_without_evidence_sql[] = VERIFY("null::boolean");
 
-/* $1 statuses that are awaiting still, or with $2 those that are not; $3 prompts that are known already. */
-static const char find_sql[] =
-    "select p.id, p.interview_id from interview_enhanced_prompts p join interviews i on i.id = p.interview_id"
-    " where (i.status::text = any($1::text[])) <> $2::boolean"
-    " and p.created_at < now() - interval '10 minutes' and p.created_at > now() - interval '1 day'"
-    " and get_byte(uuid_send(p.id), 6) >> 4 = 5 and p.id <> all($3::uuid[])"
-    " order by p.created_at limit 20";
+/* In the order of the primary key. By age, each page would have to read and sort the whole table. */
+static const char unsettled_sql[] =
+    "select prompt_id, interview_id from promptd_unsettled"
+    " where (inserted_at < now() - make_interval(secs => $1::float8) or prompt_id = any($2::uuid[]))"
+    " and prompt_id > $3::uuid order by prompt_id limit 256";
 
-static const char check_sql[] =
-    "select distinct case"
-    " when r.id is null then format('table %s is missing', w.t)"
-    " when w.c is null then format('role %s may not %s on table %s', current_user, w.p, w.t)"
-    " when a.attnum is null then format('column %s.%s is missing', w.t, w.c)"
-    " when w.y is not null and a.atttypid <> w.y::regtype"
-    "  then format('column %s.%s has type %s instead of %s', w.t, w.c, format_type(a.atttypid, a.atttypmod), w.y)"
-    " else format('role %s may not %s column %s.%s', current_user, w.p, w.t, w.c) end"
-    " from (values ('interviews', 'id', 'uuid', 'select'), ('interviews', 'status', null, 'select'),"
-    " ('interviews', 'status', null, 'update'),"
-    " ('interview_enhanced_prompts', 'id', 'uuid', 'select'), ('interview_enhanced_prompts', 'id', 'uuid', 'insert'),"
-    " ('interview_enhanced_prompts', 'interview_id', 'uuid', 'insert'),"
-    " ('interview_enhanced_prompts', 'prompt', 'text', 'insert'),"
-    " ('interview_enhanced_prompts', 'source', null, 'insert'),"
-    " ('interview_enhanced_prompts', null, null, 'delete')) as w (t, c, y, p)"
-    " cross join lateral (select to_regclass(w.t)::oid) as r (id)"
-    " left join pg_attribute a on a.attrelid = r.id and a.attname = w.c and a.attnum > 0 and not a.attisdropped"
-    " where r.id is null"
-    " or (w.c is null and not has_table_privilege(r.id, w.p))"
-    " or (w.c is not null and a.attnum is null)"
-    " or (w.y is not null and a.atttypid <> w.y::regtype)"
-    " or (a.attnum is not null and not has_column_privilege(r.id, a.attnum, w.p))"
-    " union select format('role %s may not execute pg_logical_emit_message', current_user) from pg_proc f"
-    " where f.proname = 'pg_logical_emit_message' and 'text'::regtype = all(f.proargtypes[1:2])"
-    " and not has_function_privilege(f.oid, 'execute') order by 1";
+static const char probe_sql[] = "select 1";
+/* A prompt that takes new pages, for no interview; what comes after it takes it back. */
+static const char probe_insert_sql[] =
+    "insert into interview_enhanced_prompts (id, interview_id, prompt, source)"
+    " select gen_random_uuid(), null, string_agg(md5(random()::text), ''), $1 from generate_series(1, 2048)";
+static const char probe_undo_sql[] = "select ('promptd takes back what it has tried: ' || pg_backend_pid())::boolean";
+/* Where such a prompt is refused for other reasons: pages of a table that nobody else has a part in, if that is
+ * allowed. */
+static const char probe_table_sql[] =
+    "do $$ begin if has_database_privilege(current_database(), 'temporary') then"
+    " create temporary table promptd_probe on commit drop as select gen_random_uuid() from generate_series(1, 2000);"
+    " end if; end $$";
 
 struct statements {
     struct statement_statuses statuses;
-    struct buffer awaiting;  /* text[] */
-    struct buffer never;     /* text[]: with any_is_awaiting, the statuses that are not awaiting all the same */
-    struct buffer enhancing; /* text[]: awaiting without failed; with any_is_awaiting, what is settled */
+    struct buffer awaiting; /* text[] */
+    struct buffer unfailed; /* text[]: awaiting without failed; with any_is_awaiting, failed alone */
+    bool has_evidence;
 };
 
 /* --- parameters ----------------------------------------------------------------------------------------------- */
@@ -153,21 +185,27 @@ static struct pg_parameter text_parameter(unsigned type, const char *text)
     return (struct pg_parameter){.type = type, .data = text, .length = strlen(text), .binary = false};
 }
 
+static void add_parameter(struct pg_statement *statement, struct pg_parameter parameter)
+{
+    statement->parameters[statement->parameter_count++] = parameter;
+}
+
+static void add_boolean(struct pg_statement *statement, bool value)
+{
+    add_parameter(statement, text_parameter(PG_UNTYPED, value ? "true" : "false"));
+}
+
 /* --- statuses ------------------------------------------------------------------------------------------------- */
 
-/* The statuses of an interview that still shows "enhancing". With awaiting_statuses = * all but these are. */
-static void fill_enhancing(struct buffer *buffer, const struct statement_statuses *statuses)
+static void fill_statuses(struct buffer *buffer, const struct statement_statuses *statuses, const char *without)
 {
-    const char *settled[] = {statuses->ready, statuses->failed, "completed"};
     size_t count = 0;
     for (size_t i = 0; i < statuses->awaiting_count; i++)
-        if (strcmp(statuses->awaiting[i], statuses->failed) != 0)
+        if (!without || strcmp(statuses->awaiting[i], without) != 0)
             count++;
-    array_begin(buffer, PG_TEXT, statuses->any_is_awaiting ? 3 : count);
-    for (size_t i = 0; i < 3 && statuses->any_is_awaiting; i++)
-        array_add(buffer, settled[i], strlen(settled[i]));
+    array_begin(buffer, PG_TEXT, count);
     for (size_t i = 0; i < statuses->awaiting_count; i++)
-        if (strcmp(statuses->awaiting[i], statuses->failed) != 0)
+        if (!without || strcmp(statuses->awaiting[i], without) != 0)
             array_add(buffer, statuses->awaiting[i], strlen(statuses->awaiting[i]));
 }
 
@@ -177,13 +215,15 @@ struct statements *statements_new(const struct statement_statuses *statuses)
     if (!statements)
         return NULL;
     statements->statuses = *statuses;
-    array_begin(&statements->awaiting, PG_TEXT, statuses->awaiting_count);
-    for (size_t i = 0; i < statuses->awaiting_count; i++)
-        array_add(&statements->awaiting, statuses->awaiting[i], strlen(statuses->awaiting[i]));
-    array_begin(&statements->never, PG_TEXT, 1);
-    array_add(&statements->never, statuses->ready, strlen(statuses->ready));
-    fill_enhancing(&statements->enhancing, statuses);
-    if (statements->awaiting.failed || statements->never.failed || statements->enhancing.failed) {
+    statements->has_evidence = true;
+    fill_statuses(&statements->awaiting, statuses, NULL);
+    if (statuses->any_is_awaiting) {
+        array_begin(&statements->unfailed, PG_TEXT, 1);
+        array_add(&statements->unfailed, statuses->failed, strlen(statuses->failed));
+    } else {
+        fill_statuses(&statements->unfailed, statuses, statuses->failed);
+    }
+    if (statements->awaiting.failed || statements->unfailed.failed) {
         statements_free(statements);
         return NULL;
     }
@@ -195,274 +235,246 @@ void statements_free(struct statements *statements)
     if (!statements)
         return;
     buffer_free(&statements->awaiting);
-    buffer_free(&statements->never);
-    buffer_free(&statements->enhancing);
+    buffer_free(&statements->unfailed);
     free(statements);
+}
+
+void statements_set_evidence(struct statements *statements, bool is_there)
+{
+    statements->has_evidence = is_there;
 }
 
 /* --- building ------------------------------------------------------------------------------------------------- */
 
-/* A plan that is kept was made for the tables as they were, and for ten rows or so. A large batch has its own: the cost
- * is shared by many messages, and a bad plan would hurt it most. */
-static bool is_worth_preparing(const struct batch *batch)
+/* A plan that is kept was made for the tables as they were. A large batch has its own: the cost is shared by many
+ * messages, and a bad plan would hurt it most. */
+static struct pg_statement statement_for(const struct batch *batch, const char *sql)
 {
     enum { SMALL_BATCH = 10 };
-    return batch->count <= SMALL_BATCH;
+    return (struct pg_statement){.sql = sql, .prepare = batch->count <= SMALL_BATCH};
 }
 
-static struct pg_statement choose_text(const struct batch *batch, const struct text_pair *texts)
+static void add_ids(struct pg_statement *out, const struct batch *batch)
 {
-    bool prepare = is_worth_preparing(batch);
-    return (struct pg_statement){.sql = prepare ? texts->prepared : texts->plain, .prepare = prepare};
+    add_parameter(out, array_parameter(PG_UUID_ARRAY, &batch->ids));
+    add_parameter(out, array_parameter(PG_UUID_ARRAY, &batch->interview_ids));
 }
 
-static void add_parameter(struct pg_statement *statement, struct pg_parameter parameter)
-{
-    statement->parameters[statement->parameter_count++] = parameter;
-}
-
-static void build_insert(const struct statements *statements, struct batch *batch, bool only_ready,
-                         struct pg_statement *out)
+static void add_texts(struct pg_statement *out, struct batch *batch)
 {
     batch_fill_texts(batch);
-    *out = choose_text(batch, only_ready ? &insert_ready_texts : &insert_texts);
-    add_parameter(out, array_parameter(PG_UUID_ARRAY, &batch->ids));
-    add_parameter(out, array_parameter(PG_UUID_ARRAY, &batch->interview_ids));
     add_parameter(out, array_parameter(PG_TEXT_ARRAY, &batch->prompts));
-    add_parameter(out, array_parameter(PG_TEXT_ARRAY, &batch->sources));
-    if (only_ready)
-        add_parameter(out, text_parameter(PG_TEXT, statements->statuses.ready));
+    add_parameter(out, (struct pg_parameter){.type = PG_UNTYPED,
+                                             .data = batch->sources.failed ? "" : batch->sources.data,
+                                             .length = batch->sources.length});
 }
 
-/* Moves awaiting interviews to `status`; those that have it already are left alone. */
-static void build_move(const struct statements *statements, const struct batch *batch, const char *status,
-                       struct pg_statement *out)
+static void add_statuses(struct pg_statement *out, const struct statements *statements, const struct buffer *listed)
 {
-    bool any = statements->statuses.any_is_awaiting;
-    *out = choose_text(batch, any ? &move_any_texts : &move_listed_texts);
-    add_parameter(out, array_parameter(PG_UUID_ARRAY, &batch->interview_ids));
-    add_parameter(out, text_parameter(PG_UNTYPED, status));
-    add_parameter(out, array_parameter(PG_TEXT_ARRAY, any ? &statements->never : &statements->awaiting));
-    add_parameter(out, text_parameter(PG_TEXT, status));
+    add_parameter(out, array_parameter(PG_TEXT_ARRAY, listed));
+    add_boolean(out, statements->statuses.any_is_awaiting);
 }
 
-static bool are_all_ours(const struct batch *batch)
+static int complete(const struct batch *batch, int count)
 {
-    for (size_t i = 0; i < batch->count; i++)
-        if (!batch->jobs[i]->inserted)
-            return false;
-    return true;
-}
-
-static void build_update(const struct statements *statements, const struct batch *batch, struct pg_statement *out)
-{
-    build_move(statements, batch, statements->statuses.ready, out);
-    if (are_all_ours(batch))
-        return;
-    out->sql = statements->statuses.any_is_awaiting ? move_any_with_prompt_sql : move_listed_with_prompt_sql;
-    out->prepare = false;
-    add_parameter(out, array_parameter(PG_UUID_ARRAY, &batch->ids));
-}
-
-static struct pg_parameter id_parameter(const uint8_t id[UUID_SIZE])
-{
-    return (struct pg_parameter){.type = PG_UUID, .data = (const char *)id, .length = UUID_SIZE, .binary = true};
-}
-
-static void build_lone(const struct statements *statements, const struct batch *batch, struct pg_statement out[2])
-{
-    const struct job *job = batch->jobs[0];
-    const struct message_content *content = &job->content;
-    out[0] = (struct pg_statement){.sql = insert_one_sql, .prepare = true, .commits = true};
-    add_parameter(&out[0], id_parameter(job->prompt_id));
-    add_parameter(&out[0], id_parameter(content->interview_id));
-    add_parameter(&out[0], (struct pg_parameter){PG_TEXT, content->prompt, content->prompt_bytes, true});
-    add_parameter(&out[0], text_parameter(PG_TEXT, content->source));
-
-    const struct statement_statuses *statuses = &statements->statuses;
-    bool any = statuses->any_is_awaiting;
-    out[1] = (struct pg_statement){.sql = any ? move_one_any_sql : move_one_listed_sql, .prepare = true};
-    add_parameter(&out[1], id_parameter(content->interview_id));
-    add_parameter(&out[1], text_parameter(PG_UNTYPED, statuses->ready));
-    add_parameter(&out[1], array_parameter(PG_TEXT_ARRAY, any ? &statements->never : &statements->awaiting));
-    add_parameter(&out[1], text_parameter(PG_TEXT, statuses->ready));
-    add_parameter(&out[1], id_parameter(job->prompt_id));
-}
-
-static void build_delete(const struct statements *statements, const struct batch *batch, struct pg_statement *out)
-{
-    *out = (struct pg_statement){
-        .sql = delete_sql,
-        .parameters = {array_parameter(PG_UUID_ARRAY, &batch->ids),
-                       text_parameter(PG_TEXT, statements->statuses.ready)},
-        .parameter_count = 2,
-    };
-}
-
-static void build_unready(const struct statements *statements, const struct batch *batch, struct pg_statement *out)
-{
-    *out = choose_text(batch, &unready_texts);
-    add_parameter(out, array_parameter(PG_UUID_ARRAY, &batch->interview_ids));
-    add_parameter(out, text_parameter(PG_UNTYPED, statements->statuses.failed));
-    add_parameter(out, text_parameter(PG_TEXT, statements->statuses.ready));
-}
-
-/* What it sees is on disk when it is answered. */
-static void build_look(const struct batch *batch, struct pg_statement out[2])
-{
-    out[0] = (struct pg_statement){.sql = barrier_sql};
-    out[1] = (struct pg_statement){
-        .sql = look_sql,
-        .parameters = {array_parameter(PG_UUID_ARRAY, &batch->ids),
-                       array_parameter(PG_UUID_ARRAY, &batch->interview_ids)},
-        .parameter_count = 2,
-    };
-}
-
-int statements_build(struct statements *statements, struct batch *batch, struct pg_statement out[PG_STATEMENTS_MAX])
-{
-    if (batch->is_lone) {
-        build_lone(statements, batch, out);
-        return 2;
-    }
-    int count = 1;
-    batch_sort(batch);
-    batch_fill_ids(batch);
-    switch (batch->step) {
-    case JOB_INSERT:
-        build_insert(statements, batch, false, &out[0]);
-        break;
-    case JOB_UPDATE:
-        build_update(statements, batch, &out[0]);
-        break;
-    case JOB_TRANSACT:
-        build_move(statements, batch, statements->statuses.ready, &out[0]);
-        build_insert(statements, batch, true, &out[1]);
-        build_unready(statements, batch, &out[2]); /* what a trigger kept out: never ready, not even if we die now */
-        count = 3;
-        break;
-    case JOB_DELETE:
-        build_delete(statements, batch, &out[0]);
-        break;
-    case JOB_UNREADY:
-        build_unready(statements, batch, &out[0]);
-        break;
-    case JOB_MARK:
-        build_move(statements, batch, statements->statuses.failed, &out[0]);
-        break;
-    case JOB_CONFIRM:
-    case JOB_JUDGE:
-    case JOB_SETTLE:
-    case JOB_PROVE:
-    case JOB_WITNESS:
-        build_look(batch, out);
-        count = 2;
-        break;
-    case JOB_STEP_COUNT:
-        return 0;
-    }
     bool failed = batch->ids.failed || batch->interview_ids.failed || batch->prompts.failed || batch->sources.failed;
     return failed ? 0 : count;
 }
 
-bool statements_build_find(const struct statements *statements, const uint8_t (*known)[UUID_SIZE], size_t known_count,
-                           struct buffer *parameter, struct pg_statement *out)
+static void build_settle(const struct statements *statements, const struct batch *batch, const struct buffer *listed,
+                         struct pg_statement *out)
 {
-    array_begin(parameter, PG_UUID, known_count);
-    for (size_t i = 0; i < known_count; i++)
-        array_add(parameter, known[i], UUID_SIZE);
+    *out = statement_for(batch, statements_settle_sql);
+    add_ids(out, batch);
+    add_statuses(out, statements, listed);
+    add_parameter(out, text_parameter(PG_UNTYPED, statements->statuses.ready));
+}
+
+int statements_build_insert(const struct statements *statements, struct batch *batch,
+                            struct pg_statement out[PG_STATEMENTS_MAX])
+{
+    batch_fill_ids(batch);
+    out[0] = statement_for(batch, statements_insert_sql);
+    add_ids(&out[0], batch);
+    add_texts(&out[0], batch);
+    add_boolean(&out[0], batch->settles);
+    if (!batch->settles)
+        return complete(batch, 1);
+    out[0].commits = true;
+    build_settle(statements, batch, &statements->awaiting, &out[1]);
+    return complete(batch, 2);
+}
+
+int statements_build_transact(const struct statements *statements, struct batch *batch,
+                              struct pg_statement out[PG_STATEMENTS_MAX])
+{
+    bool is_single = batch->count == 1;
+    int count = 1;
+    batch_fill_ids(batch);
+    out[0] = statement_for(batch, is_single ? statements_transact_insert_sql : transact_sql);
+    add_ids(&out[0], batch);
+    add_texts(&out[0], batch);
+    add_statuses(&out[0], statements, &statements->awaiting);
+    add_parameter(&out[0], text_parameter(PG_UNTYPED, statements->statuses.ready));
+    if (is_single) {
+        out[count] = statement_for(batch, statements_transact_move_sql);
+        add_parameter(&out[count], array_parameter(PG_UUID_ARRAY, &batch->ids));
+        add_parameter(&out[count++], text_parameter(PG_UNTYPED, statements->statuses.ready));
+    }
+    if (statements->has_evidence) {
+        out[count] = statement_for(batch, transact_clean_sql);
+        add_parameter(&out[count++], array_parameter(PG_UUID_ARRAY, &batch->ids));
+    }
+    return complete(batch, count);
+}
+
+int statements_build_settle(const struct statements *statements, struct batch *batch,
+                            struct pg_statement out[PG_STATEMENTS_MAX])
+{
+    batch_fill_ids(batch);
+    build_settle(statements, batch, &statements->awaiting, &out[0]);
+    return complete(batch, 1);
+}
+
+int statements_build_recover(const struct statements *statements, struct batch *batch,
+                             struct pg_statement out[PG_STATEMENTS_MAX])
+{
+    batch_fill_ids(batch);
+    build_settle(statements, batch, &statements->unfailed, &out[0]);
+    return complete(batch, 1);
+}
+
+int statements_build_undo(const struct statements *statements, struct batch *batch,
+                          struct pg_statement out[PG_STATEMENTS_MAX])
+{
+    (void)statements;
+    batch_fill_ids(batch);
+    out[0] = statement_for(batch, statements_undo_sql);
+    add_ids(&out[0], batch);
+    return complete(batch, 1);
+}
+
+int statements_build_mark(const struct statements *statements, struct batch *batch,
+                          struct pg_statement out[PG_STATEMENTS_MAX])
+{
+    batch_fill_ids(batch);
+    out[0] = statement_for(batch, statements_mark_sql);
+    add_parameter(&out[0], array_parameter(PG_UUID_ARRAY, &batch->interview_ids));
+    add_statuses(&out[0], statements, &statements->awaiting);
+    add_parameter(&out[0], text_parameter(PG_UNTYPED, statements->statuses.failed));
+    add_parameter(&out[0], text_parameter(PG_UNTYPED, statements->statuses.ready));
+    return complete(batch, 1);
+}
+
+int statements_build_verify(const struct statements *statements, struct batch *batch,
+                            struct pg_statement out[PG_STATEMENTS_MAX])
+{
+    batch_fill_ids(batch);
+    out[0] = statement_for(batch, statements->has_evidence ? verify_sql : verify_without_evidence_sql);
+    add_ids(&out[0], batch);
+    return complete(batch, 1);
+}
+
+bool statements_build_unsettled(int64_t older_than_s, const uint8_t (*always)[UUID_SIZE], size_t always_count,
+                                const uint8_t after[UUID_SIZE], struct buffer *parameters, struct pg_statement *out)
+{
+    buffer_reset(parameters, SIZE_MAX);
+    array_begin(parameters, PG_UUID, always_count);
+    for (size_t i = 0; i < always_count; i++)
+        array_add(parameters, always[i], UUID_SIZE);
+    size_t array_length = parameters->length;
+    buffer_append(parameters, after, UUID_SIZE);
+    size_t age = parameters->length;
+    buffer_printf(parameters, "%lld", (long long)older_than_s);
+    buffer_append_char(parameters, '\0');
+    if (parameters->failed)
+        return false;
+    const char *data = parameters->data;
     *out = (struct pg_statement){
-        .sql = find_sql,
-        .parameters = {array_parameter(PG_TEXT_ARRAY, &statements->enhancing),
-                       text_parameter(PG_UNTYPED, statements->statuses.any_is_awaiting ? "true" : "false"),
-                       array_parameter(PG_UUID_ARRAY, parameter)},
+        .sql = unsettled_sql,
+        .parameters = {text_parameter(PG_UNTYPED, data + age),
+                       {.type = PG_UUID_ARRAY, .data = data, .length = array_length, .binary = true},
+                       {.type = PG_UUID, .data = data + array_length, .length = UUID_SIZE, .binary = true}},
         .parameter_count = 3,
     };
-    return !parameter->failed;
-}
-
-void statements_build_check(struct pg_statement *out)
-{
-    *out = (struct pg_statement){.sql = check_sql};
-}
-
-void statements_build_meet(struct pg_statement *out)
-{
-    *out = (struct pg_statement){.sql = "select pg_backend_pid()"};
-}
-
-bool statements_read_meet(const struct pg_answer *answer, int statement, int32_t *pid)
-{
-    size_t length;
-    const unsigned char *field = NULL;
-    if (pg_answer_rows(answer, statement) == 1)
-        field = (const unsigned char *)pg_answer_field(answer, statement, 0, 0, &length);
-    if (!field || length != 4)
-        return false;
-    *pid = (int32_t)((uint32_t)field[0] << 24 | (uint32_t)field[1] << 16 | (uint32_t)field[2] << 8 | field[3]);
     return true;
+}
+
+int statements_build_probe(bool writes, const char *source, struct pg_statement out[PG_STATEMENTS_MAX])
+{
+    out[0] = (struct pg_statement){.sql = probe_sql};
+    if (!writes)
+        return 1;
+    out[0] = (struct pg_statement){
+        .sql = probe_insert_sql, .parameters = {text_parameter(PG_UNTYPED, source)}, .parameter_count = 1};
+    out[1] = (struct pg_statement){.sql = probe_undo_sql, .commits = true};
+    out[2] = (struct pg_statement){.sql = probe_table_sql};
+    return 3;
+}
+
+bool statements_probe_passed(bool writes, const struct pg_answer *answer)
+{
+    if (!writes)
+        return answer->status == PG_OK;
+    bool is_refused = answer->failed_statement == 0 && sqlstate_judge(answer->failure.sqlstate) == SQLSTATE_OUTAGE;
+    if (answer->status == PG_FAILED && strcmp(answer->failure.sqlstate, "57014") == 0)
+        return true; /* it waited for somebody's lock, which proves nothing */
+    return answer->status == PG_FAILED && !is_refused && pg_answer_is_committed(answer, 2);
 }
 
 /* --- reading -------------------------------------------------------------------------------------------------- */
 
-static bool is_interview_keyed(enum job_step step)
-{
-    return step == JOB_UPDATE || step == JOB_MARK || step == JOB_UNREADY;
-}
-
-static size_t find_by_prompt_id(const struct batch *batch, const uint8_t id[UUID_SIZE])
+/* batch->count where there is none. */
+static size_t find_by_interview_id(const struct batch *batch, const uint8_t id[UUID_SIZE])
 {
     size_t low = 0;
     size_t high = batch->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (memcmp(batch->jobs[middle]->prompt_id, id, UUID_SIZE) < 0)
+        if (memcmp(batch->jobs[middle]->content.interview_id, id, UUID_SIZE) < 0)
             low = middle + 1;
         else
             high = middle;
     }
-    return low;
+    bool found = low < batch->count && memcmp(batch->jobs[low]->content.interview_id, id, UUID_SIZE) == 0;
+    return found ? low : batch->count;
 }
 
-/* Only for answers that leave some jobs out, which is the exception: a scan is good enough. */
-static size_t find_by_interview_id(const struct batch *batch, const uint8_t id[UUID_SIZE])
+static bool read_boolean(const struct pg_answer *answer, int statement, int row, int column)
 {
-    size_t i = 0;
-    while (i < batch->count && memcmp(batch->jobs[i]->content.interview_id, id, UUID_SIZE) != 0)
-        i++;
-    return i;
+    size_t length;
+    const char *field = pg_answer_field(answer, statement, row, column, &length);
+    return field && length == 1 && field[0] != 0;
 }
 
-static void set_fact(struct job_facts *facts, bool is_insert)
-{
-    if (is_insert)
-        facts->inserted = true;
-    else
-        facts->changed = true;
-}
-
-/* Marks the jobs whose ids the statement returned. A batch has each interview, and so each prompt, only once. */
-static bool read_returned_ids(struct batch *batch, const struct pg_answer *answer, int statement, bool by_interview,
-                              bool is_insert)
+static bool read_rows(struct batch *batch, const struct pg_answer *answer, int statement, bool is_settle)
 {
     int rows = pg_answer_rows(answer, statement);
-    if ((size_t)rows == batch->count) {
-        for (size_t i = 0; i < batch->count; i++)
-            set_fact(&batch->facts[i], is_insert);
-        return true;
-    }
     for (int row = 0; row < rows; row++) {
         size_t length;
-        const char *field = pg_answer_field(answer, statement, row, 0, &length);
-        if (!field || length != UUID_SIZE)
-            return false;
-        const uint8_t *id = (const uint8_t *)field;
-        size_t i = by_interview ? find_by_interview_id(batch, id) : find_by_prompt_id(batch, id);
+        const char *id = pg_answer_field(answer, statement, row, 0, &length);
+        size_t i = id && length == UUID_SIZE ? find_by_interview_id(batch, (const uint8_t *)id) : batch->count;
         if (i == batch->count)
             return false;
-        set_fact(&batch->facts[i], is_insert);
+        struct job_facts *facts = &batch->facts[i];
+        struct write_facts *write = is_settle ? &facts->settle : &facts->write;
+        write->held = true;
+        write->changed = read_boolean(answer, statement, row, 1);
     }
     return true;
+}
+
+bool statements_read_write(const struct statements *statements, struct batch *batch, const struct pg_answer *answer)
+{
+    (void)statements;
+    memset(batch->facts, 0, batch->count * sizeof *batch->facts);
+    if (pg_answer_is_committed(answer, 0) && !read_rows(batch, answer, 0, false))
+        return false;
+    if (!batch->settles || !pg_answer_is_committed(answer, 1))
+        return true;
+    for (size_t i = 0; i < batch->count; i++)
+        batch->facts[i].settle_ran = true;
+    return read_rows(batch, answer, 1, true);
 }
 
 /* libpq ends every field with a NUL that its length does not count. */
@@ -478,12 +490,13 @@ static void read_status(const struct statement_statuses *statuses, const char *t
             facts->is_awaiting = true;
 }
 
-static bool read_look(const struct statements *statements, struct batch *batch, const struct pg_answer *answer)
+bool statements_read_verify(const struct statements *statements, struct batch *batch, const struct pg_answer *answer)
 {
-    int rows = pg_answer_rows(answer, 1);
+    int rows = pg_answer_rows(answer, 0);
+    memset(batch->facts, 0, batch->count * sizeof *batch->facts);
     for (int row = 0; row < rows; row++) {
         size_t length;
-        const unsigned char *ordinal = (const unsigned char *)pg_answer_field(answer, 1, row, 0, &length);
+        const unsigned char *ordinal = (const unsigned char *)pg_answer_field(answer, 0, row, 0, &length);
         if (!ordinal || length != 8)
             return false;
         size_t n = 0;
@@ -492,48 +505,16 @@ static bool read_look(const struct statements *statements, struct batch *batch, 
         if (n < 1 || n > batch->count)
             return false;
         struct job_facts *facts = &batch->facts[n - 1];
-        const char *there = pg_answer_field(answer, 1, row, 1, &length);
-        facts->prompt_there = there && length == 1 && there[0] != 0;
-        const char *status = pg_answer_field(answer, 1, row, 2, &length);
+        facts->prompt_there = read_boolean(answer, 0, row, 1);
+        facts->unsettled = read_boolean(answer, 0, row, 2);
+        const char *status = pg_answer_field(answer, 0, row, 3, &length);
         if (status)
             read_status(&statements->statuses, status, facts);
     }
     return (size_t)rows == batch->count;
 }
 
-/* Either statement may have failed. */
-static bool read_lone(struct batch *batch, const struct pg_answer *answer)
+bool statements_is_suppressed(const struct job_failure *failure)
 {
-    struct job_facts *facts = &batch->facts[0];
-    if (pg_answer_is_committed(answer, 0))
-        facts->changed = pg_answer_rows(answer, 0) == 1;
-    facts->update_ran = pg_answer_is_committed(answer, 1);
-    if (facts->update_ran)
-        facts->moved = pg_answer_rows(answer, 1) == 1;
-    return true;
-}
-
-bool statements_read(const struct statements *statements, struct batch *batch, const struct pg_answer *answer)
-{
-    memset(batch->facts, 0, batch->count * sizeof *batch->facts);
-    switch (batch->step) {
-    case JOB_CONFIRM:
-    case JOB_JUDGE:
-    case JOB_SETTLE:
-    case JOB_PROVE:
-    case JOB_WITNESS:
-        return read_look(statements, batch, answer);
-    case JOB_TRANSACT:
-        return read_returned_ids(batch, answer, 0, true, false) && read_returned_ids(batch, answer, 1, false, true);
-    case JOB_INSERT:
-        return batch->is_lone ? read_lone(batch, answer) : read_returned_ids(batch, answer, 0, false, false);
-    case JOB_UPDATE:
-    case JOB_DELETE:
-    case JOB_UNREADY:
-    case JOB_MARK:
-        return read_returned_ids(batch, answer, 0, is_interview_keyed(batch->step), false);
-    case JOB_STEP_COUNT:
-        break;
-    }
-    return false;
+    return strcmp(failure->sqlstate, "22P02") == 0 && strstr(failure->text, SUPPRESSED) != NULL;
 }

@@ -2,10 +2,10 @@
 /*
  * A queue for each step, and one rule: an idle session takes a batch from the latest step that has jobs.
  *
- *     take ─▶ [insert] ─▶ [update] ─▶ outcome       what has begun is finished first
+ *     take ─▶ [insert] ─▶ [settle] ─▶ outcome       what has begun is finished first
  *                 ▲            │
  *                 │            ▼
- *              [delayed]    [delete] ─▶ [mark] ─▶ outcome
+ *              [delayed]    [undo] ─▶ [mark] ─▶ outcome
  *
  * No two jobs in here are of the same interview, so batches never wait for each other's rows, on any connection.
  */
@@ -16,35 +16,35 @@
 #include <string.h>
 
 #define LOG_COMPONENT "store"
-#include "promptd/backoff.h"
-#include "promptd/clock.h"
 #include "promptd/log.h"
 #include "promptd/pg_pool.h"
-#include "promptd/sqlstate.h"
-#include "reconciler.h"
+#include "steps.h"
 #include "store_private.h"
-#include "store_steps.h"
 
 enum {
-    STORE_SETTLE_LOOK_MS = 1000,
     STORE_BATCH_BYTES = 768 * 1024, /* a statement's texts; one job may have more */
-    STORE_QUOTE_CHARACTERS = 12     /* so many characters of a prompt in an error keep it out of the log */
+    STORE_BATCH_TIMEOUT_MS = 1000   /* of several messages: then each goes alone, with the whole statement_timeout_ms */
 };
-
-static void on_answer(void *context, struct pg_session *session, const struct pg_answer *answer);
 
 /* --- queues --------------------------------------------------------------------------------------------------- */
 
+static struct step_queues *queues_of(struct store *store, const struct job *job)
+{
+    return job->kind == JOB_MESSAGE ? &store->messages : &store->recoveries;
+}
+
 void store_queue_last(struct store *store, struct job *job)
 {
-    TAILQ_INSERT_TAIL(&store->queues[job->step], job, link);
-    store->queued++;
+    struct step_queues *queues = queues_of(store, job);
+    TAILQ_INSERT_TAIL(&queues->of[job->step], job, link);
+    queues->count++;
 }
 
 static void queue_first(struct store *store, struct job *job)
 {
-    TAILQ_INSERT_HEAD(&store->queues[job->step], job, link);
-    store->queued++;
+    struct step_queues *queues = queues_of(store, job);
+    TAILQ_INSERT_HEAD(&queues->of[job->step], job, link);
+    queues->count++;
 }
 
 static void on_delay(uv_timer_t *timer)
@@ -54,6 +54,7 @@ static void on_delay(uv_timer_t *timer)
     struct job *job;
     while ((job = TAILQ_FIRST(&store->delayed)) && job->due_ms <= now) {
         TAILQ_REMOVE(&store->delayed, job, link);
+        store->delayed_count--;
         store_queue_last(store, job);
     }
     if (job)
@@ -66,6 +67,7 @@ void store_queue_delayed(struct store *store, struct job *job, int64_t wait_ms)
     uv_update_time(store->options.loop);
     int64_t now = (int64_t)uv_now(store->options.loop);
     job->due_ms = now + wait_ms;
+    store->delayed_count++;
     struct job *before = TAILQ_LAST(&store->delayed, job_queue);
     while (before && before->due_ms > job->due_ms)
         before = TAILQ_PREV(before, job_queue, link);
@@ -81,38 +83,46 @@ void store_queue_delayed(struct store *store, struct job *job, int64_t wait_ms)
 
 static void take_jobs(struct store *store)
 {
-    while (store->taking && store->queued < store->options.tuning.batch_max) {
-        struct job *job = store->options.take(store->options.context);
+    while (store->taking && store->messages.count < store->options.tuning.batch_max) {
+        struct job *job = pipeline_take(store->options.pipeline);
         if (!job)
             return;
-        job->step = step_first(job, store->options.in_transaction);
-        if (job->step == JOB_MARK)
-            job->outcome = OUTCOME_REJECTED;
+        step_start(job, store->options.in_transaction);
         store_queue_last(store, job);
     }
+}
+
+/* Recoveries may be many, and each may be refused again: they must not keep messages from their turn. */
+static struct step_queues *choose_queues(struct store *store)
+{
+    bool is_turn = store->messages.count == 0 || !store->recovery_was_last;
+    if (store->recoveries.count > 0 && !store->recovery_out && is_turn)
+        return &store->recoveries;
+    return store->messages.count > 0 ? &store->messages : NULL;
 }
 
 /* Moves jobs from the queue of the latest step into the batch, within the limits of the batch and of each job. */
 static bool fill_batch(struct store *store, struct batch *batch)
 {
-    int step = JOB_STEP_COUNT - 1;
-    while (step >= 0 && TAILQ_EMPTY(&store->queues[step]))
-        step--;
-    if (step < 0)
+    struct step_queues *queues = choose_queues(store);
+    if (!queues)
         return false;
+    int step = JOB_STEP_COUNT - 1;
+    while (TAILQ_EMPTY(&queues->of[step]))
+        step--;
     batch->step = (enum job_step)step;
     size_t limit = store->options.tuning.batch_max < batch->capacity ? store->options.tuning.batch_max
                                                                      : batch->capacity;
     size_t bytes = 0;
     struct job *job;
-    while ((job = TAILQ_FIRST(&store->queues[step]))) {
+    while ((job = TAILQ_FIRST(&queues->of[step]))) {
         if (job->batch_limit && job->batch_limit < limit)
             limit = job->batch_limit;
         bytes += job->content.prompt_bytes;
         if (batch->count > 0 && (batch->count >= limit || bytes > STORE_BATCH_BYTES))
             break;
-        TAILQ_REMOVE(&store->queues[step], job, link);
-        store->queued--;
+        TAILQ_REMOVE(&queues->of[step], job, link);
+        queues->count--;
         batch->jobs[batch->count++] = job;
     }
     return true;
@@ -132,25 +142,27 @@ static void release_batch(struct store_batch *slot)
     slot->store->free_batches = slot;
 }
 
-static bool is_insert(enum job_step step)
+void store_finish_run(struct store_batch *slot)
 {
-    return step == JOB_INSERT || step == JOB_TRANSACT;
+    struct store *store = slot->store;
+    if (slot->is_recovery)
+        store->recovery_out = false;
+    release_batch(slot);
+    store->batches_out--;
+    store_kick(store);
 }
 
-/* From the first insert on, the database being away is not only waiting: there may be a prompt without its interview.
- */
-static void note_insert(struct batch *batch)
+/* Two transactions in one flush ask more of a pooler than it may give. */
+static bool may_settle_at_once(const struct batch *batch, const struct pg_session *session)
 {
-    int64_t now_us = clock_monotonic_us();
-    for (size_t i = 0; i < batch->count && is_insert(batch->step); i++)
-        if (batch->jobs[i]->unsettled_since_us == 0)
-            batch->jobs[i]->unsettled_since_us = now_us;
+    return batch->step == JOB_INSERT && pg_session_is_direct(session);
 }
 
-/* Two transactions in one run ask more of a pooler than it may give. */
-static bool is_lone(const struct batch *batch, const struct pg_session *session)
+/* One slow message must not hold up the others of its batch. */
+static int64_t timeout_of(const struct store *store, const struct batch *batch)
 {
-    return batch->step == JOB_INSERT && batch->count == 1 && pg_session_is_direct(session);
+    int64_t timeout_ms = store->options.tuning.pool.statement_timeout_ms;
+    return batch->count > 1 && timeout_ms > STORE_BATCH_TIMEOUT_MS ? STORE_BATCH_TIMEOUT_MS : timeout_ms;
 }
 
 static void send_batches(struct store *store)
@@ -160,24 +172,32 @@ static void send_batches(struct store *store)
         struct store_batch *slot = store->free_batches;
         if (!session || !slot)
             return;
-        if (reconciler_start(store->reconciler, session))
-            continue;
+        statements_set_evidence(store->statements, pg_pool_has_evidence(store->pool));
         take_jobs(store);
-        if (!fill_batch(store, &slot->batch))
+        bool is_turn = store->messages.count == 0 || !store->recovery_was_last;
+        if (is_turn && pg_pool_has_evidence(store->pool) && recovery_start(store->recovery, session)) {
+            store->recovery_was_last = true;
+            continue;
+        }
+        struct batch *batch = &slot->batch;
+        if (!fill_batch(store, batch))
             return;
-        slot->batch.is_lone = is_lone(&slot->batch, session);
+        batch->settles = may_settle_at_once(batch, session);
         struct pg_statement statements[PG_STATEMENTS_MAX];
-        int count = statements_build(store->statements, &slot->batch, statements);
+        int count = step_of(batch->step)->build(store->statements, batch, statements);
         if (count == 0) {
-            log_error(LOG_FIELDS(log_number("messages", slot->batch.count)), "out of memory for a batch; it waits");
-            store_requeue_batch(store, &slot->batch);
+            log_error(LOG_FIELDS(log_number("messages", batch->count)), "out of memory for a batch; it waits");
+            store_requeue_batch(store, batch);
             (void)uv_timer_start(&store->delay, on_delay, STORE_BACKOFF_BASE_MS, 0);
             return;
         }
         store->free_batches = slot->next_free;
         store->batches_out++;
-        note_insert(&slot->batch);
-        pg_session_run(session, statements, count, on_answer, slot);
+        slot->is_recovery = batch->jobs[0]->kind != JOB_MESSAGE;
+        slot->had_evidence = pg_pool_has_evidence(store->pool);
+        store->recovery_out = store->recovery_out || slot->is_recovery;
+        store->recovery_was_last = slot->is_recovery;
+        pg_session_run(session, statements, count, timeout_of(store, batch), store_on_answer, slot);
     }
 }
 
@@ -207,178 +227,6 @@ void store_kick(struct store *store)
     (void)uv_idle_start(&store->wake, on_wake);
 }
 
-/* --- answers -------------------------------------------------------------------------------------------------- */
-
-struct job_failure store_failure_for_log(const struct job *job, const struct job_failure *failure)
-{
-    struct job_failure shown = *failure;
-    const struct message_content *content = &job->content;
-    if (job->is_cleanup && failure->sqlstate[0])
-        (void)snprintf(shown.text, sizeof shown.text, "(withheld: it may quote the prompt)");
-    if (content->prompt && text_quotes(failure->text, content->prompt, content->prompt_bytes, STORE_QUOTE_CHARACTERS))
-        (void)snprintf(shown.text, sizeof shown.text, "(withheld: it quotes the prompt)");
-    return shown;
-}
-
-static void report_setup(struct store *store, const struct job_failure *failure)
-{
-    if (strcmp(store->setup_reported, failure->sqlstate) == 0)
-        return;
-    memcpy(store->setup_reported, failure->sqlstate, SQLSTATE_SIZE);
-    log_critical(LOG_FIELDS(log_text("sqlstate", failure->sqlstate), log_text("error", failure->text)),
-                 "the database refuses a statement because of its set-up; every message like this one will fail");
-}
-
-static void dispatch(struct store *store, struct job *job, enum step_verdict verdict)
-{
-    if (verdict == STEP_DONE) {
-        if (job->outcome == OUTCOME_STORED)
-            store->setup_reported[0] = '\0';
-        store->options.on_outcome(store->options.context, job);
-        return;
-    }
-    job->batch_limit = 0;
-    job->outages = 0;
-    job->told_refused = false;
-    store_queue_last(store, job);
-}
-
-/* A failure of the job's own that may go away: a later attempt, or the end of its attempts. */
-static void retry_job(struct store *store, struct job *job, const struct job_failure *failure, int failed_statement)
-{
-    if (++job->attempts >= store->options.tuning.retry_attempts) {
-        store_fail_job(store, job, failure, failed_statement);
-        return;
-    }
-    struct backoff backoff = {.base_ms = store->options.tuning.retry_base_ms,
-                              .max_ms = store->options.tuning.retry_max_ms,
-                              .failures = job->attempts - 1};
-    int64_t wait_ms = backoff_fail(&backoff, backoff_chance());
-    store->options.metrics->retries++;
-    if (log_wants(LOG_LEVEL_DEBUG)) {
-        const struct job_failure shown = store_failure_for_log(job, failure);
-        char id[UUID_TEXT_SIZE];
-        uuid_format(job->content.interview_id, id);
-        bool is_lone_update = job->step == JOB_INSERT && failed_statement == 1;
-        log_debug(LOG_FIELDS(log_text("step", job_step_name(is_lone_update ? JOB_UPDATE : job->step)),
-                             log_number("attempt", job->attempts), log_number("wait_ms", wait_ms),
-                             log_text("sqlstate", shown.sqlstate), log_text("error", shown.text)),
-                  "transient failure for interview %s", id);
-    }
-    store_queue_delayed(store, job, wait_ms);
-}
-
-void store_fail_job(struct store *store, struct job *job, const struct job_failure *failure, int failed_statement)
-{
-    const struct job_failure shown = store_failure_for_log(job, failure);
-    if (sqlstate_judge(shown.sqlstate) == SQLSTATE_SETUP)
-        report_setup(store, &shown);
-    bool orphaned;
-    enum step_verdict verdict = step_failed(job, &shown, failed_statement, &orphaned);
-    if (orphaned)
-        store->options.on_orphan(store->options.context, job);
-    dispatch(store, job, verdict);
-}
-
-static void apply_success(struct store *store, struct batch *batch)
-{
-    log_hold();
-    for (size_t i = 0; i < batch->count; i++) {
-        struct job *job = batch->jobs[i];
-        struct job_failure why;
-        enum step_verdict verdict = step_succeeded(job, &batch->facts[i], &why);
-        if (verdict == STEP_AGAIN)
-            retry_job(store, job, &why, 0);
-        else
-            dispatch(store, job, verdict);
-    }
-    log_release();
-}
-
-/* Nobody's fault yet: the batch goes again, in halves. Alone, a job answers for itself. */
-static void apply_failure(struct store *store, struct batch *batch, const struct pg_answer *answer)
-{
-    if (batch->count > 1) {
-        unsigned limit = (unsigned)(batch->count + 1) / 2;
-        for (size_t i = 0; i < batch->count; i++)
-            batch->jobs[i]->batch_limit = limit;
-        log_debug(LOG_FIELDS(log_text("step", job_step_name(batch->step)), log_number("messages", batch->count),
-                             log_text("sqlstate", answer->failure.sqlstate)),
-                  "batch failed; sent again in halves");
-        store_requeue_batch(store, batch);
-        return;
-    }
-    struct job *job = batch->jobs[0];
-    if (sqlstate_judge(answer->failure.sqlstate) == SQLSTATE_TRANSIENT)
-        retry_job(store, job, &answer->failure, answer->failed_statement);
-    else
-        store_fail_job(store, job, &answer->failure, answer->failed_statement);
-}
-
-/* A lone message of which not all went well. What did, counts, and may be all that it takes: then true. */
-static bool is_stored_all_the_same(struct store *store, struct batch *batch, const struct pg_answer *answer)
-{
-    if (!batch->is_lone || !statements_read(store->statements, batch, answer))
-        return false;
-    if (batch->facts[0].moved) {
-        apply_success(store, batch);
-        return true;
-    }
-    struct job *job = batch->jobs[0];
-    job->inserted = job->inserted || (batch->facts[0].changed && answer->status == PG_FAILED);
-    job->batch_limit = 1;
-    return false;
-}
-
-/* A lone insert has found the prompt there: whatever comes of it now, the row is not ours for it. */
-static bool found_conflict(const struct batch *batch, const struct pg_answer *answer)
-{
-    return batch->is_lone && pg_answer_is_committed(answer, 0) && !batch->facts[0].changed;
-}
-
-/* The inserts may have been committed. */
-static void note_doubt(struct batch *batch)
-{
-    for (size_t i = 0; i < batch->count && is_insert(batch->step); i++)
-        batch->jobs[i]->maybe_inserted = true;
-}
-
-static bool is_write(enum job_step step)
-{
-    return step == JOB_INSERT || step == JOB_UPDATE || step == JOB_TRANSACT || step == JOB_DELETE || step == JOB_MARK;
-}
-
-static void on_answer(void *context, struct pg_session *session, const struct pg_answer *answer)
-{
-    struct store_batch *slot = context;
-    struct store *store = slot->store;
-    struct batch *batch = &slot->batch;
-    if (batch->count == 0) {
-        /* store_abandon was faster: its jobs are gone */
-    } else if (answer->status == PG_OK && statements_read(store->statements, batch, answer)) {
-        if (is_write(batch->step))
-            pg_pool_report_write(store->pool);
-        apply_success(store, batch);
-    } else if (answer->status == PG_OK) {
-        pg_session_drop(session, "an answer did not have the expected form");
-        note_doubt(batch);
-        store_requeue_batch(store, batch);
-    } else if (is_stored_all_the_same(store, batch, answer)) {
-        pg_pool_report_write(store->pool);
-    } else if (answer->status == PG_LOST) {
-        if (!found_conflict(batch, answer))
-            note_doubt(batch);
-        store_put_back(store, batch);
-    } else if (sqlstate_judge(answer->failure.sqlstate) == SQLSTATE_OUTAGE) {
-        store_meet_outage(store, session, batch, &answer->failure);
-    } else {
-        apply_failure(store, batch, answer);
-    }
-    release_batch(slot);
-    store->batches_out--;
-    store_kick(store);
-}
-
 static void on_kick(void *context)
 {
     store_kick(context);
@@ -387,15 +235,18 @@ static void on_kick(void *context)
 static void on_pool_up(void *context)
 {
     struct store *store = context;
-    reconciler_run(store->reconciler);
-    store->options.on_up(store->options.context);
+    store->up_since_ms = (int64_t)uv_now(store->options.loop);
+    recovery_begin(store->recovery);
+    if (store->was_up)
+        store->options.metrics->database_reconnections++;
+    store->was_up = true;
+    pipeline_pump(store->options.pipeline);
 }
 
-static void on_orphan_found(void *context, const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE])
+static bool on_admit(void *context, struct job *job)
 {
     struct store *store = context;
-    store->options.metrics->orphans_found++;
-    store->options.on_found(store->options.context, interview_id, prompt_id);
+    return store->taking && pipeline_admit_recovery(store->options.pipeline, job);
 }
 
 /* --- life ----------------------------------------------------------------------------------------------------- */
@@ -405,8 +256,17 @@ static void hand_out(struct store *store, struct job_queue *queue)
     struct job *job;
     while ((job = TAILQ_FIRST(queue))) {
         TAILQ_REMOVE(queue, job, link);
-        store->unfinished(store->options.context, job);
+        pipeline_abandon(store->options.pipeline, job);
     }
+}
+
+static void hand_out_all(struct store *store)
+{
+    for (int step = 0; step < JOB_STEP_COUNT; step++) {
+        hand_out(store, &store->messages.of[step]);
+        hand_out(store, &store->recoveries.of[step]);
+    }
+    hand_out(store, &store->delayed);
 }
 
 /* As soon as the runs in flight are answered; a dial still under way may take longer, and holds no job. */
@@ -414,27 +274,23 @@ static void hand_out_unfinished(struct store *store)
 {
     if (store->batches_out > 0)
         return;
-    for (int step = 0; step < JOB_STEP_COUNT; step++)
-        hand_out(store, &store->queues[step]);
-    hand_out(store, &store->delayed);
+    hand_out_all(store);
 }
 
 void store_abandon(struct store *store)
 {
     for (size_t i = 0; i < store->options.connections; i++) {
         struct batch *batch = &store->batches[i].batch;
-        note_doubt(batch);
+        store_note_unanswered(batch);
         store_requeue_batch(store, batch);
     }
-    for (int step = 0; step < JOB_STEP_COUNT; step++)
-        hand_out(store, &store->queues[step]);
-    hand_out(store, &store->delayed);
+    hand_out_all(store);
 }
 
 static void free_store(struct store *store)
 {
-    void (*on_closed)(void *) = store->options.on_closed;
-    void *context = store->options.context;
+    void (*on_closed)(void *) = store->on_closed;
+    void *context = store->closed_context;
     for (size_t i = 0; i < store->options.connections; i++)
         batch_free(&store->batches[i].batch);
     free(store->batches);
@@ -454,10 +310,9 @@ static void on_pool_closed(void *context)
 {
     struct store *store = context;
     store->pool_closed = true;
-    reconciler_close(store->reconciler);
+    recovery_close(store->recovery);
     hand_out_unfinished(store);
     uv_close((uv_handle_t *)&store->delay, on_handle_closed);
-    uv_close((uv_handle_t *)&store->settle, on_handle_closed);
     uv_close((uv_handle_t *)&store->wake, on_handle_closed);
     uv_close((uv_handle_t *)&store->work, on_handle_closed);
 }
@@ -468,27 +323,45 @@ void store_give_back(struct store *store)
         batch_give_back(&slot->batch);
 }
 
-void store_stop_taking(struct store *store)
+void store_close(struct store *store, void (*on_closed)(void *context), void *context)
 {
-    store->taking = false;
-}
-
-void store_close(struct store *store, void (*unfinished)(void *context, struct job *job))
-{
-    store->unfinished = unfinished;
+    store->on_closed = on_closed;
+    store->closed_context = context;
     store->taking = false;
     store->closing = true;
     pg_pool_close(store->pool);
     store_kick(store);
 }
 
+static struct recovery_tuning recovery_tuning_of(const struct store_tuning *tuning)
+{
+    return (struct recovery_tuning){.interval_ms = tuning->reconcile_interval_ms,
+                                    .older_than_s = tuning->recover_after_s};
+}
+
 void store_set_tuning(struct store *store, const struct store_tuning *tuning)
 {
+    const struct recovery_tuning recovery = recovery_tuning_of(tuning);
     store->options.tuning = *tuning;
     if (store->pool_closed)
         return;
     pg_pool_set_tuning(store->pool, &tuning->pool);
-    reconciler_set_interval(store->reconciler, tuning->reconcile_interval_ms);
+    recovery_set_tuning(store->recovery, &recovery);
+}
+
+bool store_may_be_unsettled(const struct job *job)
+{
+    return step_may_be_unsettled(job);
+}
+
+size_t store_open_orphans(const struct store *store)
+{
+    return store->pool_closed ? 0 : recovery_open_orphans(store->recovery);
+}
+
+size_t store_list_orphans(const struct store *store, struct open_orphan *list, size_t max)
+{
+    return store->pool_closed ? 0 : recovery_list_orphans(store->recovery, list, max);
 }
 
 bool store_is_up(const struct store *store)
@@ -531,15 +404,12 @@ static void handles_init(struct store *store)
 {
     uv_loop_t *loop = store->options.loop;
     (void)uv_timer_init(loop, &store->delay); /* these always return 0 */
-    (void)uv_timer_init(loop, &store->settle);
     (void)uv_idle_init(loop, &store->wake);
     (void)uv_check_init(loop, &store->work);
     store->delay.data = store;
-    store->settle.data = store;
     store->wake.data = store;
     store->work.data = store;
-    store->open_handles = 4;
-    (void)uv_timer_start(&store->settle, store_on_settle, STORE_SETTLE_LOOK_MS, STORE_SETTLE_LOOK_MS);
+    store->open_handles = 3;
 }
 
 struct store *store_new(const struct store_options *options)
@@ -549,18 +419,32 @@ struct store *store_new(const struct store_options *options)
         return NULL;
     store->options = *options;
     store->taking = true;
-    for (int step = 0; step < JOB_STEP_COUNT; step++)
-        TAILQ_INIT(&store->queues[step]);
+    for (int step = 0; step < JOB_STEP_COUNT; step++) {
+        TAILQ_INIT(&store->messages.of[step]);
+        TAILQ_INIT(&store->recoveries.of[step]);
+    }
     TAILQ_INIT(&store->delayed);
     handles_init(store);
     store->statements = statements_new(&options->statuses);
     if (!store->statements || !batches_new(store))
         return NULL; /* at start, out of memory: the process ends */
+    store->recovery = recovery_new(&(struct recovery_options){
+        .loop = options->loop,
+        .tuning = recovery_tuning_of(&options->tuning),
+        .metrics = options->metrics,
+        .admit = on_admit,
+        .on_wake = on_kick,
+        .context = store,
+    });
+    if (!store->recovery)
+        return NULL;
     store->pool = pg_pool_new(&(struct pg_pool_options){
         .loop = options->loop,
         .database_url = options->database_url,
         .connections = options->connections,
         .backoff_base_ms = STORE_BACKOFF_BASE_MS,
+        .source = options->source,
+        .needs_evidence = !options->in_transaction,
         .tuning = options->tuning.pool,
         .on_idle = on_kick,
         .on_up = on_pool_up,
@@ -569,13 +453,5 @@ struct store *store_new(const struct store_options *options)
     });
     if (!store->pool)
         return NULL;
-    store->reconciler = reconciler_new(&(struct reconciler_options){
-        .loop = options->loop,
-        .statements = store->statements,
-        .interval_ms = options->tuning.reconcile_interval_ms,
-        .on_found = on_orphan_found,
-        .on_wake = on_kick,
-        .context = store,
-    });
-    return store->reconciler ? store : NULL;
+    return store;
 }

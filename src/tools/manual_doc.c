@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../ctl/ctl.h"
+#include "promptd/commands.h"
 #include "promptd/metrics.h"
 #include "promptd/settings_table.h"
 #include "promptd/sqlstate.h"

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "promptd/metrics.h"
+#include "promptd/metrics_text.h"
 
 static const char introduction[] =
     "<!-- Made by scripts/generate-docs from include/promptd/metrics.h; change it there. -->\n"

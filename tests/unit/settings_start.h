@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "promptd/log.h"
+#include "promptd/redis_address.h"
 #include "promptd/settings.h"
 #include "promptd/settings_table.h"
 
@@ -80,8 +81,19 @@ struct start {
     const char *file;
     const char *const *flags;
     const char *const *environment;
-    bool operands_allowed;
 };
+
+/* Both steps. `argv` may be changed. */
+static inline bool load_all(int argc, char *argv[], const struct settings_flag *flags, char *const environment[],
+                            struct settings *settings, struct settings_command *command, struct error *error)
+{
+    const struct settings_program program = {.flags = flags, .judge_redis_url = redis_address_judge};
+    struct settings_command unwanted;
+    if (!command)
+        command = &unwanted;
+    return settings_read_command(argc, argv, &program, settings, command, error) &&
+           settings_load(settings, command, environment, error);
+}
 
 static inline bool load(struct start start, struct settings *settings, struct settings_command *command,
                         struct error *error)
@@ -98,7 +110,7 @@ static inline bool load(struct start start, struct settings *settings, struct se
     else
         write_file("conf", "");
 
-    bool good = settings_load(argc, argv, environment, start.operands_allowed, settings, command, error);
+    bool good = load_all(argc, argv, NULL, environment, settings, command, error);
     for (size_t i = 0; i < MOST_WORDS; i++) {
         free(argv[i]);
         free(environment[i]);
@@ -129,11 +141,14 @@ static inline void assert_refused(struct start start, enum error_code code, cons
 static inline bool load_words(const char *const *words, const char *const *variables, struct settings *settings,
                               struct settings_command *command, struct error *error)
 {
+    static const struct settings_flag more[] = {
+        {"delete", NULL, SETTINGS_RUN, ""}, {"age", "AGE", SETTINGS_RUN, ""}, {0}};
+    static char *argv[MOST_WORDS]; /* the operands stay here */
     int argc = 0;
-    while (words[argc])
-        argc++;
-    return settings_load(argc, (char *const *)(uintptr_t)words, (char *const *)(uintptr_t)variables, true, settings,
-                         command, error);
+    for (; words[argc]; argc++)
+        argv[argc] = (char *)(uintptr_t)words[argc];
+    argv[argc] = NULL;
+    return load_all(argc, argv, more, (char *const *)(uintptr_t)variables, settings, command, error);
 }
 
 #define SETTINGS_TEST(function) cmocka_unit_test_teardown(function, remove_files)

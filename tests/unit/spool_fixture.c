@@ -47,7 +47,7 @@ static void on_fetched(void *context, const struct spool_entry *entries, size_t 
                                                      .arrived_ms = entries[i].arrived_ms,
                                                      .payload = payload,
                                                      .length = entries[i].length,
-                                                     .attempted = entries[i].attempted};
+                                                     .redelivered = entries[i].redelivered};
     }
     fixture->entry_count = count;
     fixture->end = end;
@@ -62,16 +62,6 @@ static void on_grown(void *context, uint64_t added)
     fixture->grown += added;
     if (strlen(fixture->order) + 1 < sizeof fixture->order)
         strcat(fixture->order, "g");
-}
-
-static void on_orphan(void *context, const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE],
-                      int64_t since_ms)
-{
-    struct spool_fixture *fixture = context;
-    (void)since_ms;
-    fixture->orphans++;
-    memcpy(fixture->orphan_interview, interview_id, UUID_SIZE);
-    memcpy(fixture->orphan_prompt, prompt_id, UUID_SIZE);
 }
 
 static void on_closed(void *context)
@@ -121,12 +111,11 @@ int spool_fixture_teardown(void **state)
     return 0;
 }
 
-bool fixture_try_open(struct spool_fixture *fixture, uint64_t max_bytes)
+bool fixture_try_open(struct spool_fixture *fixture, uint64_t waiting_bytes, uint64_t dead_bytes)
 {
     assert_null(fixture->spool);
     fixture->put_count = 0;
     fixture->grown = 0;
-    fixture->orphans = 0;
     fixture->fetches = 0;
     fixture->closed = false;
     fixture->order[0] = '\0';
@@ -135,12 +124,10 @@ bool fixture_try_open(struct spool_fixture *fixture, uint64_t max_bytes)
         &(struct spool_options){
             .loop = &fixture->loop,
             .directory = fixture->directory,
-            .max_bytes = max_bytes,
+            .limits = {.waiting_bytes = waiting_bytes, .dead_bytes = dead_bytes},
             .on_put = on_put,
             .on_fetched = on_fetched,
             .on_grown = on_grown,
-            .on_orphan = on_orphan,
-            .on_closed = on_closed,
             .context = fixture,
         },
         &fixture->error);
@@ -149,20 +136,20 @@ bool fixture_try_open(struct spool_fixture *fixture, uint64_t max_bytes)
 
 void fixture_open(struct spool_fixture *fixture)
 {
-    if (!fixture_try_open(fixture, UINT64_C(1) << 40))
+    if (!fixture_try_open(fixture, UINT64_C(1) << 40, UINT64_C(1) << 40))
         fail_msg("the spool cannot be opened: %s", fixture->error.text);
 }
 
 void fixture_close(struct spool_fixture *fixture)
 {
-    spool_close(fixture->spool);
+    spool_close(fixture->spool, on_closed, fixture);
     fixture_wait(fixture, fixture->closed);
 }
 
-struct fixture_put fixture_put(struct spool_fixture *fixture, const char *payload, size_t length, bool attempted)
+struct fixture_put fixture_put(struct spool_fixture *fixture, const char *payload, size_t length)
 {
     size_t before = fixture->put_count;
-    assert_true(spool_put(fixture->spool, payload, length, attempted, &before));
+    assert_true(spool_put(fixture->spool, payload, length, &before));
     fixture_wait(fixture, fixture->put_count > before);
     assert_ptr_equal(fixture->puts[before].token, &before);
     return fixture->puts[before];
@@ -170,7 +157,7 @@ struct fixture_put fixture_put(struct spool_fixture *fixture, const char *payloa
 
 int64_t fixture_put_text(struct spool_fixture *fixture, const char *text)
 {
-    struct fixture_put put = fixture_put(fixture, text, strlen(text), false);
+    struct fixture_put put = fixture_put(fixture, text, strlen(text));
     assert_int_equal(put.result, SPOOL_PUT_OK);
     assert_true(put.sequence > 0);
     return put.sequence;

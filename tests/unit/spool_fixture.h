@@ -25,7 +25,7 @@ struct fixture_entry {
     int64_t arrived_ms;
     char *payload;
     size_t length;
-    bool attempted;
+    bool redelivered;
 };
 
 struct spool_fixture {
@@ -44,9 +44,6 @@ struct spool_fixture {
     bool end;
     size_t fetches;
     uint64_t grown;
-    unsigned orphans; /* told by the last open; and the last of them */
-    uint8_t orphan_interview[UUID_SIZE];
-    uint8_t orphan_prompt[UUID_SIZE];
     bool closed;
     char order[4096]; /* one letter a callback: p, f, g */
 };
@@ -55,7 +52,7 @@ struct spool_fixture {
 int spool_fixture_setup(void **state);
 int spool_fixture_teardown(void **state);
 
-bool fixture_try_open(struct spool_fixture *fixture, uint64_t max_bytes);
+bool fixture_try_open(struct spool_fixture *fixture, uint64_t waiting_bytes, uint64_t dead_bytes);
 void fixture_open(struct spool_fixture *fixture);
 void fixture_close(struct spool_fixture *fixture);
 
@@ -71,7 +68,7 @@ void fixture_close(struct spool_fixture *fixture);
     } while (0)
 
 /* These wait for the callback. */
-struct fixture_put fixture_put(struct spool_fixture *fixture, const char *payload, size_t length, bool attempted);
+struct fixture_put fixture_put(struct spool_fixture *fixture, const char *payload, size_t length);
 int64_t fixture_put_text(struct spool_fixture *fixture, const char *text);
 void fixture_fetch(struct spool_fixture *fixture, int64_t after, size_t max_messages, size_t max_bytes);
 

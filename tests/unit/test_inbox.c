@@ -79,7 +79,7 @@ static void test_one_at_a_time_per_interview(void **state)
     assert_int_equal(first->payload_bytes, 1);
     assert_int_equal(other->payload_bytes, 3);
     assert_null(inbox_take(inbox)); /* 2 and 4 wait for the outcome of 1 */
-    assert_false(inbox_has_ready(inbox));
+    assert_int_equal(inbox_ready(inbox), 0);
     finish(inbox, first);
     struct job *second = inbox_take(inbox);
     assert_int_equal(second->payload_bytes, 2);
@@ -144,24 +144,31 @@ static void test_evict_leaves_what_is_in_work(void **state)
     inbox_free(inbox);
 }
 
-static void test_has_interview(void **state)
+static void test_has_message(void **state)
 {
     (void)state;
     static const uint8_t id[UUID_SIZE] = {1, [UUID_SIZE - 1] = 2};
     static const uint8_t other[UUID_SIZE] = {1, [UUID_SIZE - 1] = 3};
     struct inbox *inbox = inbox_new(&roomy);
-    assert_false(inbox_has_interview(inbox, id));
+    assert_false(inbox_has_message(inbox, id));
     assert_true(inbox_admit(inbox, make_job_of(id, 1)));
     assert_true(inbox_admit(inbox, make_job_of(id, 2)));
-    assert_true(inbox_has_interview(inbox, id)); /* ready */
-    assert_false(inbox_has_interview(inbox, other));
+    assert_true(inbox_has_message(inbox, id)); /* ready */
+    assert_false(inbox_has_message(inbox, other));
     struct job *first = inbox_take(inbox);
-    assert_true(inbox_has_interview(inbox, id)); /* in work, and one waits */
+    assert_true(inbox_has_message(inbox, id)); /* in work, and one waits */
     finish(inbox, first);
     struct job *second = inbox_take(inbox);
-    assert_true(inbox_has_interview(inbox, id)); /* in work */
+    assert_true(inbox_has_message(inbox, id)); /* in work */
     finish(inbox, second);
-    assert_false(inbox_has_interview(inbox, id));
+    assert_false(inbox_has_message(inbox, id));
+    for (int i = 0; i < 2; i++) { /* no messages; and they, too, are one behind the other */
+        struct job *recovery = job_new_recovery(id, other);
+        assert_true(inbox_admit(inbox, recovery));
+        assert_false(inbox_has_message(inbox, id));
+    }
+    assert_true(inbox_admit(inbox, make_job_of(id, 3)));
+    assert_true(inbox_has_message(inbox, id));
     inbox_free(inbox);
 }
 
@@ -181,7 +188,7 @@ static void test_out_of_memory(void **state)
             memory_left = -1;
             refused += !admitted;
             assert_int_equal(inbox_messages(inbox), admitted ? i + 1 : i);
-            assert_int_equal(inbox_has_interview(inbox, job->content.interview_id), admitted);
+            assert_int_equal(inbox_has_message(inbox, job->content.interview_id), admitted);
         }
     }
     assert_true(refused > OOM_INTERVIEWS + 2); /* each interview, the table and its slots, and growing */
@@ -322,7 +329,7 @@ int main(void)
         cmocka_unit_test(test_one_at_a_time_per_interview),
         cmocka_unit_test(test_bounds),
         cmocka_unit_test(test_evict_leaves_what_is_in_work),
-        cmocka_unit_test(test_has_interview),
+        cmocka_unit_test(test_has_message),
         cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_ids_that_differ_in_one_byte_spread),
         cmocka_unit_test(test_ids_counted_upwards_spread),

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "promptd/settings.h"
+#include "promptd/redis_address.h"
 
 #include "failing_memory.h"
 

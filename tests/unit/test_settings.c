@@ -78,17 +78,19 @@ static void test_defaults(void **state)
     assert_int_equal(s.queue_max_bytes, 67108864);
     assert_string_equal(s.spool_dir, "");
     assert_int_equal(s.spool_max_bytes, 1073741824);
+    assert_int_equal(s.spool_dead_max_bytes, 268435456);
     assert_int_equal(s.retry_attempts, 3);
     assert_int_equal(s.retry_base_ms, 1000);
     assert_int_equal(s.retry_max_ms, 10000);
-    assert_int_equal(s.settle_timeout_s, 60);
+    assert_int_equal(s.lock_patience_s, 30);
+    assert_int_equal(s.recover_after_s, 60);
     assert_int_equal(s.statement_timeout_ms, 10000);
     assert_int_equal(s.backoff_max_s, 30);
     assert_int_equal(s.breaker_failures, 10);
     assert_int_equal(s.breaker_reset_s, 60);
     assert_int_equal(s.heartbeat_interval_s, 5);
     assert_int_equal(s.heartbeat_timeout_s, 3);
-    assert_int_equal(s.reconcile_interval_s, 300);
+    assert_int_equal(s.reconcile_interval_s, 60);
     assert_int_equal(s.log_level, LOG_LEVEL_INFO);
     assert_int_equal(s.log_format, LOG_FORMAT_TEXT);
     assert_string_equal(s.log_file, "");
@@ -352,26 +354,36 @@ static void test_actions_and_operands(void **state)
     static const struct {
         const char *words[8];
         enum settings_action action;
-        int first_operand;
+        const char *operands[3];
+        const char *more[2]; /* --delete, --age */
     } cases[] = {
-        {{"promptd", "--config=/dev/null"}, SETTINGS_RUN, 2},
-        {{"promptd", "--config=/dev/null", "--check"}, SETTINGS_CHECK, 3},
-        {{"promptd", "--config", "/dev/null", "--print-config"}, SETTINGS_PRINT, 4},
-        {{"promptd", "--help", "--nonsense"}, SETTINGS_HELP, 2},
-        {{"promptd", "--config=/absent", "--version"}, SETTINGS_VERSION, 3},
-        {{"promptctl", "--config=/dev/null", "orphans", "--delete"}, SETTINGS_RUN, 2},
-        {{"promptctl", "--config=/dev/null", "--", "--odd"}, SETTINGS_RUN, 3},
-        {{"promptctl", "--config=/dev/null", "-"}, SETTINGS_RUN, 2},
-        {{"promptctl", "--config=/dev/null", "", "x"}, SETTINGS_RUN, 2},
+        {{"promptd", "--config=/dev/null"}, SETTINGS_RUN, {NULL}, {NULL}},
+        {{"promptd", "--config=/dev/null", "--check"}, SETTINGS_CHECK, {NULL}, {NULL}},
+        {{"promptd", "--config", "/dev/null", "--print-config"}, SETTINGS_PRINT, {NULL}, {NULL}},
+        {{"promptd", "--help", "--nonsense", "--batch-max=none", "x"}, SETTINGS_HELP, {"x"}, {NULL}},
+        {{"promptd", "--config=/absent", "--version"}, SETTINGS_VERSION, {NULL}, {NULL}},
+        {{"promptctl", "--config=/dev/null", "orphans", "--delete"}, SETTINGS_RUN, {"orphans"}, {"", NULL}},
+        {{"promptctl", "a", "--age", "5m", "b", "--config=/dev/null"}, SETTINGS_RUN, {"a", "b"}, {NULL, "5m"}},
+        {{"promptctl", "--age=", "--config=/dev/null", "--age=-1"}, SETTINGS_RUN, {NULL}, {NULL, "-1"}},
+        {{"promptctl", "--config=/dev/null", "a", "--", "--odd"}, SETTINGS_RUN, {"a", "--odd"}, {NULL}},
+        {{"promptctl", "--config=/dev/null", "-", "--", "--"}, SETTINGS_RUN, {"-", "--"}, {NULL}},
+        {{"promptctl", "--config=/dev/null", "", "x"}, SETTINGS_RUN, {"", "x"}, {NULL}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct settings s;
-        struct settings_command command = {SETTINGS_RUN, -1};
+        struct settings_command command;
         struct error error = {0};
         if (!load_words(cases[i].words, NONE, &s, &command, &error))
             fail_msg("%s", error.text);
         assert_int_equal(command.action, cases[i].action);
-        assert_int_equal(command.first_operand, cases[i].first_operand);
+        for (int j = 0; j < command.operand_count; j++)
+            assert_string_equal(command.operands[j], cases[i].operands[j]);
+        assert_null(cases[i].operands[command.operand_count]);
+        for (size_t j = 0; j < 2; j++) {
+            assert_int_equal(command.more[j] != NULL, cases[i].more[j] != NULL);
+            if (command.more[j])
+                assert_string_equal(command.more[j], cases[i].more[j]);
+        }
         assert_string_equal(s.redis_channel, "interviewly:prompt-ready");
         settings_free(&s);
     }
@@ -399,14 +411,19 @@ static void test_unknown_variables_are_warned_of(void **state)
                                  "PROMPTD_=2",
                                  NULL};
     assert_true(log_open(&options, NULL));
-    settings_warn_of_variables((char *const *)(uintptr_t)words);
+    struct settings s;
+    assert_true(load_words(WORDS("promptd", "--settle-timeout-s", "9"), WORDS(NULL), &s, NULL, NULL));
+    settings_warn(&s, (char *const *)(uintptr_t)words);
+    settings_free(&s);
     assert_string_equal(read_file("log"),
                         "<4>WARNING settings: environment variable PROMPTD_REDIS_ULR is no setting and is ignored; "
                         "did you mean PROMPTD_REDIS_URL?\n"
                         "<4>WARNING settings: environment variable PROMPTD_CONFIG is no setting and is ignored\n"
                         "<4>WARNING settings: environment variable PROMPTD_BATCH_MAX_FILE is no setting and is "
                         "ignored\n"
-                        "<4>WARNING settings: environment variable PROMPTD_ is no setting and is ignored\n");
+                        "<4>WARNING settings: environment variable PROMPTD_ is no setting and is ignored\n"
+                        "<4>WARNING settings: setting settle_timeout_s (flag --settle-timeout-s) has no effect any "
+                        "more; recover_after_s has taken its place\n");
 }
 
 /* ---- printing ---- */

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* The spool on a disk that works: what is put is there, in order, marked, bounded, counted, over restarts. */
+/* The spool on a disk that works: what is put is there, in order, bounded, counted, over restarts. */
 #include "spool_fixture.h"
 
 #include <inttypes.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "promptd/dead_letters.h"
 
 static void test_put_fetch_finish(void **state)
 {
@@ -26,7 +29,6 @@ static void test_put_fetch_finish(void **state)
     assert_true(fixture->end);
     assert_int_equal(fixture->entries[0].sequence, first);
     assert_string_equal(fixture->entries[0].payload, "one");
-    assert_false(fixture->entries[0].attempted);
     assert_true(fixture->entries[0].arrived_ms > INT64_C(1600000000000));
     assert_string_equal(fixture->entries[1].payload, "two");
 
@@ -53,9 +55,9 @@ static void test_any_bytes_are_a_payload(void **state)
     for (size_t i = 0; i < large_size; i++)
         large[i] = (char)(i * 7);
     fixture_open(fixture);
-    assert_int_equal(fixture_put(fixture, bytes, sizeof bytes, false).result, SPOOL_PUT_OK);
-    assert_int_equal(fixture_put(fixture, "", 0, false).result, SPOOL_PUT_OK);
-    assert_int_equal(fixture_put(fixture, large, large_size, false).result, SPOOL_PUT_OK);
+    assert_int_equal(fixture_put(fixture, bytes, sizeof bytes).result, SPOOL_PUT_OK);
+    assert_int_equal(fixture_put(fixture, "", 0).result, SPOOL_PUT_OK);
+    assert_int_equal(fixture_put(fixture, large, large_size).result, SPOOL_PUT_OK);
     fixture_close(fixture);
     fixture_open(fixture);
     fixture_fetch(fixture, 0, 10, 10000000);
@@ -68,40 +70,89 @@ static void test_any_bytes_are_a_payload(void **state)
     free(large);
 }
 
-static void test_attempted_is_on_disk(void **state)
+/* Which entries of the last fetch are redelivered: "nrn" for new, redelivered, new. */
+static const char *redelivered(const struct spool_fixture *fixture)
 {
-    struct spool_fixture *fixture = *state;
-    fixture_open(fixture);
-    fixture_put_text(fixture, "waits");
-    assert_int_equal(fixture_put(fixture, "goes on", 7, true).result, SPOOL_PUT_OK);
-    fixture_put_text(fixture, "waits, too");
-    fixture_fetch(fixture, 0, 1, 1000); /* marks the first */
-    assert_int_equal(fixture->entry_count, 1);
-    assert_false(fixture->entries[0].attempted);
-    assert_false(fixture->end);
-    fixture_close(fixture);
-    fixture_open(fixture);
-    fixture_fetch(fixture, 0, 10, 1000);
-    assert_int_equal(fixture->entry_count, 3);
-    assert_true(fixture->entries[0].attempted);
-    assert_true(fixture->entries[1].attempted);
-    assert_false(fixture->entries[2].attempted);
+    static char marks[256];
+    assert_true(fixture->entry_count < sizeof marks);
+    for (size_t i = 0; i < fixture->entry_count; i++)
+        marks[i] = fixture->entries[i].redelivered ? 'r' : 'n';
+    marks[fixture->entry_count] = '\0';
+    return marks;
 }
 
-static void test_what_is_in_memory_is_not_fetched(void **state)
+static void replay(const struct spool_fixture *fixture, int64_t sequence)
+{
+    size_t changed;
+    struct dead_letters *letters = dead_letters_open(fixture->directory, NULL);
+    assert_non_null(letters);
+    assert_true(dead_letters_change(letters, DEAD_LETTERS_REPLAY, &sequence, 1, &changed, NULL));
+    assert_int_equal(changed, 1);
+    dead_letters_close(letters);
+}
+
+static int64_t put_dead(struct spool_fixture *fixture, const char *outcome, const char *text)
+{
+    int64_t sequence = fixture_put_text(fixture, text);
+    spool_set_dead(fixture->spool, sequence, &(struct spool_disposition){.outcome = outcome});
+    fixture_settle(fixture);
+    return sequence;
+}
+
+static void test_redelivered(void **state)
 {
     struct spool_fixture *fixture = *state;
     fixture_open(fixture);
-    fixture_put_text(fixture, "a");
-    assert_int_equal(fixture_put(fixture, "b", 1, true).result, SPOOL_PUT_OK);
-    fixture_put_text(fixture, "c");
+    fixture_put_text(fixture, "before");
+    int64_t dead = put_dead(fixture, "rolled back", "dead");
+    int64_t dead_too = put_dead(fixture, "rolled back", "dead, too");
     fixture_fetch(fixture, 0, 10, 1000);
-    assert_int_equal(fixture->entry_count, 2);
-    assert_string_equal(fixture->entries[0].payload, "a");
-    assert_string_equal(fixture->entries[1].payload, "c");
+    assert_string_equal(redelivered(fixture), "n");
+    fixture_close(fixture);
+
+    fixture_open(fixture);
+    fixture_put_text(fixture, "new");
+    replay(fixture, dead);
+    replay(fixture, dead_too);
+    fixture_put_text(fixture, "new again");
     fixture_fetch(fixture, 0, 10, 1000);
-    assert_int_equal(fixture->entry_count, 0);
-    assert_true(fixture->end);
+    assert_string_equal(redelivered(fixture), "rnrrn");
+    assert_string_equal(fixture->entries[2].payload, "dead");
+    assert_int_equal(fixture->grown, 2);
+    assert_string_equal(fixture->order, "pgpf"); /* reported before what is behind them */
+    fixture_fetch(fixture, fixture->entries[2].sequence, 10, 1000);
+    assert_string_equal(redelivered(fixture), "rn");
+}
+
+/* So often that what lies between the oldest of them counts as redelivered as well: it was fetched long ago. */
+static void test_redelivered_many_times(void **state)
+{
+    enum { TIMES = 70, KEPT = 60 };
+    struct spool_fixture *fixture = *state;
+    int64_t dead[TIMES];
+    fixture_open(fixture);
+    for (int i = 0; i < TIMES; i++)
+        dead[i] = put_dead(fixture, "rolled back", "dead");
+    for (int i = 0; i < TIMES; i++) {
+        replay(fixture, dead[i]);
+        fixture_put_text(fixture, "new");
+    }
+    fixture_fetch(fixture, 0, 1000, 100000);
+    assert_int_equal(fixture->entry_count, 2 * TIMES);
+    for (size_t i = 0; i < fixture->entry_count; i++)
+        assert_true(fixture->entries[i].redelivered == (i % 2 == 0) || (i % 2 == 1 && i / 2 < TIMES - KEPT));
+}
+
+/* A replay that nobody has noticed yet is noticed by the fetch that brings it. */
+static void test_growth_is_reported_before_a_fetch(void **state)
+{
+    struct spool_fixture *fixture = *state;
+    fixture_open(fixture);
+    replay(fixture, put_dead(fixture, "rejected", "dead"));
+    fixture->order[0] = '\0';
+    fixture_fetch(fixture, 0, 10, 1000);
+    assert_string_equal(fixture->order, "gf");
+    assert_int_equal(fixture->grown, 1);
 }
 
 static void test_fetch_keeps_its_bounds(void **state)
@@ -120,7 +171,7 @@ static void test_fetch_keeps_its_bounds(void **state)
     assert_int_equal(fixture->entry_count, 1); /* at least one, however large */
     assert_true(fixture->end);
     fixture_put_text(fixture, "0123456789");
-    fixture_fetch(fixture, 0, 1, 1000);
+    fixture_fetch(fixture, fixture->entries[0].sequence, 1, 1000);
     assert_int_equal(fixture->entry_count, 1);
     assert_true(fixture->end); /* exactly the last one */
 }
@@ -130,10 +181,10 @@ static void test_callbacks_come_in_the_order_of_the_calls(void **state)
     struct spool_fixture *fixture = *state;
     fixture_open(fixture);
     for (intptr_t i = 0; i < 3; i++)
-        assert_true(spool_put(fixture->spool, "x", 1, false, (void *)i));
+        assert_true(spool_put(fixture->spool, "x", 1, (void *)i));
     spool_fetch(fixture->spool, 0, 100, 1000);
     for (intptr_t i = 3; i < 5; i++)
-        assert_true(spool_put(fixture->spool, "x", 1, false, (void *)i));
+        assert_true(spool_put(fixture->spool, "x", 1, (void *)i));
     assert_string_equal(fixture->order, ""); /* never inside a call */
     fixture_wait(fixture, fixture->put_count == 5);
     assert_string_equal(fixture->order, "pppfpp");
@@ -144,18 +195,18 @@ static void test_callbacks_come_in_the_order_of_the_calls(void **state)
     }
 }
 
-static void test_bury(void **state)
+static void test_set_dead(void **state)
 {
     struct spool_fixture *fixture = *state;
     fixture_open(fixture);
     int64_t sequence = fixture_put_text(fixture, "bad");
     char error[] = "new row violates check constraint"; /* borrowed for the call only */
-    struct spool_epitaph epitaph = {.outcome = "rolled back",
-                                    .sqlstate = "23514",
-                                    .error = error,
-                                    .has_interview_id = true,
-                                    .interview_id = {1, 2, 3}};
-    spool_bury(fixture->spool, sequence, &epitaph);
+    struct spool_disposition disposition = {.outcome = "rolled back",
+                                            .sqlstate = "23514",
+                                            .error = error,
+                                            .has_interview_id = true,
+                                            .interview_id = {1, 2, 3}};
+    spool_set_dead(fixture->spool, sequence, &disposition);
     memset(error, 'x', sizeof error - 1);
     fixture_settle(fixture);
     struct spool_counts counts = spool_counts(fixture->spool);
@@ -170,29 +221,87 @@ static void test_bury(void **state)
     assert_int_equal(fixture->entry_count, 0);
 }
 
-static void test_orphans_are_told_until_they_are_resolved(void **state)
+struct reading {
+    const char *path;
+    char letters[256]; /* "outcome:bytes " of each */
+};
+
+/* While the letter is looked at, for however long, everything in the log can go to the database. */
+static bool read_letter(void *context, const struct dead_letter *letter)
+{
+    struct reading *reading = context;
+    size_t used = strlen(reading->letters);
+    (void)snprintf(reading->letters + used, sizeof reading->letters - used, "%s:%" PRId64 " ", letter->outcome,
+                   letter->size);
+    sqlite3 *other = NULL;
+    int left = -1;
+    int moved = -1;
+    assert_int_equal(sqlite3_open(reading->path, &other), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(other, "pragma user_version", NULL, NULL, NULL), SQLITE_OK); /* it knows of the log */
+    assert_int_equal(sqlite3_wal_checkpoint_v2(other, NULL, SQLITE_CHECKPOINT_TRUNCATE, &left, &moved), SQLITE_OK);
+    assert_int_equal(left, 0);
+    assert_int_equal(sqlite3_close(other), SQLITE_OK);
+    return true;
+}
+
+static const char *read_letters(struct spool_fixture *fixture)
+{
+    static struct reading reading;
+    reading = (struct reading){.path = fixture_path(fixture, "spool.db")};
+    struct dead_letters *letters = dead_letters_open(fixture->directory, NULL);
+    assert_non_null(letters);
+    assert_true(dead_letters_read(letters, 0, read_letter, &reading, NULL));
+    dead_letters_close(letters);
+    return reading.letters;
+}
+
+static void test_letters_are_read_without_a_lock(void **state)
 {
     struct spool_fixture *fixture = *state;
     fixture_open(fixture);
-    struct spool_epitaph orphan = {.outcome = "orphaned", .has_interview_id = true, .has_prompt_id = true};
-    struct spool_epitaph other = {.outcome = "rolled back", .has_interview_id = true, .has_prompt_id = true};
-    memset(orphan.interview_id, 1, UUID_SIZE);
-    memset(orphan.prompt_id, 2, UUID_SIZE);
-    spool_bury(fixture->spool, fixture_put_text(fixture, "an orphan"), &orphan);
-    spool_bury(fixture->spool, fixture_put_text(fixture, "something else"), &other);
-    fixture_close(fixture);
+    assert_string_equal(read_letters(fixture), "");
+    (void)put_dead(fixture, "rejected", "a");
+    (void)put_dead(fixture, "orphaned", "bb");
+    assert_string_equal(read_letters(fixture), "rejected:1 orphaned:2 ");
+}
 
-    fixture_open(fixture);
-    assert_int_equal(fixture->orphans, 1);
-    assert_memory_equal(fixture->orphan_interview, orphan.interview_id, UUID_SIZE);
-    assert_memory_equal(fixture->orphan_prompt, orphan.prompt_id, UUID_SIZE);
-    spool_resolve(fixture->spool, other.prompt_id); /* no orphan: nothing happens */
-    spool_resolve(fixture->spool, orphan.prompt_id);
-    fixture_close(fixture);
+/* Each letter counts with 256 bytes more than its payload. */
+static void test_dead_letters_have_a_bound_of_their_own(void **state)
+{
+    static const char full[] = "dead letters are full (spool_dead_max_bytes)";
+    struct spool_fixture *fixture = *state;
+    assert_true(fixture_try_open(fixture, 1000, (256 * 4) + 12));
+    (void)put_dead(fixture, "rejected", "a");
+    (void)put_dead(fixture, "not stored", "bb");
+    (void)put_dead(fixture, "rejected", "ccc");
+    (void)put_dead(fixture, "orphaned", "dddd");
+    assert_int_equal(fixture_logged(fixture, full), 0);
+    (void)put_dead(fixture, "rejected", "e");
+    assert_string_equal(read_letters(fixture), "not stored:2 rejected:3 orphaned:4 rejected:1 ");
+    (void)put_dead(fixture, "rolled back", "ffffff"); /* one byte too many, so both rejected ones go */
+    assert_string_equal(read_letters(fixture), "not stored:2 orphaned:4 rolled back:6 ");
+    assert_int_equal(fixture_logged(fixture, "the oldest rejected ones were dropped letters=1"), 1);
 
-    fixture_open(fixture);
-    assert_int_equal(fixture->orphans, 0);
-    assert_int_equal(spool_counts(fixture->spool).dead, 2);
+    /* None that may go is left: those that are there stay, a new one is not kept. */
+    spool_set_dead(
+        fixture->spool, fixture_put_text(fixture, "h"),
+        &(struct spool_disposition){.outcome = "not stored", .has_interview_id = true, .interview_id = {0xab, 0xcd}});
+    (void)put_dead(fixture, "rejected", "i");
+    assert_string_equal(read_letters(fixture), "not stored:2 orphaned:4 rolled back:6 ");
+    assert_int_equal(fixture_logged(fixture, "a message is not kept interview_id=abcd0000"), 1);
+    assert_int_equal(fixture_logged(fixture, full), 2);
+    struct spool_counts counts = spool_counts(fixture->spool);
+    assert_int_equal(counts.waiting, 0);
+    assert_int_equal(counts.dead, 3);
+    assert_int_equal(counts.dead_bytes, 12);
+    assert_int_equal(fixture_put(fixture, "waits", 5).result, SPOOL_PUT_OK); /* no business of theirs */
+
+    spool_set_limits(fixture->spool, &(struct spool_limits){.waiting_bytes = 1000, .dead_bytes = 10000});
+    (void)put_dead(fixture, "rejected", "j");
+    assert_int_equal(spool_counts(fixture->spool).dead, 4);
+    fixture_close(fixture);
+    assert_true(fixture_try_open(fixture, 1000, 10)); /* a bound is for new ones */
+    assert_int_equal(spool_counts(fixture->spool).dead, 4);
 }
 
 static void test_unknown_sequences_do_no_harm(void **state)
@@ -201,7 +310,7 @@ static void test_unknown_sequences_do_no_harm(void **state)
     fixture_open(fixture);
     int64_t sequence = fixture_put_text(fixture, "x");
     spool_finish(fixture->spool, sequence + 1000);
-    spool_bury(fixture->spool, sequence + 1001, &(struct spool_epitaph){.outcome = "rejected"});
+    spool_set_dead(fixture->spool, sequence + 1001, &(struct spool_disposition){.outcome = "rejected"});
     spool_finish(fixture->spool, sequence);
     spool_finish(fixture->spool, sequence); /* twice */
     fixture_settle(fixture);
@@ -213,34 +322,34 @@ static void test_unknown_sequences_do_no_harm(void **state)
 static void test_max_bytes(void **state)
 {
     struct spool_fixture *fixture = *state;
-    assert_true(fixture_try_open(fixture, 10));
-    assert_int_equal(fixture_put(fixture, "123456", 6, false).result, SPOOL_PUT_OK);
-    assert_int_equal(fixture_put(fixture, "12345", 5, false).result, SPOOL_PUT_FULL);
+    assert_true(fixture_try_open(fixture, 10, 1000));
+    assert_int_equal(fixture_put(fixture, "123456", 6).result, SPOOL_PUT_OK);
+    assert_int_equal(fixture_put(fixture, "12345", 5).result, SPOOL_PUT_FULL);
     int64_t sequence = fixture->puts[0].sequence;
     assert_int_equal(spool_counts(fixture->spool).waiting, 1);
     assert_int_equal(spool_counts(fixture->spool).waiting_bytes, 6);
-    assert_int_equal(fixture_put(fixture, "1234", 4, false).result, SPOOL_PUT_OK);
-    assert_int_equal(fixture_put(fixture, "1", 1, false).result, SPOOL_PUT_FULL);
-    spool_bury(fixture->spool, sequence, &(struct spool_epitaph){.outcome = "rejected"});
-    fixture_wait(fixture, spool_counts(fixture->spool).dead == 1);
-    assert_int_equal(fixture_put(fixture, "1", 1, false).result, SPOOL_PUT_FULL); /* dead letters count */
-    spool_set_max_bytes(fixture->spool, 11);
-    assert_int_equal(fixture_put(fixture, "1", 1, false).result, SPOOL_PUT_OK);
+    assert_int_equal(fixture_put(fixture, "1234", 4).result, SPOOL_PUT_OK);
+    assert_int_equal(fixture_put(fixture, "1", 1).result, SPOOL_PUT_FULL);
+    spool_set_limits(fixture->spool, &(struct spool_limits){.waiting_bytes = 11, .dead_bytes = 1000});
+    assert_int_equal(fixture_put(fixture, "1", 1).result, SPOOL_PUT_OK);
     fixture_close(fixture);
-    assert_true(fixture_try_open(fixture, 11));
-    assert_int_equal(fixture_put(fixture, "1", 1, false).result, SPOOL_PUT_FULL);
-    assert_int_equal(spool_counts(fixture->spool).waiting_bytes, 5);
+    assert_true(fixture_try_open(fixture, 11, 1000));
+    assert_int_equal(fixture_put(fixture, "1", 1).result, SPOOL_PUT_FULL);
+    spool_set_dead(fixture->spool, sequence, &(struct spool_disposition){.outcome = "rejected"});
+    fixture_wait(fixture, spool_counts(fixture->spool).dead == 1);
+    assert_int_equal(fixture_put(fixture, "123456", 6).result, SPOOL_PUT_OK); /* dead letters do not count */
+    assert_int_equal(spool_counts(fixture->spool).waiting_bytes, 11);
     assert_int_equal(spool_counts(fixture->spool).dead_bytes, 6);
 }
 
 static void test_puts_under_way_count(void **state)
 {
     struct spool_fixture *fixture = *state;
-    assert_true(fixture_try_open(fixture, 10));
-    assert_true(spool_put(fixture->spool, "123456", 6, false, NULL));
+    assert_true(fixture_try_open(fixture, 10, 10));
+    assert_true(spool_put(fixture->spool, "123456", 6, NULL));
     assert_int_equal(spool_counts(fixture->spool).waiting, 1);
     assert_int_equal(spool_counts(fixture->spool).waiting_bytes, 6);
-    assert_true(spool_put(fixture->spool, "123456", 6, false, NULL));
+    assert_true(spool_put(fixture->spool, "123456", 6, NULL));
     fixture_wait(fixture, fixture->put_count == 2);
     assert_int_equal(fixture->puts[0].result, SPOOL_PUT_OK);
     assert_int_equal(fixture->puts[1].result, SPOOL_PUT_FULL);
@@ -267,7 +376,7 @@ static void test_close_writes_what_is_queued(void **state)
     struct spool_fixture *fixture = *state;
     fixture_open(fixture);
     for (int i = 0; i < 1000; i++)
-        assert_true(spool_put(fixture->spool, "x", 1, false, NULL));
+        assert_true(spool_put(fixture->spool, "x", 1, NULL));
     fixture_close(fixture);
     assert_int_equal(fixture->put_count, 1000);
     for (int i = 0; i < 1000; i++)
@@ -301,7 +410,7 @@ static void test_second_opener_is_refused(void **state)
     struct spool_fixture *fixture = *state;
     fixture_open(fixture);
     struct error error;
-    struct spool_options options = {.loop = &fixture->loop, .directory = fixture->directory, .max_bytes = 100};
+    struct spool_options options = {.loop = &fixture->loop, .directory = fixture->directory};
     assert_null(spool_open(&options, &error));
     assert_int_equal(error.code, ERROR_SPOOL);
     char expected[128];
@@ -315,7 +424,7 @@ static void test_second_opener_is_refused(void **state)
 
 static void refuse(struct spool_fixture *fixture, const char *expected)
 {
-    assert_false(fixture_try_open(fixture, 100));
+    assert_false(fixture_try_open(fixture, 100, 100));
     assert_int_equal(fixture->error.code, ERROR_SPOOL);
     if (!strstr(fixture->error.text, expected))
         fail_msg("\"%s\" does not say \"%s\"", fixture->error.text, expected);
@@ -393,7 +502,7 @@ static void test_hundred_thousand(void **state)
     fixture_open(fixture);
     for (size_t sent = 0; sent < COUNT;) {
         for (int i = 0; i < AT_ONCE; i++, sent++)
-            assert_true(spool_put(fixture->spool, payload, SIZE, false, (void *)sent));
+            assert_true(spool_put(fixture->spool, payload, SIZE, (void *)sent));
         fixture_wait(fixture, fixture->put_count == sent);
     }
     struct spool_counts counts = spool_counts(fixture->spool);
@@ -438,12 +547,14 @@ int main(void)
 #define SPOOL_TEST(function) cmocka_unit_test_setup_teardown(function, spool_fixture_setup, spool_fixture_teardown)
         SPOOL_TEST(test_put_fetch_finish),
         SPOOL_TEST(test_any_bytes_are_a_payload),
-        SPOOL_TEST(test_attempted_is_on_disk),
-        SPOOL_TEST(test_what_is_in_memory_is_not_fetched),
+        SPOOL_TEST(test_redelivered),
+        SPOOL_TEST(test_redelivered_many_times),
+        SPOOL_TEST(test_growth_is_reported_before_a_fetch),
         SPOOL_TEST(test_fetch_keeps_its_bounds),
         SPOOL_TEST(test_callbacks_come_in_the_order_of_the_calls),
-        SPOOL_TEST(test_bury),
-        SPOOL_TEST(test_orphans_are_told_until_they_are_resolved),
+        SPOOL_TEST(test_set_dead),
+        SPOOL_TEST(test_letters_are_read_without_a_lock),
+        SPOOL_TEST(test_dead_letters_have_a_bound_of_their_own),
         SPOOL_TEST(test_unknown_sequences_do_no_harm),
         SPOOL_TEST(test_max_bytes),
         SPOOL_TEST(test_puts_under_way_count),

@@ -36,7 +36,7 @@ static int unlimited_teardown(void **state)
 /* Puts until the disk refuses; the sequences that are on disk stand in fixture->puts. */
 static size_t fill(struct spool_fixture *fixture)
 {
-    while (fixture_put(fixture, large, sizeof large, true).result == SPOOL_PUT_OK)
+    while (fixture_put(fixture, large, sizeof large).result == SPOOL_PUT_OK)
         assert_true(fixture->put_count < 10000);
     assert_int_equal(fixture->puts[fixture->put_count - 1].result, SPOOL_PUT_FAILED);
     assert_int_equal(fixture->puts[fixture->put_count - 1].sequence, 0);
@@ -71,7 +71,7 @@ static void test_refused_for_a_while(void **state)
 {
     struct spool_fixture *fixture = *state;
     fixture_open(fixture);
-    int64_t old = fixture_put_text(fixture, "not attempted");
+    int64_t old = fixture_put_text(fixture, "old");
     spool_finish(fixture->spool, old);
     fixture_settle(fixture);
     fixture->put_count = 0;
@@ -82,22 +82,22 @@ static void test_refused_for_a_while(void **state)
 
     /* Puts fail at once; outcomes wait. */
     for (int i = 0; i < 20; i++)
-        assert_int_equal(fixture_put(fixture, large, sizeof large, false).result, SPOOL_PUT_FAILED);
+        assert_int_equal(fixture_put(fixture, large, sizeof large).result, SPOOL_PUT_FAILED);
     spool_finish(fixture->spool, fixture->puts[0].sequence);
-    spool_bury(fixture->spool, fixture->puts[1].sequence, &(struct spool_epitaph){.outcome = "rolled back"});
+    spool_set_dead(fixture->spool, fixture->puts[1].sequence, &(struct spool_disposition){.outcome = "rolled back"});
     double before = cpu_seconds();
     pass_seconds(fixture, 2.5);
     assert_true(cpu_seconds() - before < 1.0); /* tried again, not all the time */
     check_refusing(fixture, stored);
-    fixture_fetch(fixture, 0, 10, 1000000);
-    assert_int_equal(fixture->entry_count, 0); /* all that is there is in memory already */
+    fixture_fetch(fixture, 0, 1, 1); /* it only reads */
+    assert_int_equal(fixture->entries[0].sequence, fixture->puts[0].sequence);
 
     limit_files(RLIM_INFINITY);
     fixture_wait(fixture, spool_counts(fixture->spool).writable);
     struct spool_counts counts = spool_counts(fixture->spool);
     assert_int_equal(counts.waiting, stored - 2);
     assert_int_equal(counts.dead, 1);
-    assert_int_equal(fixture_put(fixture, large, sizeof large, false).result, SPOOL_PUT_OK);
+    assert_int_equal(fixture_put(fixture, large, sizeof large).result, SPOOL_PUT_OK);
     fixture_wait(fixture, fixture_logged(fixture, recovery) == 1);
     assert_int_equal(fixture_logged(fixture, refusal), 1);
 
@@ -122,19 +122,17 @@ static void test_good_again_is_noticed_without_work(void **state)
     fixture_wait(fixture, fixture_logged(fixture, recovery) == 1);
 }
 
-/* What is on disk goes on while the disk is full; that it would not be known as attempted after a crash was said. */
-static void test_fetch_that_cannot_be_marked(void **state)
+/* What is on disk goes on while the disk is full. */
+static void test_fetch_while_the_disk_refuses(void **state)
 {
     struct spool_fixture *fixture = *state;
     fixture_open(fixture);
     int64_t sequence = fixture_put_text(fixture, "first");
     limit_files(300000);
     (void)fill(fixture);
-    limit_files(60000); /* too little for a mark, too */
     fixture_fetch(fixture, 0, 10, 1000);
     assert_int_equal(fixture->entry_count, 1);
     assert_int_equal(fixture->entries[0].sequence, sequence);
-    assert_false(fixture->entries[0].attempted);
     assert_false(spool_counts(fixture->spool).writable);
     limit_files(RLIM_INFINITY);
     fixture_wait(fixture, spool_counts(fixture->spool).writable);
@@ -154,7 +152,7 @@ static void test_close_while_the_disk_refuses(void **state)
     size_t stored = fill(fixture);
     spool_finish(fixture->spool, fixture->puts[0].sequence);
     spool_finish(fixture->spool, fixture->puts[1].sequence);
-    assert_true(spool_put(fixture->spool, large, sizeof large, false, NULL));
+    assert_true(spool_put(fixture->spool, large, sizeof large, NULL));
     size_t puts = fixture->put_count;
     fixture_close(fixture);
     assert_int_equal(fixture->put_count, puts + 1);
@@ -172,7 +170,7 @@ static void test_somebody_locks_the_database(void **state)
     assert_int_equal(sqlite3_open(fixture_path(fixture, "spool.db"), &other), SQLITE_OK);
     assert_int_equal(sqlite3_exec(other, "begin immediate", NULL, NULL, NULL), SQLITE_OK);
     uint64_t since = uv_hrtime();
-    assert_true(spool_put(fixture->spool, "x", 1, false, NULL));
+    assert_true(spool_put(fixture->spool, "x", 1, NULL));
     pass_seconds(fixture, 1);
     assert_int_equal(fixture->put_count, 0); /* a short lock is waited for */
     fixture_wait(fixture, fixture->put_count == 1);
@@ -182,7 +180,7 @@ static void test_somebody_locks_the_database(void **state)
     assert_int_equal(sqlite3_exec(other, "rollback", NULL, NULL, NULL), SQLITE_OK);
     assert_int_equal(sqlite3_close(other), SQLITE_OK);
     fixture_wait(fixture, spool_counts(fixture->spool).writable);
-    assert_int_equal(fixture_put(fixture, "x", 1, false).result, SPOOL_PUT_OK);
+    assert_int_equal(fixture_put(fixture, "x", 1).result, SPOOL_PUT_OK);
 }
 
 /* Pages of the payloads are overwritten while the spool is open, behind its back. */
@@ -193,7 +191,7 @@ static void test_damaged_while_in_use(void **state)
     char payload[FIXTURE_PAYLOAD_MAX];
     fixture_open(fixture);
     for (uint32_t i = 0; i < COUNT; i++)
-        assert_int_equal(fixture_put(fixture, payload, fixture_payload(i, payload), false).result, SPOOL_PUT_OK);
+        assert_int_equal(fixture_put(fixture, payload, fixture_payload(i, payload)).result, SPOOL_PUT_OK);
     fixture_close(fixture);
 
     fixture_open(fixture);
@@ -285,7 +283,7 @@ static void test_full_disk(void **state)
 
     fixture_shell("rm -f '%s'/*; dd if=/dev/zero of='%s/fill' bs=4096 2>/dev/null || true", fixture->directory,
                   fixture->directory);
-    assert_false(fixture_try_open(fixture, 1000));
+    assert_false(fixture_try_open(fixture, 1000, 1000));
     assert_int_equal(fixture->error.code, ERROR_SPOOL);
     assert_non_null(strstr(fixture->error.text, "full"));
     fixture_shell("umount '%s'", fixture->directory);
@@ -297,7 +295,7 @@ int main(void)
 #define SPOOL_TEST(function) cmocka_unit_test_setup_teardown(function, spool_fixture_setup, unlimited_teardown)
         SPOOL_TEST(test_refused_for_a_while),
         SPOOL_TEST(test_good_again_is_noticed_without_work),
-        SPOOL_TEST(test_fetch_that_cannot_be_marked),
+        SPOOL_TEST(test_fetch_while_the_disk_refuses),
         SPOOL_TEST(test_close_while_the_disk_refuses),
         SPOOL_TEST(test_somebody_locks_the_database),
         SPOOL_TEST(test_damaged_while_in_use),

@@ -6,19 +6,23 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /* --- orphans, troubles ------------------------------------------------------------------------------------------ */
 
-/* Never what is ready after all, should its message have come again. */
+/* As promptd itself does it: without its row in promptd_unsettled the prompt is settled, and nothing is deleted. */
 const cleanUp = (interview, prompt) =>
-  `begin;
-delete from interview_enhanced_prompts
- where id = '${prompt}'
-   and not exists (select from interviews
-        where id = '${interview}'
-          and status in ('ready', 'completed'));
+  `with unsettled as materialized (
+  select prompt_id from promptd_unsettled
+   where prompt_id = '${prompt}'
+   for update skip locked
+), prompt as (
+  delete from interview_enhanced_prompts
+   where id = (select prompt_id from unsettled)
+  returning id
+)
+delete from promptd_unsettled
+ where prompt_id = (select id from prompt);
 update interviews set status = 'failed'
  where id = '${interview}'
    and status in ('pending', 'not_started', 'enhancing',
-        'vector_search', 'web_scraping', 'processing');
-commit;`;
+        'vector_search', 'web_scraping', 'processing');`;
 
 function makeOrphan({interview_id: interview, prompt_id: prompt}) {
   const ids = make(

@@ -62,7 +62,7 @@ function databaseProblem(status) {
 
 /* The share of the bound that is reached first. */
 const queueTaken = (queue) => Math.max(queue.messages / queue.max_messages, queue.bytes / queue.max_bytes);
-const spoolTaken = (spool) => (spool.bytes + spool.dead_bytes) / spool.max_bytes;
+const spoolTaken = (spool) => spool.bytes / spool.max_bytes;
 
 function roomProblems({queue, spool}) {
   const found = [];

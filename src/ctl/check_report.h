@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/* What promptctl check tells: one line a step, and in the end how it went. */
+#ifndef PROMPTCTL_CHECK_REPORT_H
+#define PROMPTCTL_CHECK_REPORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "promptd/commands.h"
+
+enum check_verdict {
+    CHECK_OK,
+    CHECK_NOTE,   /* worth a look, and no fault */
+    CHECK_FAILED, /* the error's code decides the exit code */
+    CHECK_SKIPPED /* for want of what came before it */
+};
+
+struct check {
+    const struct ctl *ctl;
+    size_t steps;
+    bool unreachable; /* some step failed with ERROR_UNAVAILABLE */
+    bool wrong;       /* with ERROR_CONFIG */
+    bool broken;      /* with another */
+};
+
+/* `step` is the stable name in --json: "redis_login". */
+void check_tell(struct check *check, const char *step, enum check_verdict verdict, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* A failed step; the error's code is remembered. */
+void check_fail(struct check *check, const char *step, const struct error *error);
+
+#endif

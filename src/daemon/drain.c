@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT */
+/* How the process ends: draining, then closing (see daemon.c). */
+#include <assert.h>
+#include <signal.h>
+#include <unistd.h>
+
+#define LOG_COMPONENT "daemon"
+#include "daemon_private.h"
+#include "promptd/log.h"
+
+enum {
+    DRAIN_CLOSING_MS = 1000,      /* of shutdown_timeout_s: set aside for closing */
+    DRAIN_THREADS_GRACE_MS = 500, /* of that: for threads to return */
+    DRAIN_LAST_LOOK_MS = 50
+};
+
+static const char *state_name(enum daemon_state state)
+{
+    static const char *const names[] = {"running", "draining", "closing"};
+    return names[state];
+}
+
+/* The only mover: there is one way, and no way back. */
+static void daemon_move(struct daemon *daemon, enum daemon_state state, const char *reason)
+{
+    assert(state == daemon->state + 1);
+    log_debug(LOG_FIELDS(log_text("from", state_name(daemon->state)), log_text("to", state_name(state)),
+                         log_text("reason", reason)),
+              "state changed");
+    daemon->state = state;
+}
+
+static void on_closed(void *context)
+{
+    bool *is_open = context;
+    *is_open = false;
+}
+
+/* After the store has given its jobs back: the last outcomes are written. */
+static void close_spool(struct daemon *daemon)
+{
+    struct spool *spool = daemon->spool;
+    if (!spool)
+        return;
+    pipeline_abandon_rest(daemon->pipeline);
+    daemon->spool = NULL;
+    spool_close(spool, on_closed, &daemon->spool_open);
+}
+
+/* A dial or a look-up that runs in a thread cannot be interrupted, and nothing depends on it any more. The spool has
+ * something to write still, and gets what is left of the time. */
+static void on_threads_late(uv_timer_t *timer)
+{
+    struct daemon *daemon = timer->data;
+    if (daemon->store_open)
+        store_abandon(daemon->store);
+    close_spool(daemon);
+    if (daemon->spool_open && (int64_t)uv_now(&daemon->loop) < daemon->stop_by_ms) {
+        (void)uv_timer_start(&daemon->drain, on_threads_late, DRAIN_LAST_LOOK_MS, 0);
+        return;
+    }
+    pipeline_abandon_rest(daemon->pipeline);
+    if (daemon->statsd)
+        statsd_flush(daemon->statsd);
+    log_info(NULL, "stopped; not everything could be closed in time");
+    _exit(0);
+}
+
+/* The watchdog, with the timer that feeds it, goes first: closing has its own limit. */
+static void close_report(struct daemon *daemon)
+{
+    if (daemon->admin)
+        admin_close(daemon->admin);
+    if (daemon->statsd)
+        statsd_stop(daemon->statsd);
+    notify_close(daemon->notify);
+    daemon->admin = NULL;
+    daemon->notify = NULL;
+}
+
+/* From here on the loop ends by itself, when the last module has closed its handles. */
+static void start_closing(struct daemon *daemon, const char *reason)
+{
+    daemon_move(daemon, DAEMON_CLOSING, reason);
+    uv_update_time(&daemon->loop);
+    (void)uv_timer_start(&daemon->drain, on_threads_late, DRAIN_THREADS_GRACE_MS, 0);
+    uv_unref((uv_handle_t *)&daemon->drain);
+    uv_unref((uv_handle_t *)&daemon->progress);
+    uv_unref((uv_handle_t *)&daemon->tick);
+    for (int i = 0; i < DAEMON_SIGNALS; i++)
+        uv_unref((uv_handle_t *)&daemon->signals[i]);
+    close_report(daemon);
+    store_close(daemon->store, on_closed, &daemon->store_open);
+}
+
+/* Before the loop waits: whatever has happened in it, is the next part of the end due? What stands on disk only waits
+ * for the next start. */
+static void on_progress(uv_prepare_t *handle)
+{
+    struct daemon *daemon = handle->data;
+    if (daemon->state == DAEMON_DRAINING && !daemon->source_open && pipeline_in_memory(daemon->pipeline) == 0)
+        start_closing(daemon, "all is settled");
+    else if (daemon->state == DAEMON_CLOSING && !daemon->store_open)
+        close_spool(daemon);
+}
+
+static void on_drain_timeout(uv_timer_t *timer)
+{
+    struct daemon *daemon = timer->data;
+    log_warning(LOG_FIELDS(log_number("waiting", pipeline_waiting(daemon->pipeline))),
+                "shutdown_timeout_s is over; what is not settled is given up");
+    start_closing(daemon, "shutdown_timeout_s is over");
+}
+
+void drain_start(struct daemon *daemon, int signal_number)
+{
+    const char *name = signal_number == SIGINT ? "SIGINT" : "SIGTERM";
+    log_info(LOG_FIELDS(log_number("waiting", pipeline_waiting(daemon->pipeline))), "stopping on %s", name);
+    daemon_move(daemon, DAEMON_DRAINING, name);
+    notify_stopping(daemon->notify);
+    snapshot_notify(daemon);
+    uint64_t patience_ms = (uint64_t)daemon->settings.shutdown_timeout_s * 1000 - DRAIN_CLOSING_MS;
+    uv_update_time(&daemon->loop);
+    daemon->stop_by_ms = (int64_t)(uv_now(&daemon->loop) + patience_ms) + DRAIN_CLOSING_MS - 2 * DRAIN_LAST_LOOK_MS;
+    (void)uv_timer_start(&daemon->drain, on_drain_timeout, patience_ms ? patience_ms : 1, 0);
+    (void)uv_prepare_start(&daemon->progress, on_progress);
+    pipeline_stop_fetching(daemon->pipeline);
+    source_pubsub_close(daemon->source, on_closed, &daemon->source_open);
+}
+
+void drain_open(struct daemon *daemon)
+{
+    (void)uv_timer_init(&daemon->loop, &daemon->drain);
+    (void)uv_prepare_init(&daemon->loop, &daemon->progress);
+    daemon->drain.data = daemon;
+    daemon->progress.data = daemon;
+}
+
+void drain_close(struct daemon *daemon)
+{
+    uv_close((uv_handle_t *)&daemon->drain, NULL);
+    uv_close((uv_handle_t *)&daemon->progress, NULL);
+}

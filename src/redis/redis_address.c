@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: MIT */
+/* Takes redis_url apart. No phrase in here repeats a part of the URL: any part may turn out to be a password. */
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/un.h>
+
+#include "promptd/redis_address.h"
+
+enum { REDIS_DEFAULT_PORT = 6379, REDIS_DATABASE_DIGITS = 9, HOST_NAME_MAX_LENGTH = 253 };
+
+/* A stretch of the URL. */
+struct span {
+    const char *start;
+    const char *end;
+};
+
+static bool fail(struct error *error, const char *phrase)
+{
+    return error_set(error, ERROR_CONFIG, "%s", phrase);
+}
+
+static bool span_is_empty(struct span span)
+{
+    return span.start == span.end;
+}
+
+static size_t span_length(struct span span)
+{
+    return (size_t)(span.end - span.start);
+}
+
+static const char *span_find(struct span span, char c)
+{
+    return memchr(span.start, c, span_length(span));
+}
+
+static bool copy_span(struct span span, char **copy, struct error *error)
+{
+    *copy = strndup(span.start, span_length(span));
+    return *copy || error_set(error, ERROR_INTERNAL, "memory is out");
+}
+
+static int hex_value(char c)
+{
+    const char *digits = "0123456789abcdef";
+    const char *found = c ? strchr(digits, tolower((unsigned char)c)) : NULL;
+    return found ? (int)(found - digits) : -1;
+}
+
+static bool decode_span(struct span span, char **decoded, struct error *error)
+{
+    if (!copy_span(span, decoded, error) || !*decoded)
+        return false;
+    char *to = *decoded;
+    for (const char *from = *decoded; *from; from++) {
+        if (*from != '%') {
+            *to++ = *from;
+            continue;
+        }
+        int high = hex_value(from[1]);
+        int low = high < 0 ? -1 : hex_value(from[2]);
+        if (low < 0)
+            return fail(error, "has a % that is not followed by two hexadecimal digits");
+        if (high == 0 && low == 0)
+            return fail(error, "has an encoded NUL byte");
+        *to++ = (char)(high << 4 | low);
+        from += 2;
+    }
+    *to = '\0';
+    return true;
+}
+
+/* Digits only, at most `digits` of them, so that the number fits. */
+static bool parse_number(struct span span, size_t digits, int *number)
+{
+    if (span_is_empty(span) || span_length(span) > digits)
+        return false;
+    int value = 0;
+    for (const char *c = span.start; c < span.end; c++) {
+        if (*c < '0' || *c > '9')
+            return false;
+        value = value * 10 + (*c - '0');
+    }
+    *number = value;
+    return true;
+}
+
+/* user:password, :password (then there is no user), user: (then the password is empty), : (then there is neither). */
+static bool parse_user_info(struct span info, struct redis_address *address, struct error *error)
+{
+    const char *colon = span_find(info, ':');
+    if (!colon)
+        return fail(error, "has a user but no password (a password alone is written as :password@)");
+    struct span user = {info.start, colon};
+    struct span password = {colon + 1, info.end};
+    if (!span_is_empty(user) && !decode_span(user, &address->user, error))
+        return false;
+    if (span_is_empty(user) && span_is_empty(password))
+        return true;
+    return decode_span(password, &address->password, error);
+}
+
+static bool parse_database(struct span digits, struct redis_address *address, struct error *error)
+{
+    if (parse_number(digits, REDIS_DATABASE_DIGITS, &address->database))
+        return true;
+    return fail(error, "has a database that is not a number");
+}
+
+static bool parse_ipv6(struct span host, struct redis_address *address, struct error *error)
+{
+    if (!copy_span(host, &address->host, error))
+        return false;
+    struct in6_addr ignored;
+    char *zone = strchr(address->host, '%'); /* fe80::1%eth0 is for the resolver to judge */
+    if (zone)
+        *zone = '\0';
+    bool good = inet_pton(AF_INET6, address->host, &ignored) == 1;
+    if (zone)
+        *zone = '%';
+    return good || fail(error, "has brackets without an IPv6 address in them");
+}
+
+static bool parse_host_name(struct span host, struct redis_address *address, struct error *error)
+{
+    if (span_is_empty(host))
+        return fail(error, "has no host");
+    if (span_length(host) > HOST_NAME_MAX_LENGTH)
+        return fail(error, "has a host name that is too long");
+    for (const char *c = host.start; c < host.end; c++) {
+        if (!isalnum((unsigned char)*c) && !strchr(".-_", *c))
+            return fail(error, "has a character in the host name that cannot stand there");
+    }
+    return copy_span(host, &address->host, error);
+}
+
+/* host, host:port, [IPv6], [IPv6]:port */
+static bool parse_host_and_port(struct span authority, struct redis_address *address, struct error *error)
+{
+    struct span rest = authority;
+    if (*authority.start == '[') {
+        const char *bracket = span_find(authority, ']');
+        if (!bracket)
+            return fail(error, "has a [ without a ]");
+        if (!parse_ipv6((struct span){authority.start + 1, bracket}, address, error))
+            return false;
+        rest.start = bracket + 1;
+        if (!span_is_empty(rest) && *rest.start != ':')
+            return fail(error, "has something between the ] and the port");
+    } else {
+        const char *colon = span_find(authority, ':');
+        rest.start = colon ? colon : authority.end;
+        if (colon && span_find((struct span){colon + 1, authority.end}, ':'))
+            return fail(error, "has more than one colon in the host (an IPv6 address needs brackets)");
+        if (!parse_host_name((struct span){authority.start, rest.start}, address, error))
+            return false;
+    }
+    address->port = REDIS_DEFAULT_PORT;
+    if (span_is_empty(rest))
+        return true;
+    rest.start++;
+    if (!parse_number(rest, 5, &address->port) || address->port < 1 || address->port > 65535)
+        return fail(error, "has a port that is not a number from 1 to 65535");
+    return true;
+}
+
+/* Splits what precedes the last @ off, and parses it. */
+static bool take_user_info(struct span *authority, struct redis_address *address, struct error *error)
+{
+    const char *at = memrchr(authority->start, '@', span_length(*authority));
+    if (!at)
+        return true;
+    struct span info = {authority->start, at};
+    authority->start = at + 1;
+    return parse_user_info(info, address, error);
+}
+
+/* [user:password@]host[:port][/db] */
+static bool parse_tcp(const char *rest, struct redis_address *address, struct error *error)
+{
+    struct span authority = {rest, rest + strcspn(rest, "/?#")};
+    const char *path = authority.end;
+    if (path[strcspn(path, "?#")])
+        return fail(error, "has a query or fragment, which mean nothing here");
+    if (!take_user_info(&authority, address, error) || !parse_host_and_port(authority, address, error))
+        return false;
+    if (path[0] == '\0' || path[1] == '\0')
+        return true;
+    return parse_database((struct span){path + 1, path + strlen(path)}, address, error);
+}
+
+/* [user:password@]/path[?db=N] */
+static bool parse_unix(const char *rest, struct redis_address *address, struct error *error)
+{
+    struct span authority = {rest, rest + strcspn(rest, "/?#")};
+    if (!take_user_info(&authority, address, error))
+        return false;
+    struct span path = {authority.end, authority.end + strcspn(authority.end, "?#")};
+    if (!span_is_empty(authority) || span_length(path) < 2)
+        return fail(error, "has no absolute path of a socket (unix:///path)");
+    if (!decode_span(path, &address->unix_path, error))
+        return false;
+    if (strlen(address->unix_path) >= sizeof((struct sockaddr_un *)NULL)->sun_path)
+        return fail(error, "has a socket path of more than 107 bytes");
+    if (*path.end == '\0')
+        return true;
+    if (strncmp(path.end, "?db=", 4) != 0)
+        return fail(error, "has a query that is not ?db=N");
+    const char *database = path.end + 4;
+    return parse_database((struct span){database, database + strlen(database)}, address, error);
+}
+
+static bool parse_url(const char *url, struct redis_address *address, struct error *error)
+{
+    for (const char *c = url; *c; c++) {
+        if (isspace((unsigned char)*c) || iscntrl((unsigned char)*c))
+            return fail(error, "has white space or a control character in it");
+    }
+    if (strncasecmp(url, "redis://", 8) == 0)
+        return parse_tcp(url + 8, address, error);
+    if (strncasecmp(url, "unix://", 7) == 0)
+        return parse_unix(url + 7, address, error);
+    if (strncasecmp(url, "rediss://", 9) == 0) {
+        address->tls = true;
+        return parse_tcp(url + 9, address, error);
+    }
+    return fail(error, "does not begin with redis://, rediss:// or unix://");
+}
+
+bool redis_address_parse(const char *url, struct redis_address *address, struct error *error)
+{
+    *address = (struct redis_address){0};
+    if (parse_url(url, address, error))
+        return true;
+    redis_address_free(address);
+    return false;
+}
+
+void redis_address_free(struct redis_address *address)
+{
+    free(address->host);
+    free(address->unix_path);
+    free(address->user);
+    free(address->password);
+    *address = (struct redis_address){0};
+}
+
+void redis_address_name(const struct redis_address *address, char name[REDIS_ADDRESS_NAME_SIZE])
+{
+    if (address->unix_path)
+        (void)snprintf(name, REDIS_ADDRESS_NAME_SIZE, "%s", address->unix_path);
+    else
+        (void)snprintf(name, REDIS_ADDRESS_NAME_SIZE, strchr(address->host, ':') ? "[%s]:%d" : "%s:%d", address->host,
+                       address->port);
+}
+
+bool redis_address_judge(const char *url, struct error *phrase)
+{
+    struct redis_address address;
+    if (!redis_address_parse(url, &address, phrase))
+        return false;
+    bool tls = address.tls;
+    redis_address_free(&address);
+    return !tls || error_set(phrase, ERROR_CONFIG, "asks for TLS, which this build of promptd does not have");
+}

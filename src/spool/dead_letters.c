@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT */
+/* The spool's dead letters, for people. Another process may own the spool: nothing here takes its lock. */
+#include "promptd/dead_letters.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "spool_db.h"
+#include "spool_folder.h"
+
+enum {
+    CHANGES_MAX_ROWS = 256,             /* in one transaction: the daemon waits for its end */
+    CHANGES_MAX_BYTES = 4 * 1024 * 1024 /* of payloads; one that is larger goes alone */
+};
+
+static const char next_sql[] = "select dead_letter.sequence, dead_letter.size, payload.arrived_ms, died_ms, outcome,"
+                               " reason, sqlstate, error, interview_id, prompt_id"
+                               " from dead_letter left join payload using(sequence)"
+                               " where dead_letter.sequence > ?1 and dead_letter.sequence <= ?2"
+                               " order by dead_letter.sequence limit 1";
+
+struct dead_letters {
+    struct spool_db db;
+    char directory[PATH_MAX]; /* as the operator gave it */
+};
+
+/* ---- opening ---- */
+
+static bool no_access(const char *directory, uid_t owner, struct error *error)
+{
+    const struct passwd *account = getpwuid(owner);
+    char name[64];
+    if (account)
+        (void)snprintf(name, sizeof name, "%s", account->pw_name);
+    else
+        (void)snprintf(name, sizeof name, "#%u", (unsigned)owner);
+    return error_set(error, ERROR_SPOOL, "spool_dir %s belongs to user %s: run this as that user (sudo -u %s …)",
+                     directory, name, name);
+}
+
+/* A file that someone else makes beside the database could not be opened by its owner. SQLite looks after that only for
+ * root, whose files it gives to the owner. */
+static bool check_owner(const char *directory, const struct stat *status, struct error *error)
+{
+    uid_t user = geteuid();
+    return user == 0 || user == status->st_uid || no_access(directory, status->st_uid, error);
+}
+
+static bool check_folder(const char *directory, struct error *error)
+{
+    struct stat status;
+    char path[PATH_MAX];
+    if (stat(directory, &status) != 0)
+        return error_set(error, ERROR_SPOOL, "spool_dir %s: %s", directory, strerror(errno));
+    if (!S_ISDIR(status.st_mode))
+        return error_set(error, ERROR_SPOOL, "spool_dir %s is not a folder", directory);
+    if (!check_owner(directory, &status, error))
+        return false;
+    int length = snprintf(path, sizeof path, "%s/%s", directory, SPOOL_FILE);
+    if (length < 0 || (size_t)length >= sizeof path)
+        return error_set(error, ERROR_SPOOL, "spool_dir %.200s… is too long a path", directory);
+    if (stat(path, &status) == 0)
+        return check_owner(directory, &status, error);
+    if (errno == ENOENT)
+        return error_set(error, ERROR_SPOOL, "spool_dir %s holds no spool (no file %s): no promptd has used it yet",
+                         directory, SPOOL_FILE);
+    return error_set(error, ERROR_SPOOL, "spool_dir %s: %s: %s", directory, SPOOL_FILE, strerror(errno));
+}
+
+static bool database_error(const struct dead_letters *letters, enum spool_db_result result, struct error *error)
+{
+    const char *advice = result == SPOOL_DB_DAMAGED ? "; promptd takes over what can be read when it starts" : "";
+    const char *what = result == SPOOL_DB_DAMAGED   ? "is damaged"
+                       : result == SPOOL_DB_FOREIGN ? "is no spool"
+                                                    : "cannot be used now";
+    return error_set(error, ERROR_SPOOL, "spool_dir %s: %s %s: %s%s", letters->directory, SPOOL_FILE, what,
+                     letters->db.failure, advice);
+}
+
+static enum spool_db_result open_database(struct dead_letters *letters)
+{
+    char path[PATH_MAX + sizeof SPOOL_FILE];
+    (void)snprintf(path, sizeof path, "%s/%s", letters->directory, SPOOL_FILE);
+    return spool_db_open(&letters->db, path, SPOOL_CHECK_NONE);
+}
+
+struct dead_letters *dead_letters_open(const char *directory, struct error *error)
+{
+    if (!check_folder(directory, error))
+        return NULL;
+    struct dead_letters *letters = calloc(1, sizeof *letters);
+    if (!letters) {
+        error_set(error, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
+    (void)snprintf(letters->directory, sizeof letters->directory, "%s", directory);
+    enum spool_db_result result = open_database(letters);
+    if (result == SPOOL_DB_OK)
+        return letters;
+    database_error(letters, result, error);
+    dead_letters_close(letters);
+    return NULL;
+}
+
+void dead_letters_close(struct dead_letters *letters)
+{
+    if (!letters)
+        return;
+    spool_db_close(&letters->db);
+    free(letters);
+}
+
+/* ---- reading ---- */
+
+/* A letter with its texts, longer than any that a daemon writes. */
+struct copy {
+    struct dead_letter letter;
+    char outcome[32];
+    char reason[64];
+    char sqlstate[8];
+    char error[1024];
+};
+
+static const char *copy_text(sqlite3_stmt *statement, int column, char *room, size_t size)
+{
+    const unsigned char *text = sqlite3_column_text(statement, column);
+    if (!text)
+        return NULL;
+    (void)snprintf(room, size, "%s", (const char *)text);
+    return room;
+}
+
+static bool uuid_column(sqlite3_stmt *statement, int column, uint8_t uuid[UUID_SIZE])
+{
+    const void *bytes = sqlite3_column_blob(statement, column);
+    if (!bytes || sqlite3_column_bytes(statement, column) != UUID_SIZE)
+        return false;
+    memcpy(uuid, bytes, UUID_SIZE);
+    return true;
+}
+
+static void copy_letter(sqlite3_stmt *statement, struct copy *copy)
+{
+    struct dead_letter *letter = &copy->letter;
+    *letter = (struct dead_letter){
+        .id = sqlite3_column_int64(statement, 0),
+        .size = sqlite3_column_int64(statement, 1),
+        .arrived_ms = sqlite3_column_int64(statement, 2),
+        .died_ms = sqlite3_column_int64(statement, 3),
+        .outcome = copy_text(statement, 4, copy->outcome, sizeof copy->outcome),
+        .reason = copy_text(statement, 5, copy->reason, sizeof copy->reason),
+        .sqlstate = copy_text(statement, 6, copy->sqlstate, sizeof copy->sqlstate),
+        .error = copy_text(statement, 7, copy->error, sizeof copy->error),
+    };
+    letter->has_interview_id = uuid_column(statement, 8, letter->interview_id);
+    letter->has_prompt_id = uuid_column(statement, 9, letter->prompt_id);
+}
+
+/* Each letter in a transaction of its own, which is over before `take` does something with it: that may wait for a
+ * person. */
+bool dead_letters_read(struct dead_letters *letters, int64_t id, dead_letters_take *take, void *context,
+                       struct error *error)
+{
+    sqlite3_stmt *statement = NULL;
+    struct copy copy = {.letter.id = id - 1};
+    bool go_on = true;
+    int code = sqlite3_prepare_v2(letters->db.sqlite, next_sql, -1, &statement, NULL);
+    while (code == SQLITE_OK && go_on) {
+        (void)sqlite3_bind_int64(statement, 1, copy.letter.id);
+        (void)sqlite3_bind_int64(statement, 2, id != 0 ? id : INT64_MAX);
+        code = sqlite3_step(statement);
+        if (code != SQLITE_ROW)
+            break;
+        copy_letter(statement, &copy);
+        code = sqlite3_reset(statement);
+        go_on = take(context, &copy.letter);
+    }
+    enum spool_db_result result = spool_db_classify(&letters->db, code);
+    sqlite3_finalize(statement); /* repeats the code of the step */
+    return result == SPOOL_DB_OK || database_error(letters, result, error);
+}
+
+bool dead_letters_payload(struct dead_letters *letters, int64_t id, const char **bytes, size_t *length,
+                          struct error *error)
+{
+    struct spool_entry entry;
+    enum spool_db_result result = spool_db_read_payload(&letters->db, id, &entry);
+    if (result != SPOOL_DB_OK)
+        return database_error(letters, result, error);
+    *bytes = entry.payload;
+    *length = entry.length;
+    return true;
+}
+
+/* ---- changing ---- */
+
+/* One transaction: as many as it may hold. `*next` moves behind them. */
+static enum spool_db_result change_some(struct dead_letters *letters, enum dead_letters_change change,
+                                        const int64_t *ids, size_t count, size_t *next, size_t *changed)
+{
+    size_t rows = 0;
+    uint64_t bytes = 0;
+    size_t done = *next;
+    enum spool_db_result result = spool_db_begin(&letters->db, true);
+    while (result == SPOOL_DB_OK && done < count && rows < CHANGES_MAX_ROWS && bytes < CHANGES_MAX_BYTES) {
+        bool found;
+        uint64_t size;
+        result = change == DEAD_LETTERS_REPLAY ? spool_db_replay(&letters->db, ids[done], &found, &size)
+                                               : spool_db_drop_dead(&letters->db, ids[done], &found, &size);
+        done++;
+        rows += found;
+        bytes += size;
+    }
+    if (result == SPOOL_DB_OK)
+        result = spool_db_commit(&letters->db);
+    else
+        spool_db_rollback(&letters->db);
+    if (result == SPOOL_DB_OK) {
+        *next = done;
+        *changed += rows;
+    }
+    return result;
+}
+
+bool dead_letters_change(struct dead_letters *letters, enum dead_letters_change change, const int64_t *ids,
+                         size_t count, size_t *changed, struct error *error)
+{
+    enum spool_db_result result = SPOOL_DB_OK;
+    size_t next = 0;
+    *changed = 0;
+    while (next < count && result == SPOOL_DB_OK)
+        result = change_some(letters, change, ids, count, &next, changed);
+    return result == SPOOL_DB_OK || database_error(letters, result, error);
+}

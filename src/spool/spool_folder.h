@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The spool's folder: made, checked, and held by one daemon at a time.
+ *
+ *     spool.db, spool.db-wal, spool.db-shm   the database, SQLite's own names
+ *     spool.lock                             held by flock(2) while a daemon lives; its pid inside, for people
+ *     spool.db.building                      a database that is being made, worth nothing yet
+ *     spool.db.new                           a complete one that is to take the place of spool.db
+ *     spool.db.damaged-…, spool.db.foreign-… set aside, for people
+ */
+#ifndef PROMPTD_SPOOL_FOLDER_H
+#define PROMPTD_SPOOL_FOLDER_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "promptd/error.h"
+
+#define SPOOL_FILE "spool.db"
+#define SPOOL_FILE_WAL SPOOL_FILE "-wal"
+#define SPOOL_FILE_SHM SPOOL_FILE "-shm"
+#define SPOOL_FILE_JOURNAL SPOOL_FILE "-journal"
+#define SPOOL_FILE_BUILDING SPOOL_FILE ".building"
+#define SPOOL_FILE_NEW SPOOL_FILE ".new"
+#define SPOOL_FILE_LOCK "spool.lock"
+
+struct spool_folder {
+    char path[PATH_MAX]; /* canonical, so that a change of the working directory does not matter */
+    int fd;              /* of the folder; -1: not open */
+    int lock_fd;
+};
+
+/* Makes the folder if its parent is there, and locks it. false with ERROR_SPOOL; nothing is held then. */
+bool spool_folder_open(struct spool_folder *folder, const char *directory, struct error *error);
+void spool_folder_close(struct spool_folder *folder);
+
+/* "<folder>/<name>"; false when that is too long. */
+bool spool_folder_path(const struct spool_folder *folder, const char *name, char path[PATH_MAX], struct error *error);
+
+/* The size of a regular file; 0 when it is missing. false with ERROR_SPOOL when it is something else. */
+bool spool_folder_size(const struct spool_folder *folder, const char *name, uint64_t *size, struct error *error);
+
+#endif

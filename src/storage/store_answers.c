@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: MIT */
+/* What an answer means: for each job its next step, and for the server whether it is away. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LOG_COMPONENT "store"
+#include "promptd/backoff.h"
+#include "promptd/log.h"
+#include "promptd/pg_pool.h"
+#include "promptd/schema_check.h"
+#include "promptd/sqlstate.h"
+#include "steps.h"
+#include "store_private.h"
+
+enum {
+    QUOTE_CHARACTERS = 12,     /* so many characters of a prompt in an error keep it out of the log */
+    LOSSES_BEFORE_WAITING = 2, /* of a connection, in a row, alone: a third may well be the job's own doing */
+    LOCK_WAIT_MIN_MS = 50,
+    LOCK_WAITS_A_MS = 8, /* at most so many come back within a millisecond */
+    LOCK_WAIT_MAX_MS = 2000
+};
+
+/* --- failures --------------------------------------------------------------------------------------------------- */
+
+/* An error that quotes the prompt stays out of the log; and so does one about a prompt that is not there to compare. */
+static struct job_failure failure_for_log(const struct job *job, const struct job_failure *failure)
+{
+    struct job_failure shown = *failure;
+    const struct message_content *content = &job->content;
+    if ((job->kind == JOB_RECOVERY || job->may_have_prompt) && failure->sqlstate[0])
+        (void)snprintf(shown.text, sizeof shown.text, "(withheld: it may quote the prompt)");
+    if (content->prompt && text_quotes(failure->text, content->prompt, content->prompt_bytes, QUOTE_CHARACTERS))
+        (void)snprintf(shown.text, sizeof shown.text, "(withheld: it quotes the prompt)");
+    return shown;
+}
+
+static void report_setup(struct store *store, const struct job_failure *failure)
+{
+    if (strcmp(store->setup_reported, failure->sqlstate) == 0)
+        return;
+    memcpy(store->setup_reported, failure->sqlstate, SQLSTATE_SIZE);
+    log_critical(LOG_FIELDS(log_text("sqlstate", failure->sqlstate), log_text("error", failure->text)),
+                 "the database refuses a statement because of its set-up; every message like this one will fail");
+}
+
+static void finish_job(struct store *store, struct job *job)
+{
+    if (job->outcome == OUTCOME_STORED)
+        store->setup_reported[0] = '\0';
+    if (job->kind != JOB_MESSAGE)
+        recovery_finish(store->recovery, job);
+    else if (job->stuck)
+        recovery_add_stuck(store->recovery, job);
+    pipeline_finish(store->options.pipeline, job);
+}
+
+static void dispatch(struct store *store, struct job *job, enum step_verdict verdict)
+{
+    if (verdict == STEP_FINISHED) {
+        finish_job(store, job);
+        return;
+    }
+    /* To verify, or to insert anew what a crash has taken, is no progress: it is still to be found out who meets it. */
+    bool is_progress = job->step != JOB_VERIFY && !step_of(job->step)->inserts;
+    if (is_progress || job->outages == 0) {
+        job->batch_limit = 0;
+        job->outages = 0;
+    }
+    store_queue_last(store, job);
+}
+
+static void fail_job(struct store *store, struct job *job, const struct job_failure *failure, int statement)
+{
+    const struct job_failure shown = failure_for_log(job, failure);
+    bool was_orphaned = job->outcome == OUTCOME_ORPHANED;
+    if (sqlstate_judge(shown.sqlstate) == SQLSTATE_SETUP)
+        report_setup(store, &shown);
+    enum step_verdict verdict = step_of(job->step)->failed(job, &shown, statement);
+    if (job->outcome == OUTCOME_ORPHANED && !was_orphaned)
+        recovery_report_orphan(store->recovery, job);
+    dispatch(store, job, verdict);
+}
+
+/* A failure of the job's own that may go away: a later attempt, or the end of its attempts. What was refused in an
+ * earlier round has one in each. */
+static void retry_job(struct store *store, struct job *job, const struct job_failure *failure, int statement)
+{
+    if (++job->attempts >= store->options.tuning.retry_attempts || recovery_was_refused(store->recovery, job)) {
+        fail_job(store, job, failure, statement);
+        return;
+    }
+    struct backoff backoff = {.base_ms = store->options.tuning.retry_base_ms,
+                              .max_ms = store->options.tuning.retry_max_ms,
+                              .failures = job->attempts - 1};
+    int64_t wait_ms = backoff_fail(&backoff, backoff_chance());
+    job->batch_limit = 1; /* in company an attempt would count for nobody */
+    store->options.metrics->retries++;
+    if (log_wants(LOG_LEVEL_DEBUG)) {
+        const struct job_failure shown = failure_for_log(job, failure);
+        char id[UUID_TEXT_SIZE];
+        uuid_format(job->content.interview_id, id);
+        log_debug(LOG_FIELDS(log_text("step", step_of(job->step)->name), log_number("attempt", job->attempts),
+                             log_number("wait_ms", wait_ms), log_text("sqlstate", shown.sqlstate),
+                             log_text("error", shown.text)),
+                  "transient failure for interview %s", id);
+    }
+    store_queue_delayed(store, job, wait_ms);
+}
+
+/* Somebody else has locked a row. The recovery has another round for that; a message comes back, less and less often,
+ * and the less often the more of them wait: what is new must not stand in line behind thousands. */
+static void wait_for_lock(struct store *store, struct job *job)
+{
+    int64_t now_ms = (int64_t)uv_now(store->options.loop);
+    if (job->kind == JOB_RECOVERY && job->step != JOB_MARK) {
+        job->outcome = OUTCOME_NONE;
+        dispatch(store, job, STEP_FINISHED);
+        return;
+    }
+    if (job->locked_since_ms == 0 || job->locked_since_ms < store->up_since_ms)
+        job->locked_since_ms = now_ms; /* an outage in between is not somebody's lock */
+    int64_t waited_ms = now_ms - job->locked_since_ms;
+    int64_t left_ms = store->options.tuning.lock_patience_ms - waited_ms;
+    if (left_ms <= 0) {
+        const struct job_failure failure = {.text = "somebody else has locked its row for longer than lock_patience_s"};
+        fail_job(store, job, &failure, 0);
+        return;
+    }
+    int64_t wait_ms = waited_ms / 4;
+    int64_t min_ms = LOCK_WAIT_MIN_MS + (int64_t)store->delayed_count / LOCK_WAITS_A_MS;
+    if (wait_ms < min_ms)
+        wait_ms = min_ms;
+    if (wait_ms > LOCK_WAIT_MAX_MS)
+        wait_ms = LOCK_WAIT_MAX_MS;
+    store_queue_delayed(store, job, wait_ms < left_ms ? wait_ms : left_ms);
+}
+
+static void apply_success(struct store *store, struct batch *batch)
+{
+    const struct step *step = step_of(batch->step);
+    log_hold();
+    for (size_t i = 0; i < batch->count; i++) {
+        struct job *job = batch->jobs[i];
+        struct job_failure why;
+        enum step_verdict verdict = step->succeeded(job, &batch->facts[i], &why);
+        if (verdict == STEP_RETRY)
+            retry_job(store, job, &why, 0);
+        else if (verdict == STEP_LOCKED)
+            wait_for_lock(store, job);
+        else
+            dispatch(store, job, verdict);
+    }
+    log_release();
+}
+
+/* Nobody's fault yet: the batch goes again, in halves, or one by one if it took too long. Alone, a job answers for
+ * itself. */
+static void apply_failure(struct store *store, struct batch *batch, const struct job_failure *failure, int statement,
+                          bool is_transient)
+{
+    if (batch->count > 1) {
+        bool is_timeout = strcmp(failure->sqlstate, "57014") == 0;
+        unsigned limit = is_timeout ? 1 : (unsigned)(batch->count + 1) / 2;
+        for (size_t i = 0; i < batch->count; i++)
+            batch->jobs[i]->batch_limit = limit;
+        log_debug(LOG_FIELDS(log_text("step", step_of(batch->step)->name), log_number("messages", batch->count),
+                             log_text("sqlstate", failure->sqlstate)),
+                  "batch failed; sent again %s", is_timeout ? "one by one" : "in halves");
+        store_requeue_batch(store, batch);
+    } else if (batch->count == 1 && is_transient) {
+        retry_job(store, batch->jobs[0], failure, statement);
+    } else if (batch->count == 1) {
+        fail_job(store, batch->jobs[0], failure, statement);
+    }
+}
+
+/*
+ * Of an insert and the settle in its flush one has failed, or its answer is lost. What the other has done counts: who
+ * is settled leaves the batch, and once their inserts are committed the others are at the step that failed.
+ */
+static void take_committed(struct store *store, struct batch *batch, const struct pg_answer *answer)
+{
+    if (!batch->settles || !step_of(batch->step)->read(store->statements, batch, answer))
+        return;
+    bool inserted = pg_answer_is_committed(answer, 0);
+    size_t kept = 0;
+    for (size_t i = 0; i < batch->count; i++) {
+        struct job *job = batch->jobs[i];
+        const struct job_facts facts = batch->facts[i];
+        if (facts.settle.changed) {
+            struct job_failure why;
+            dispatch(store, job, step_of(batch->step)->succeeded(job, &facts, &why));
+            continue;
+        }
+        job->inserted = job->inserted || facts.write.changed;
+        if (inserted)
+            job->step = JOB_SETTLE;
+        batch->jobs[kept++] = job;
+    }
+    batch->count = kept;
+    batch->settles = false;
+    if (inserted)
+        batch->step = JOB_SETTLE;
+}
+
+/* --- outages ---------------------------------------------------------------------------------------------------- */
+
+/* Half of them at a time: whose doing it is must come out, should it not be an outage. */
+static void halve_batch(struct store *store, struct batch *batch)
+{
+    unsigned limit = (unsigned)(batch->count + 1) / 2;
+    for (size_t i = 0; i < batch->count; i++) {
+        batch->jobs[i]->batch_limit = limit;
+        store_queue_last(store, batch->jobs[i]);
+    }
+    batch_reset(batch);
+}
+
+static void wait_alone(struct store *store, struct job *job)
+{
+    struct backoff backoff = {.base_ms = STORE_BACKOFF_BASE_MS,
+                              .max_ms = store->options.tuning.pool.backoff_max_ms,
+                              .failures = job->outages - LOSSES_BEFORE_WAITING - 1};
+    store_queue_delayed(store, job, backoff_fail(&backoff, backoff_chance()));
+}
+
+/*
+ * An outage is nobody's failure, so that all go again. But a statement whose connection is lost each time may be what
+ * loses it (a row that crashes the server): the others must not wait for that one. So the batch is halved from its
+ * second time on, and what meets outages alone, again and again, waits longer and longer.
+ */
+static void handle_outage(struct store *store, struct batch *batch)
+{
+    bool is_first = true;
+    for (size_t i = 0; i < batch->count; i++)
+        if (batch->jobs[i]->outages++ > 0)
+            is_first = false;
+    if (batch->count == 0)
+        return;
+    struct job *job = batch->jobs[0];
+    bool is_alone = batch->count == 1;
+    if (is_first || (is_alone && job->outages <= LOSSES_BEFORE_WAITING)) {
+        store_requeue_batch(store, batch);
+    } else if (!is_alone) {
+        halve_batch(store, batch);
+    } else {
+        batch_reset(batch);
+        wait_alone(store, job);
+    }
+}
+
+static struct job_failure batch_failure_for_log(const struct batch *batch, const struct job_failure *failure)
+{
+    struct job_failure shown = *failure;
+    for (size_t i = 0; i < batch->count; i++)
+        shown = failure_for_log(batch->jobs[i], &shown);
+    return shown;
+}
+
+/* Too little room, or no writes: then a probe must write. The other outages are of the session, or the server. */
+static bool is_about_writing(const char *sqlstate)
+{
+    return strncmp(sqlstate, "53", 2) == 0 || strcmp(sqlstate, "25006") == 0;
+}
+
+/* Where a harmless statement works, the code is what somebody's trigger says, and the message's own. */
+static void on_probed(void *context, struct pg_session *session, const struct pg_answer *answer)
+{
+    struct store_batch *slot = context;
+    struct store *store = slot->store;
+    struct batch *batch = &slot->batch;
+    if (batch->count == 0) {
+        /* store_abandon was faster */
+    } else if (statements_probe_passed(is_about_writing(slot->failure.sqlstate), answer)) {
+        apply_failure(store, batch, &slot->failure, slot->failed_statement, true);
+    } else {
+        const struct job_failure shown = batch_failure_for_log(batch, &slot->failure);
+        handle_outage(store, batch);
+        if (answer->status != PG_LOST)
+            pg_pool_report_outage(store->pool, session, &shown, is_about_writing(shown.sqlstate));
+    }
+    store_finish_run(slot);
+}
+
+static void probe(struct store_batch *slot, struct pg_session *session)
+{
+    struct pg_statement statements[PG_STATEMENTS_MAX];
+    int count = statements_build_probe(is_about_writing(slot->failure.sqlstate), slot->store->options.source,
+                                       statements);
+    pg_session_run(session, statements, count, 0, on_probed, slot);
+}
+
+/* What a statement lacks may be promptd_unsettled, which was there when the connection was made: then nothing can be
+ * stored, and messages wait; transactions go on without it. Else it is the message's own, or somebody's trigger's. */
+static void on_schema_checked(void *context, struct pg_session *session, const struct pg_answer *answer)
+{
+    (void)session;
+    struct store_batch *slot = context;
+    struct store *store = slot->store;
+    struct batch *batch = &slot->batch;
+    if (batch->count == 0) {
+        /* store_abandon was faster */
+    } else if (answer->status == PG_LOST) {
+        handle_outage(store, batch);
+    } else if (answer->status == PG_OK && (pg_pool_report_schema(store->pool, answer) ||
+                                           slot->had_evidence != pg_pool_has_evidence(store->pool))) {
+        store_requeue_batch(store, batch);
+    } else {
+        apply_failure(store, batch, &slot->failure, slot->failed_statement, false);
+    }
+    store_finish_run(slot);
+}
+
+static void check_schema(struct store_batch *slot, struct pg_session *session)
+{
+    struct pg_statement statements[2];
+    schema_check_build(!slot->store->options.in_transaction, statements);
+    pg_session_run(session, statements, 2, 0, on_schema_checked, slot);
+}
+
+/* Undefined table or column, or no privilege. */
+static bool may_lack_evidence(const struct store_batch *slot)
+{
+    return slot->had_evidence && strncmp(slot->failure.sqlstate, "42", 2) == 0;
+}
+
+/* --- answers ---------------------------------------------------------------------------------------------------- */
+
+void store_note_unanswered(struct batch *batch)
+{
+    for (size_t i = 0; i < batch->count; i++)
+        step_unanswered(batch->jobs[i], batch->settles);
+}
+
+static void apply_loss(struct store *store, struct batch *batch, const struct pg_answer *answer)
+{
+    bool with_settle = batch->settles;
+    take_committed(store, batch, answer);
+    for (size_t i = 0; i < batch->count; i++)
+        step_unanswered(batch->jobs[i], with_settle);
+    handle_outage(store, batch);
+}
+
+void store_on_answer(void *context, struct pg_session *session, const struct pg_answer *answer)
+{
+    struct store_batch *slot = context;
+    struct store *store = slot->store;
+    struct batch *batch = &slot->batch;
+    if (batch->count == 0) {
+        /* store_abandon was faster: its jobs are gone */
+    } else if (answer->status == PG_OK && step_of(batch->step)->read(store->statements, batch, answer)) {
+        apply_success(store, batch);
+    } else if (answer->status == PG_OK) {
+        pg_session_drop(session, "an answer did not have the expected form");
+        store_note_unanswered(batch);
+        handle_outage(store, batch);
+    } else if (answer->status == PG_LOST) {
+        apply_loss(store, batch, answer);
+    } else {
+        slot->failure = answer->failure;
+        slot->failed_statement = batch->settles ? 0 : answer->failed_statement;
+        take_committed(store, batch, answer);
+        enum sqlstate_action action = sqlstate_judge(answer->failure.sqlstate);
+        bool is_doubtful = batch->count > 0 && (action == SQLSTATE_OUTAGE || may_lack_evidence(slot));
+        if (is_doubtful && pg_session_is_idle(session)) {
+            if (action == SQLSTATE_OUTAGE)
+                probe(slot, session);
+            else
+                check_schema(slot, session);
+            return;
+        }
+        if (is_doubtful) /* the session was lost, or closed, meanwhile: nobody can be asked */
+            handle_outage(store, batch);
+        else
+            apply_failure(store, batch, &slot->failure, slot->failed_statement,
+                          action == SQLSTATE_TRANSIENT || statements_is_suppressed(&slot->failure));
+    }
+    store_finish_run(slot);
+}
