@@ -5,14 +5,13 @@ import re
 
 import pytest
 
-from support.expect import expect_nothing_stored, expect_stored
+from support.expect import expect_kept, expect_nothing_stored, expect_stored
 from support.proxy import POSTGRES_READY, TO_CLIENT
 from support.redis_server import Channel
 from support.wait import wait_until
 
 INSERT = rb"insert\s+into\s+\S*interview_enhanced_prompts"
 UPDATE = rb"update\s+\S*interviews\b"
-UPDATE_OF_MANY = UPDATE + rb".* where id = any\("
 DELETE = rb"delete\s+from\s+\S*interview_enhanced_prompts"
 
 
@@ -98,16 +97,19 @@ def test_reply_to_the_insert_of_a_late_prompt_is_lost(proxied, database, databas
     assert proxied.find("CRITICAL") == []
 
 
-def test_duplicate_stays_one_when_the_reply_is_lost_to_another(start_promptd, database, database_proxy, channel):
-    """What is found present without an attempt of this daemon is never deleted."""
-    promptd = start_promptd(db_connections=1, database_url=database.url(database_proxy.port))
+@pytest.mark.parametrize("fault", ["request", "reply"])
+def test_duplicate_stays_when_the_connection_is_lost(proxied, database, database_proxy, channel, fault):
+    """A settled prompt is never deleted. Whether it was inserted just now or before, nobody can tell."""
     message = channel.message(database.interview("completed"))
     database.add_prompt(message)
-    database_proxy.cut_at(UPDATE_OF_MANY)  # the second, after a look
+    if fault == "request":
+        database_proxy.cut_at(INSERT)
+    else:
+        database_proxy.lose_reply(INSERT, reply_end=POSTGRES_READY)
     channel.publish_message(message)
-    assert promptd.settle(1).outcomes() == {"duplicate": 1}
-    assert database_proxy.fired == 1
-    assert database.prompts(message.interview) == [(message.id, message.prompt, "rag")]
+    counters = proxied.settle(1)
+    assert counters["success"] + counters["duplicate"] == 1 and database_proxy.fired == 1
+    expect_kept(database, message, status="completed")
 
 
 @pytest.mark.parametrize("fault", ["request", "reply"])

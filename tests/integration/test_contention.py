@@ -1,65 +1,41 @@
 # SPDX-License-Identifier: MIT
-"""Locks, deadlocks and slow statements: tried again, at no other message's cost, and final when the tries are up."""
+"""Deadlocks, and statements that are slow or wait: tried again, at no other message's cost, and final when the tries are up."""
 
-import contextlib
-
+import psycopg
 import pytest
 
 from support.expect import expect_nothing_stored, expect_stored
 
 PROMPTS = "interview_enhanced_prompts"
+TO_READY = "new.status = 'ready'"
 
 
-@contextlib.contextmanager
-def row_locked(database, interview):
-    with database.cluster.connect(database.name) as connection, connection.transaction():
-        connection.execute("select from interviews where id = %s for update", [interview])
-        yield
-
-
-def test_lock_on_one_interview_holds_up_no_other(start_promptd, atomicity, database, channel):
-    """Each of 100 messages but one is stored while a transaction of the application's sits on that one's row."""
-    promptd = start_promptd(atomicity=atomicity, statement_timeout_ms=500, retry_attempts=100, retry_base_ms=50)
-    interviews = database.interviews(100)
-    with row_locked(database, interviews[50]):
-        messages = [channel.message(interview) for interview in interviews]
-        channel.publish_burst(messages)
-        promptd.wait_counters(success=99, waiting=1, timeout=30)
-        expect_stored(database, *(message for message in messages if message.interview != interviews[50]))
-        assert database.status(interviews[50]) == "enhancing"
-    assert promptd.settle(100).outcomes() == {"success": 100}
-    expect_stored(database, messages[50])
-
-
-def test_lock_that_outlasts_all_tries(start_promptd, atomicity, database, channel):
-    """Step 2 fails, so the prompt goes again; marking the interview fails at the same lock: it is stuck, and named."""
-    promptd = start_promptd(atomicity=atomicity, statement_timeout_ms=200, retry_attempts=2, retry_base_ms=50)
-    interview = database.interview()
-    with row_locked(database, interview):
-        channel.publish(interview)
-        counters = promptd.settle(1, timeout=30)
-    assert counters["failure"] == 1 and counters["orphaned"] == 0
-    assert promptd.one("CRITICAL", f"INTERVIEW STUCK: {interview}")
-    assert promptd.find("ERROR", interview)
-    expect_nothing_stored(database, interview, "enhancing")
-
-
-def test_deadlock_with_the_application(start_promptd, atomicity, database, channel):
-    """Whoever is chosen as the victim: promptd tries again, and both of its messages are stored."""
-    database.execute("set deadlock_timeout = '2s'")  # promptd's session looks first
+@pytest.mark.parametrize("victim", ["promptd", "application"])
+def test_deadlock_with_the_application(start_promptd, atomicity, database, channel, victim):
+    """A trigger of the application's locks what the application locks the other way round. Whoever is chosen, promptd goes on,
+    and its message is stored."""
+    wait = {"promptd": "2s", "application": "9s"}[victim]  # who looks first when there is one is the victim
+    database.execute(f"alter database {database.name} set deadlock_timeout = '{wait}'")
+    database.execute("create table counts (n int); insert into counts values (0)")
+    database.trigger("interviews", "update", "update counts set n = n + 1;", TO_READY)
     promptd = start_promptd(atomicity=atomicity, db_connections=1, retry_attempts=3)
-    first, second = sorted(database.interviews(2))
+    interview = database.interview()
     with database.cluster.connect(database.name) as other:
-        other.execute("set deadlock_timeout = '10s'")
+        other.execute("set deadlock_timeout = " + ("'9s'" if victim == "promptd" else "'10ms'"))
         other.execute("begin")
-        other.execute("select from interviews where id = %s for update", [second])
-        messages = [channel.message(first), channel.message(second)]
-        channel.publish_burst(messages)
+        other.execute("update counts set n = n + 1")
+        message = channel.publish(interview)
         database.wait_blocked()
-        other.execute("select from interviews where id = %s for update", [first])
-        other.execute("commit")
-    assert promptd.settle(2).outcomes() == {"success": 2}
-    expect_stored(database, *messages)
+        if victim == "promptd":
+            other.execute("update interviews set status = status where id = %s", [interview])
+            other.execute("commit")
+        else:
+            with pytest.raises(psycopg.errors.DeadlockDetected):
+                other.execute("update interviews set status = status where id = %s", [interview])
+            other.execute("rollback")
+    assert promptd.settle(1).outcomes() == {"success": 1}
+    expect_stored(database, message)
+    assert promptd.counters()["retries"] == (victim == "promptd")
 
 
 def test_deadlock_victim_is_sent_again(start_promptd, atomicity, database, channel):
@@ -69,6 +45,19 @@ def test_deadlock_victim_is_sent_again(start_promptd, atomicity, database, chann
     assert promptd.settle(1).outcomes() == {"success": 1}
     expect_stored(database, message)
     assert database.tries(counter) >= 3 and promptd.counters()["retries"] == 2
+
+
+@pytest.mark.parametrize("table, event, column", [(PROMPTS, "insert", "interview_id"), ("interviews", "update", "id")])
+def test_statement_that_waits_holds_up_no_other(start_promptd, atomicity, database, channel, table, event, column):
+    """A trigger that waits is the message's own trouble. The others of its batch are sent again without it."""
+    promptd = start_promptd(atomicity=atomicity, retry_attempts=10)
+    interviews = database.interviews(200)
+    with database.held(table, event, f"new.{column} = '{interviews[77]}'"):
+        messages = [channel.message(interview) for interview in interviews]
+        channel.publish_burst(messages)
+        promptd.wait_counters(success=199, waiting=1, timeout=5)
+    assert promptd.settle(200).outcomes() == {"success": 200}
+    expect_stored(database, *messages)
 
 
 @pytest.mark.parametrize("table", [PROMPTS, "interviews"])

@@ -137,23 +137,18 @@ def test_read_only_database(check, database):
     assert outcome[1]["insert_prompt"] == "skipped"
 
 
-# It has another signature from PostgreSQL 17 on.
-REVOKE_MESSAGES = """
-    do $$ begin
-        execute (select string_agg(format('revoke execute on function %s from public', oid::regprocedure), ';')
-                 from pg_proc where proname = 'pg_logical_emit_message');
-    end $$"""
-
-
 @pytest.mark.parametrize("sql, words", [
     ("drop table interview_enhanced_prompts cascade", ["table interview_enhanced_prompts is missing"]),
     ("alter table interview_enhanced_prompts drop column prompt", ["column interview_enhanced_prompts.prompt is missing"]),
     ("alter table interview_enhanced_prompts alter prompt type bytea using ''", ["bytea instead of text"]),
     (f"revoke delete on interview_enhanced_prompts from {ROLE}", ["may not delete", ROLE]),
     (f"revoke insert on interview_enhanced_prompts from {ROLE}", ["may not insert"]),
-    (REVOKE_MESSAGES, [f"role {ROLE} may not execute pg_logical_emit_message"]),
     (f"revoke update (status) on interviews from {ROLE}; revoke select (id) on interviews from {ROLE}",
      ["may not update column interviews.status", "may not select column interviews.id"]),
+    ("drop table promptd_unsettled cascade", ["table promptd_unsettled is missing", "apply sql/01_schema.sql"]),
+    ("alter table promptd_unsettled drop column interview_id cascade", ["column promptd_unsettled.interview_id is missing"]),
+    (f"revoke delete on promptd_unsettled from {ROLE}", ["may not delete on table promptd_unsettled; apply sql/"]),
+    (f"revoke update (inserted_at) on promptd_unsettled from {ROLE}", ["may not update column promptd_unsettled.inserted_at"]),
 ], ids=lambda value: value.strip().splitlines()[0] if isinstance(value, str) else "")
 def test_tables_and_privileges(promptctl, database, sql, words):
     database.interview()
@@ -163,6 +158,15 @@ def test_tables_and_privileges(promptctl, database, sql, words):
     assert result.code == 78 and {step["step"] for step in failed} == {"database_tables"}
     for word in words:
         assert word in str(failed)
+
+
+def test_one_transaction_needs_no_promptd_unsettled(promptctl, database):
+    database.interview()
+    database.execute("drop table promptd_unsettled cascade")
+    result = promptctl("check", "--json", atomicity="transaction")
+    tables = [(step["result"], step["detail"]) for step in result.json() if step["step"] == "database_tables"]
+    assert result.code == 0 and [verdict for verdict, _ in tables] == ["note", "ok"]
+    assert "promptd_unsettled is missing" in tables[0][1] and "sql/01_schema.sql" in tables[0][1]
 
 
 def test_views_are_missing(check, database):

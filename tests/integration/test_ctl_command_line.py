@@ -48,6 +48,12 @@ def test_help_of_several_commands(promptctl):
     assert promptctl("dead", "show", "17", "--help").out.count("Usage:") == 1
 
 
+def test_help_does_not_mind_its_place(promptctl):
+    for arguments in (["--help", "status"], ["status", "--help", "--nonsense"], ["status", "--json", "--help"]):
+        result = promptctl(*arguments)
+        assert result.code == 0 and result.out.startswith("Usage: promptctl status")
+
+
 def test_help_and_version_are_there_when_the_settings_are_broken(promptctl):
     for option in ("--help", "--version"):
         assert promptctl("status", option, db_connections="none").code == 0
@@ -82,6 +88,11 @@ def test_complaints_say_what_to_do(promptctl):
     expect_usage_error(promptctl("--check"), "promptctl check", "promptd --check")
     expect_usage_error(promptctl("stuck", "--delete"), "--delete", "promptctl stuck --help")
     expect_usage_error(promptctl("dead"), "promptctl dead --help")
+
+
+def test_flags_are_written_out(promptctl):
+    for flag in ("--redis-u=x", "--jso", "--vers", "--older=5m", "--redis"):
+        expect_usage_error(promptctl("stuck", flag), f"unknown flag {flag.split('=')[0]};")
 
 
 # Settings

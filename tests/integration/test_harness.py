@@ -2,6 +2,7 @@
 """What the other tests lean on must hold by itself: the proxy's faults, the log parser, the waiting."""
 
 import socket
+import threading
 
 import psycopg
 import pytest
@@ -91,6 +92,18 @@ def test_proxy_refuses_hangs_up_and_recovers(database, database_proxy):
     connect(database_proxy, database).close()
 
 
+def test_proxy_tells_new_connections_from_open_ones(database, database_proxy):
+    connection = connect(database_proxy, database)
+    database_proxy.hang_up_next()
+    with pytest.raises(psycopg.OperationalError):
+        connect(database_proxy, database)
+    connect(database_proxy, database).close()
+    database_proxy.deafen_new()
+    with pytest.raises(psycopg.OperationalError, match="timeout"):
+        psycopg.connect(database.url(database_proxy.port, user="postgres"), connect_timeout=2)
+    assert connection.execute("select 1").fetchone() == (1,)
+
+
 def test_proxy_to_a_unix_socket(new_proxy, redis_server):
     proxy = new_proxy(redis_server.socket)
     with socket.create_connection(("127.0.0.1", proxy.port), 5) as connection:
@@ -163,3 +176,40 @@ def test_faults_can_be_taken_away(database):
         database.interview()
     database.drop_faults()
     database.interview()
+
+
+def test_statement_is_held(database):
+    def insert():
+        with psycopg.connect(database.url(), autocommit=True) as connection:
+            connection.execute("insert into promptd_unsettled (prompt_id, interview_id)"
+                               " values (gen_random_uuid(), gen_random_uuid())")
+
+    thread = threading.Thread(target=insert)
+    with database.held("promptd_unsettled", "insert") as held:
+        thread.start()
+        database.wait_blocked()
+        assert database.unsettled() == []
+        held.release()
+        thread.join()
+    assert len(database.unsettled()) == 1
+
+
+def test_crash_of_the_server_loses_what_no_commit_waited_for(postgres, database):
+    database.execute("set synchronous_commit = on")
+    kept = database.interview()
+    postgres.hold_writers()
+    database.execute("set synchronous_commit = off")
+    database.interview()
+    database.disconnect()
+    postgres.crash()
+    postgres.start()
+    database.reconnect()
+    assert database.rows("select id::text from interviews") == [(kept,)]
+
+
+def test_errors_in_the_servers_log(database):
+    database.raise_on("interviews", "insert", "no")
+    assert database.errors() == []
+    with pytest.raises(psycopg.errors.RaiseException):
+        database.interview()
+    assert len(database.errors()) == 1

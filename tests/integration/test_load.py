@@ -147,20 +147,48 @@ def test_large_prompts_in_one_batch(promptd, database, channel):
                           [len(messages[0].prompt)]) == 100
 
 
-def test_two_daemons_on_one_channel(start_promptd, atomicity, database, channel):
-    """Both receive every message, both store it, and it is there once."""
-    first, second = start_promptd(atomicity=atomicity), start_promptd(atomicity=atomicity)
+@pytest.fixture
+def two_promptds(start_promptd, atomicity, database, channel):
+    """Both receive every message; whatever they do to prompts is booked."""
+    database.execute("create table book (prompt_id uuid, event text)")
+    for event, row in (("insert", "new"), ("delete", "old")):
+        database.trigger(PROMPTS, event, f"insert into book values ({row}.id, '{event}');", timing="after")
+    promptds = [start_promptd(atomicity=atomicity) for _ in range(2)]
     assert channel.subscribers() == 2
+    return promptds
+
+
+@pytest.mark.parametrize("burst_size", [1, 100, 300])
+def test_two_promptds_on_one_channel(two_promptds, database, channel, burst_size):
+    """Of each message one counts it as stored and the other as a duplicate, and it is inserted once."""
     messages = [channel.message(interview) for interview in database.interviews(300)]
-    late = [channel.message(interview) for interview in database.interviews(20, "completed")]
-    channel.publish_burst(messages + late)
-    counters = [promptd.settle(320) for promptd in (first, second)]
-    assert sum(each["success"] for each in counters) >= 300
-    assert sum(each["success"] + each["duplicate"] for each in counters) >= 600
-    assert sum(each["failure"] for each in counters) <= 40 and sum(each["orphaned"] for each in counters) == 0
+    for first in range(0, 300, burst_size):
+        channel.publish_burst(messages[first:first + burst_size])
+    counters = [promptd.settle(300, timeout=60) for promptd in two_promptds]
+    assert sum(each["success"] for each in counters) == sum(each["duplicate"] for each in counters) == 300
     expect_stored(database, *messages)
     assert count_stored(database) == (300, 300) and database.prompt_count() == 300
-    assert database.statuses() == {"ready": 300, "completed": 20}
+    assert dict(database.rows("select event, count(*) from book group by event")) == {"insert": 300}
+    assert database.errors() == []
+
+
+@pytest.mark.parametrize("burst_size", [1, 50])
+def test_two_promptds_and_late_messages(two_promptds, database, channel, burst_size):
+    """Both count a failure: neither finds anything that the other has not done already."""
+    late = [channel.message(interview) for interview in database.interviews(50, "completed")]
+    good = [channel.message(interview) for interview in database.interviews(50)]
+    mixed = [message for pair in zip(late, good) for message in pair]
+    for first in range(0, 100, burst_size):
+        channel.publish_burst(mixed[first:first + burst_size])
+    counters = [promptd.settle(100, timeout=60) for promptd in two_promptds]
+    for each in counters:
+        assert (each["failure"], each["rollback"], each["orphaned"]) == (50, 50, 0)
+        assert each["success"] + each["duplicate"] == 50
+    assert sum(each["success"] for each in counters) == 50
+    expect_stored(database, *good)
+    assert database.prompt_count() == 50 and database.unsettled() == []
+    assert database.statuses() == {"ready": 50, "completed": 50}
+    assert database.errors() == []
 
 
 def test_second_daemon_takes_over(start_promptd, atomicity, database, channel):

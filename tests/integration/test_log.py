@@ -23,7 +23,7 @@ def every_outcome(database, channel):
         channel.publish("00000000-0000-4000-8000-000000000001")
         channel.publish_raw(b'{"interview_id": "\x1b[31m')
         orphan = channel.publish(database.interview("completed"))
-        promptd.wait_text("ORPHANED PROMPT DETECTED", "not_json", "23503", "uplicate")
+        promptd.wait_text("ORPHANED PROMPT DETECTED", "not_json", "no such interview", "uplicate")
         return orphan
 
     return publish

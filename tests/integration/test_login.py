@@ -226,6 +226,7 @@ def test_database_in_another_schema(start_promptd, atomicity, postgres, database
     database.execute(f"""create schema app; grant usage on schema app to promptd;
                          alter table interviews set schema app;
                          alter table interview_enhanced_prompts set schema app;
+                         alter table promptd_unsettled set schema app;
                          alter role promptd in database {database.name} set search_path = app;
                          alter database {database.name} set search_path = app""")
     database.disconnect()

@@ -8,12 +8,13 @@ import time
 
 import pytest
 
-from support.expect import expect_stored
+from support.expect import expect_nothing_stored, expect_stored
 from support.postgres import ROLE
 from support.proxy import POSTGRES_READY
 from support.wait import SLOW, wait_until
 
 PROMPTS = "interview_enhanced_prompts"
+INSERT = rb"insert\s+into\s+\S*interview_enhanced_prompts"
 
 # An outage that used up an attempt would end in a failure at once.
 ONE_TRY = {"retry_attempts": 1}
@@ -187,16 +188,60 @@ def test_circuit_of_the_database(start_promptd, database, database_proxy, channe
     promptd.one("CRITICAL", "circuit opened")
 
 
-def test_killed_when_a_trigger_has_kept_the_prompt_out(start_promptd, database, database_proxy, channel):
-    """In a transaction: the interview was never ready for others to see, so nobody has to live to take that back."""
-    promptd = start_promptd(atomicity="transaction", database_url=database.url(database_proxy.port))
+@pytest.mark.parametrize("is_done", [True, False], ids=["done", "not done"])
+def test_away_between_insert_and_settle(start_promptd, database, database_proxy, channel, is_done):
+    """For longer than any patience: what was begun waits like everything else, and is found as it is."""
+    promptd = start_promptd(atomicity="compensate", db_connections=1, recover_after_s=1, reconcile_interval_s=1,
+                            lock_patience_s=1, database_url=database.url(database_proxy.port), **ONE_TRY)
+    with database.held("interviews", "update", "new.status = 'ready'"):
+        messages = burst(channel, database, 30)
+        database.wait_blocked()
+        promptd.wait_counters(received=30)
+        database_proxy.refuse()
+        promptd.wait_line("ERROR", "database lost")
+        if not is_done:
+            database.terminate_sessions()
+            wait_until(lambda: database.sessions() == [], "the session to end")
+    assert database.prompt_count() >= 1
+    messages += burst(channel, database, 10)
+    time.sleep(3)
+    assert promptd.counters()["waiting"] == 40 and len(promptd.find("ERROR|CRITICAL")) == 1
+    assert bool(database.unsettled()) != is_done
+    database_proxy.restore()
+    assert promptd.settle(40).outcomes() == {"success": 40}
+    expect_stored(database, *messages)
+    assert database.unsettled() == [] and promptd.find("CRITICAL") == []
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_insert_in_doubt_waits(start_promptd, atomicity, database, database_proxy, channel, arrived):
+    """Nobody can know whether it was done; that is no orphan, and no failure."""
+    promptd = start_promptd(atomicity=atomicity, db_connections=1, database_url=database.url(database_proxy.port), **ONE_TRY)
+    if arrived:
+        database_proxy.lose_reply(INSERT, reply_end=POSTGRES_READY, stay_away=True)
+    else:
+        database_proxy.cut_at(INSERT, stay_away=True)
+    message = channel.publish(database.interview())
+    promptd.wait_line("ERROR", "database lost")
+    wait_until(lambda: len(database.prompts(message.interview)) == arrived, "the insert, if any")
+    assert promptd.counters()["waiting"] == 1
+    database_proxy.restore()
+    assert promptd.settle(1).outcomes() == {"success": 1}
+    expect_stored(database, message)
+    assert promptd.find("CRITICAL") == []
+
+
+def test_killed_when_a_trigger_has_kept_the_prompt_out(start_promptd, atomicity, database, database_proxy, channel):
+    """The interview was never ready for others to see, so nobody has to live to take that back."""
+    promptd = start_promptd(atomicity=atomicity, database_url=database.url(database_proxy.port))
     database.trigger(PROMPTS, "insert", "return null;")
-    database_proxy.lose_reply(rb"update\s+\S*interviews\b", reply_end=POSTGRES_READY, stay_away=True)
+    database.trigger("interviews", "update", "raise exception 'never';", when="new.status = 'ready'")
+    database_proxy.lose_reply(INSERT, reply_end=POSTGRES_READY, stay_away=True)
     interview = channel.publish(database.interview()).interview
-    wait_until(lambda: database_proxy.fired == 1, "the transaction to be done")
+    wait_until(lambda: database_proxy.fired == 1, "the statements to be done")
     promptd.wait_line("ERROR", "database lost")
     promptd.crash()
-    assert database.status(interview) == "failed" and database.prompt_count() == 0
+    expect_nothing_stored(database, interview, "enhancing")
 
 
 # There, and refusing
@@ -219,21 +264,28 @@ def test_too_many_connections_for_the_role(start_promptd, atomicity, postgres, d
     assert promptd.find("CRITICAL") == []
 
 
-def test_some_connections_are_too_many(start_promptd, postgres, database, channel):
-    """What it gets, it works with."""
+def test_some_connections_are_too_many(start_promptd, atomicity, postgres, database, channel):
+    """What it gets, it works with: one WARNING, and no circuit, however often the others are refused."""
     with postgres.connect("postgres") as superuser:
         superuser.execute(f"alter role {ROLE} connection limit 2")
         try:
-            promptd = start_promptd(db_connections=8, ready=False)
+            promptd = start_promptd(atomicity=atomicity, db_connections=4, breaker_failures=2, backoff_max_s=1, ready=False)
             channel.wait_subscribers(1)
-            promptd.wait_line("INFO", "database connected")
+            line = promptd.wait_line("WARNING", "fewer connections than db_connections")
+            assert line.fields["connections"] == "2" and line.fields["wanted"] == "4"
             messages = burst(channel, database, 100)
             assert promptd.settle(100).outcomes() == {"success": 100}
+            promptd.wait_line("DEBUG", "connection failed", "too many connections", count=8, timeout=20)
+            messages += burst(channel, database, 100)
+            assert promptd.settle(200).outcomes() == {"success": 200}
             expect_stored(database, *messages)
-            assert promptd.counters()["db_connections"] == 2
-            assert promptd.find("CRITICAL") == []
+            counters = promptd.counters()
+            assert counters["db_connections"] == 2 and counters["db_circuit_open"] == 0 and counters["database_up"] == 1
+            promptd.one("WARNING", "")
+            assert promptd.find("ERROR|CRITICAL") == []
         finally:
             superuser.execute(f"alter role {ROLE} connection limit -1")
+    wait_until(lambda: promptd.counters()["db_connections"] == 4, "all of them, now that they are allowed")
 
 
 def test_database_turns_read_only(start_promptd, atomicity, postgres, database, channel):

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from support.expect import detected_line, expect_nothing_stored, expect_stored, stuck_line
+from support.expect import detected_line, expect_nothing_stored, expect_stored, expect_unsettled, stuck_line
 from support.redis_server import Message
 
 PROMPTS = "interview_enhanced_prompts"
@@ -41,8 +41,9 @@ def test_duplicate_for_a_ready_interview_changes_nothing(promptd, database, chan
     assert database.rows(f"select xmin::text, * from {PROMPTS}") == before
 
 
-@pytest.mark.parametrize("status", ["completed", "timeout", "cancelled"])
-def test_duplicate_is_never_deleted(promptd, database, channel, status):
+@pytest.mark.parametrize("status", ["enhancing", "failed", "in_progress", "completed", "timeout", "cancelled"])
+def test_settled_prompt_is_there_for_ever(promptd, database, channel, status):
+    """The interview was ready with it once. What became of its status is the application's business."""
     message = channel.message(database.interview(status))
     database.add_prompt(message)
     channel.publish_message(message)
@@ -53,26 +54,56 @@ def test_duplicate_is_never_deleted(promptd, database, channel, status):
     assert promptd.find("ERROR|CRITICAL") == []
 
 
-@pytest.mark.parametrize("status", ["enhancing", "failed"])
-def test_nothing_inserted_but_the_interview_moved_is_stored(promptd, database, channel, status):
-    """Another promptd died between the two steps."""
+# An unsettled prompt: another promptd has inserted it, and was ended before the second step
+
+
+@pytest.mark.parametrize("status", ["enhancing", "failed", "ready"])
+def test_unsettled_prompt_is_settled(promptd, database, channel, status):
     message = channel.message(database.interview(status))
-    database.add_prompt(message)
+    database.add_prompt(message, unsettled=True)
     channel.publish_message(message)
     assert promptd.settle(1).outcomes() == {"success": 1}
     expect_stored(database, message)
 
 
+@pytest.mark.parametrize("status", ["completed", "timeout", "in_progress"])
+def test_unsettled_prompt_of_an_interview_that_went_on_is_rolled_back(promptd, database, channel, status):
+    message = channel.message(database.interview(status))
+    database.add_prompt(message, unsettled=True)
+    channel.publish_message(message)
+    assert promptd.settle(1).outcomes() == {"failure": 1, "rollback": 1}
+    expect_nothing_stored(database, message.interview, status)
+    promptd.one("ERROR", message.interview)
+
+
+def test_evidence_of_a_prompt_that_somebody_has_deleted(promptd, database, channel):
+    """It speaks of the new one from now on, and goes with its settling."""
+    message = channel.message(database.interview())
+    database.add_evidence(message)
+    channel.publish_message(message)
+    assert promptd.settle(1).outcomes() == {"success": 1}
+    expect_stored(database, message)
+
+
+def test_evidence_of_a_deleted_prompt_does_not_stay_with_a_late_message(start_promptd, database, channel):
+    """In a transaction, which leaves none of its own, it is for the recovery."""
+    promptd = start_promptd(atomicity="compensate")
+    message = channel.message(database.interview("timeout"))
+    database.add_evidence(message)
+    channel.publish_message(message)
+    assert promptd.settle(1).outcomes() == {"failure": 1, "rollback": 1}
+    expect_nothing_stored(database, message.interview, "timeout")
+
+
 # Not stored: the insert fails
 
 
-def test_unknown_interview(promptd, atomicity, database, channel):
+def test_unknown_interview(promptd, database, channel):
     message = channel.publish("00000000-0000-4000-8000-000000000001")
     assert promptd.settle(1).outcomes() == {"failure": 1}
-    assert database.prompt_count() == 0
+    assert database.prompt_count() == 0 and database.unsettled() == []
     line = promptd.one("ERROR", message.interview)
-    if atomicity == "compensate":  # a transaction may find out before it inserts
-        assert line.fields["sqlstate"] == "23503"
+    assert line.fields["error"] == "there is no such interview" and "sqlstate" not in line.fields
     assert promptd.find("CRITICAL") == []  # there is no interview to mark
 
 
@@ -111,6 +142,17 @@ def test_insert_that_a_trigger_skips_in_silence(promptd, database, channel):
     assert promptd.settle(1).outcomes() == {"failure": 1}
     expect_nothing_stored(database, message.interview, "failed")
     promptd.one("ERROR", message.interview)
+
+
+def test_settled_prompt_stays_when_the_insert_fails(promptd, database, channel):
+    """An insert that never met it proves nothing about it."""
+    message = channel.message(database.interview())
+    database.add_prompt(message)
+    database.raise_on(PROMPTS, "insert", "no prompts today")
+    channel.publish_message(message)
+    assert promptd.settle(1).outcomes() == {"failure": 1}
+    assert database.prompts(message.interview) == [(message.id, message.prompt, "rag")]
+    assert database.status(message.interview) == "failed"
 
 
 @pytest.mark.parametrize("status", ["completed", "timeout", "ready"])
@@ -172,11 +214,24 @@ def test_row_level_security_that_forbids_ready(promptd, database, channel):
     assert promptd.one("ERROR", message.interview).fields["sqlstate"] == "42501"
 
 
-# Rolled back, and the interview cannot be marked
+@pytest.mark.parametrize("undo_works", [True, False])
+def test_prompt_that_somebody_deletes_each_time(start_promptd, database, channel, undo_works):
+    """A trigger of the application deletes it, and keeps the interview as it is: that is no success, and it has an end."""
+    promptd = start_promptd()
+    database.trigger("interviews", "update", f"if new.status = 'ready' then delete from {PROMPTS}; return null; end if;")
+    if not undo_works:
+        database.raise_on("promptd_unsettled", "delete", "never forget")
+    message = channel.publish(database.interview())
+    assert promptd.settle(1).outcomes() == {"failure": 1, "rollback" if undo_works else "orphaned": 1}
+    assert database.prompts(message.interview) == [] and database.status(message.interview) == "failed"
+    assert len(database.unsettled()) == (not undo_works)
 
 
-def expect_stuck(promptd, database, message):
-    assert promptd.settle(1).outcomes() == {"failure": 1, "rollback": 1}
+# The interview cannot be marked
+
+
+def expect_stuck(promptd, database, message, **details):
+    assert promptd.settle(1).outcomes() == {"failure": 1, **details}
     expect_nothing_stored(database, message.interview, "enhancing")
     promptd.one("ERROR", message.interview)
     line = promptd.one("CRITICAL", stuck_line(message.interview))
@@ -185,6 +240,7 @@ def expect_stuck(promptd, database, message):
 
 
 def test_update_privilege_revoked(promptd, database, channel):
+    """No row of it may be locked either: the prompt is not inserted."""
     database.execute("revoke update on interviews from promptd")
     line = expect_stuck(promptd, database, channel.publish(database.interview()))
     assert line.fields["sqlstate"] == "42501"
@@ -193,21 +249,34 @@ def test_update_privilege_revoked(promptd, database, channel):
 
 def test_trigger_that_raises_on_every_update(promptd, database, channel):
     database.raise_on("interviews", "update", "hands off", "P0001")
-    line = expect_stuck(promptd, database, channel.publish(database.interview()))
+    line = expect_stuck(promptd, database, channel.publish(database.interview()), rollback=1)
     assert line.fields["sqlstate"] == "P0001" and line.fields["error"] == "hands off"
 
 
 def test_every_update_skipped_in_silence(promptd, database, channel):
     database.trigger("interviews", "update", "return null;")
-    expect_stuck(promptd, database, channel.publish(database.interview()))
+    expect_stuck(promptd, database, channel.publish(database.interview()), rollback=1)
 
 
-def test_row_level_security_that_hides_the_update(promptd, database, channel):
+def test_row_level_security_that_hides_the_update(start_promptd, atomicity, database, channel):
+    """It looks like a row that somebody else has locked, for as long as promptd has patience."""
+    promptd = start_promptd(atomicity=atomicity, lock_patience_s=1)
     database.execute("""
         alter table interviews enable row level security;
         create policy see on interviews for select to promptd using (true);
         create policy move on interviews for update to promptd using (false)""")
     expect_stuck(promptd, database, channel.publish(database.interview()))
+
+
+def test_stuck_interview_is_marked_later(start_promptd, atomicity, database, channel):
+    promptd = start_promptd(atomicity=atomicity, reconcile_interval_s=1)
+    database.raise_on("interviews", "update", "hands off", "P0001")
+    message = channel.publish(database.interview())
+    expect_stuck(promptd, database, message, rollback=1)
+    database.drop_faults()
+    promptd.wait_line("INFO", f"INTERVIEW NO LONGER STUCK: {message.interview}")
+    expect_nothing_stored(database, message.interview, "failed")
+    promptd.one("CRITICAL", stuck_line(message.interview))
 
 
 def test_not_stored_and_stuck(promptd, database, channel):
@@ -225,8 +294,7 @@ def test_not_stored_and_stuck(promptd, database, channel):
 
 def expect_orphaned(promptd, database, message, status):
     assert promptd.settle(1).outcomes() == {"failure": 1, "orphaned": 1}
-    assert database.prompts(message.interview) == [(message.id, message.prompt, "rag")]
-    assert database.status(message.interview) == status
+    expect_unsettled(database, message, status)  # the record of the orphan
     return promptd.one("CRITICAL", detected_line(message))
 
 
@@ -259,12 +327,21 @@ def test_delete_that_a_trigger_skips_in_silence(start_promptd, database, channel
     expect_orphaned(promptd, database, message, "completed")
 
 
+def test_evidence_that_cannot_be_deleted(start_promptd, database, channel):
+    """Prompt and evidence go together or not at all."""
+    promptd = start_promptd()
+    database.raise_on("promptd_unsettled", "delete", "never forget")
+    message = channel.publish(database.interview("completed"))
+    assert expect_orphaned(promptd, database, message, "completed").fields["error"] == "never forget"
+
+
 def test_orphaned_and_stuck(start_promptd, database, channel):
     promptd = start_promptd()
-    database.execute(f"revoke delete on {PROMPTS} from promptd; revoke update on interviews from promptd")
+    database.execute(f"revoke delete on {PROMPTS} from promptd")
+    database.raise_on("interviews", "update", "hands off")
     message = channel.publish(database.interview())
     expect_orphaned(promptd, database, message, "enhancing")
-    promptd.one("CRITICAL", stuck_line(message.interview))
+    assert promptd.one("CRITICAL", stuck_line(message.interview)).fields["error"] == "hands off"
 
 
 def test_transaction_leaves_no_orphan(start_promptd, database, channel):
@@ -319,3 +396,35 @@ def test_other_names_for_ready_and_failed(start_promptd, atomicity, database, ch
     good, bad = channel.publish(database.interview()), channel.publish(database.interview(), "RUDE words")
     assert promptd.settle(2).outcomes() == {"success": 1, "failure": 1}
     assert database.status(good.interview) == "READY!" and database.status(bad.interview) == "it's broken"
+
+
+COLUMN_TYPES = {
+    "varchar": ("alter table interviews alter status type varchar(20)",
+                f"alter table {PROMPTS} alter source type varchar(20)"),
+    "enum": ("create type state as enum ('enhancing', 'ready', 'failed', 'completed')",
+             "alter table interviews alter status type state using status::state",
+             "create type origin as enum ('rag', 'existing_data', 'new_data', 'fallback')",
+             f"alter table {PROMPTS} alter source type origin using source::origin"),
+}
+
+
+@pytest.mark.parametrize("count", [1, 30])
+@pytest.mark.parametrize("types", COLUMN_TYPES)
+def test_types_of_the_applications_columns(start_promptd, atomicity, database, channel, types, count):
+    database.execute("drop view promptd_orphans, promptd_stuck")
+    for change in COLUMN_TYPES[types]:
+        database.execute(change)
+    database.execute(f"alter table {PROMPTS} add constraint polite check (prompt !~ 'RUDE')")
+    promptd = start_promptd(atomicity=atomicity, db_connections=1)
+    good = [channel.message(interview, source="fallback") for interview in database.interviews(count)]
+    rude = [channel.message(interview, "RUDE words") for interview in database.interviews(count)]
+    late = [channel.message(interview) for interview in database.interviews(count, "completed")]
+    for messages in (good, good, rude, late):
+        channel.publish_burst(messages)
+    assert promptd.settle(4 * count).outcomes() == {"success": count, "duplicate": count, "failure": 2 * count,
+                                                    "rollback": count}
+    expect_stored(database, *good)
+    for message in rude:
+        expect_nothing_stored(database, message.interview, "failed")
+    for message in late:
+        expect_nothing_stored(database, message.interview, "completed")

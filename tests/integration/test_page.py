@@ -8,10 +8,12 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from support.browser import Browser
+from support.expect import expect_nothing_stored
 from support.page_server import PageServer, sample_status, trouble
 from support.postgres import ROLE
 from support.process import Port
 from support.redis_server import Channel
+from support.wait import wait_until
 
 PROMPTS = "interview_enhanced_prompts"
 
@@ -150,23 +152,23 @@ def test_orphan_is_cleaned_up_as_the_page_says(start_promptd, database, channel,
 
     database.execute("update interviews set status = 'enhancing' where id = %s", [message.interview])
     database.execute(browser.find("#orphan-list pre").get_attribute("textContent"))
-    assert database.prompts(message.interview) == [] and database.status(message.interview) == "failed"
+    expect_nothing_stored(database, message.interview, "failed")
     database.execute(f"grant delete on {PROMPTS} to {ROLE}")
     browser.wait_text("#title", "Well, but not every message was stored")
     assert browser.all("#orphans") == []
 
 
-def test_orphan_that_is_ready_after_all_is_kept(sample, database, browser, visit):
+@pytest.mark.parametrize("status", ["ready", "in_progress"])
+def test_orphan_that_is_settled_after_all_is_kept(sample, database, channel, browser, visit, status):
     """The commands of a page that was opened before the message came again."""
-    status = sample_status()
-    interview = database.interview("ready")
-    status["orphans"] = [{"interview_id": interview, "prompt_id": interview, "since": status["timestamp"]}]
-    sample.status = status
+    message = channel.message(database.interview(status))
+    sample.status = sample_status()
+    sample.status["orphans"] = [{"interview_id": message.interview, "prompt_id": message.id,
+                                 "since": sample.status["timestamp"]}]
     visit(sample.url[:-1])
-    database.execute(f"insert into {PROMPTS} (id, interview_id, prompt) values (%s, %s, 'kept')",
-                     [interview, interview])
+    database.add_prompt(message)
     database.execute(browser.find("#orphan-list pre").get_attribute("textContent"))
-    assert len(database.prompts(interview)) == 1 and database.status(interview) == "ready"
+    assert len(database.prompts(message.interview)) == 1 and database.status(message.interview) == status
 
 
 def test_promptd_dead_and_back(start_promptd, closing, browser, visit):
@@ -266,8 +268,8 @@ def test_keyboard(crowded, browser, visit):
     browser.wait_text("#orphan-list button", "Copied")
     assert browser.find("#said").get_attribute("textContent") == "Copied"
     browser.find("#close-circuit").send_keys(Keys.ENTER)
+    wait_until(lambda: crowded.posts == ["/admin/redis/reset-circuit-breaker"], "the request", seen=lambda: crowded.posts)
     browser.wait_text("#updated", "as of")
-    assert crowded.posts == ["/admin/redis/reset-circuit-breaker"]
 
 
 def test_structure(crowded, browser, visit):

@@ -5,6 +5,7 @@ import psycopg
 import pytest
 
 from support.expect import detected_line, expect_nothing_stored, expect_stored, stuck_line
+from support.wait import wait_until
 
 PROMPTS = "interview_enhanced_prompts"
 
@@ -22,18 +23,61 @@ def pooled(start_promptd, atomicity, database, pooler):
 
 def test_outcomes(pooled, database, channel):
     database.execute(f"alter table {PROMPTS} add constraint polite check (prompt !~ 'RUDE')")
+    database.raise_on("interviews", "update", "not ready", when="new.status = 'ready' and old.status = 'processing'")
     stored = channel.publish(database.interview())
     channel.publish_message(stored)
+    begun = channel.message(database.interview())
+    database.add_prompt(begun, unsettled=True)
+    channel.publish_message(begun)
     rude = channel.publish(database.interview(), "RUDE words")
     late = channel.publish(database.interview("completed"))
+    kept = channel.publish(database.interview("processing"))
+    unknown = channel.publish("00000000-0000-4000-8000-000000000001")
     rejected = database.interview()
     channel.publish_raw(b'{"interview_id":"%s"}' % rejected.encode())
-    assert pooled.settle(5).outcomes() == {"success": 1, "duplicate": 1, "failure": 2, "rollback": 1, "rejected": 1}
-    expect_stored(database, stored)
+    assert pooled.settle(8).outcomes() == {"success": 2, "duplicate": 1, "failure": 4, "rollback": 2, "rejected": 1}
+    expect_stored(database, stored, begun)
     expect_nothing_stored(database, rude.interview, "failed")
     expect_nothing_stored(database, late.interview, "completed")
-    assert database.status(rejected) == "failed"
+    expect_nothing_stored(database, kept.interview, "failed")
+    assert database.status(rejected) == "failed" and database.unsettled() == []
     assert pooled.one("ERROR", rude.interview).fields["sqlstate"] == "23514"
+    assert pooled.one("ERROR", unknown.interview).fields["error"] == "there is no such interview"
+
+
+def test_recovery(start_promptd, atomicity, database, pooler):
+    promptd = start_promptd(atomicity=atomicity, database_url=database.url(pooler.port), sessions=1, reconcile_interval_s=1)
+    interviews = {status: database.interview(status) for status in ("enhancing", "failed", "ready", "timeout")}
+    for interview in interviews.values():
+        database.add_old_prompt(interview, unsettled=True)
+    wait_until(lambda: database.unsettled() == [], "the recovery", seen=database.unsettled)
+    promptd.wait_counters(recovered_settled=2, recovered_rolled_back=2)
+    assert {status: database.status(interview) for status, interview in interviews.items()} == {
+        "enhancing": "ready", "ready": "ready", "failed": "failed", "timeout": "timeout"}
+    assert [status for status, interview in interviews.items() if database.prompts(interview)] == ["enhancing", "ready"]
+
+
+def test_interview_that_somebody_has_locked(pooled, database, channel):
+    """It is come back to; the others do not wait, although they have the session in common."""
+    locked, *others = database.interviews(20)
+    with database.cluster.connect(database.name) as holder, holder.transaction():
+        holder.execute("select from interviews where id = %s for update", [locked])
+        messages = [channel.message(interview) for interview in [locked, *others]]
+        channel.publish_burst(messages)
+        pooled.wait_counters(received=20, success=19)
+    assert pooled.settle(20).outcomes() == {"success": 20}
+    expect_stored(database, *messages)
+
+
+def test_statement_is_cancelled(start_promptd, atomicity, database, channel, pooler):
+    promptd = start_promptd(atomicity=atomicity, database_url=database.url(pooler.port), sessions=1, retry_attempts=2,
+                            retry_base_ms=10, statement_timeout_ms=1000)
+    slow = database.interview()
+    with database.held("interviews", "update", f"new.id = '{slow}' and new.status = 'ready'"):
+        message = channel.publish(slow)
+        assert promptd.settle(1).outcomes() == {"failure": 1, "rollback": 1}
+        assert promptd.one("ERROR", message.interview).fields["sqlstate"] == "57014"
+    expect_nothing_stored(database, slow, "failed")
 
 
 def test_orphaned_and_stuck(start_promptd, database, channel, pooler):

@@ -26,20 +26,19 @@ def runbook(database):
     return run
 
 
-@pytest.mark.parametrize("status, is_orphan, after", [
-    ("enhancing", True, "failed"), ("failed", True, "failed"), ("timeout", True, "timeout"),
-    ("ready", False, "ready"), ("completed", False, "completed"),
-])
-def test_orphans_by_hand(runbook, database, channel, status, is_orphan, after):
-    message = channel.message(database.interview(status))
-    database.add_prompt(message)
-    database.execute("update interview_enhanced_prompts set created_at = now() - interval '6 minutes'")
+@pytest.mark.parametrize("unsettled", [True, False])
+@pytest.mark.parametrize("status, after", [
+    ("enhancing", "failed"), ("failed", "failed"), ("timeout", "timeout"), ("in_progress", "in_progress")])
+def test_orphans_by_hand(runbook, database, unsettled, status, after):
+    interview = database.interview(status)
+    id = database.add_old_prompt(interview, 360, unsettled)
     listed = [str(row[0]) for row in runbook("Orphans", "select")]
-    assert listed == ([message.id] if is_orphan else [])
-    assert runbook("Orphans", "delete", message.id, message.interview) == len(listed)
-    runbook("Orphans", "update", message.id, message.interview)
+    assert listed == ([id] if unsettled else [])
+    assert runbook("Orphans", "with", id, interview) == len(listed)
+    runbook("Orphans", "update", id, interview)
     assert database.prompt_count() == 1 - len(listed)
-    assert database.status(message.interview) == after
+    assert database.value("select count(*) from promptd_unsettled") == 0
+    assert database.status(interview) == after
 
 
 def test_interviews_without_a_prompt_by_hand(runbook, database):

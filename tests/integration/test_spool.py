@@ -10,8 +10,8 @@ import pytest
 from support.expect import detected_line, expect_nothing_stored, expect_stored
 from support.postgres import ROLE
 from support.redis_server import frame
-from support.spool import Spool
-from support.wait import SLOW
+from support.spool import Spool, make_version_1
+from support.wait import SLOW, wait_until
 
 PROMPTS = "interview_enhanced_prompts"
 
@@ -26,7 +26,7 @@ def start(start_promptd, spool, database, channel, database_proxy):
     """A promptd with the spool, its database behind the proxy."""
     def begin(ready=True, **settings):
         channel.wait_subscribers(0)
-        promptd = start_promptd(ready=ready, **{"spool_dir": spool.folder, "settle_timeout_s": 3600,
+        promptd = start_promptd(ready=ready, **{"spool_dir": spool.folder,
                                                 "database_url": database.url(database_proxy.port), **settings})
         if not ready:
             channel.wait_subscribers(1)
@@ -125,6 +125,31 @@ def test_dead_letters_survive_a_crash(start, database, channel, spool):
     promptd.crash()
     promptd = start()
     assert promptd.counters()["dead_letters"] == 5 and spool.dead() == DEAD
+
+
+def test_spool_of_version_1(start, atomicity, database, channel, database_proxy, spool, promptctl):
+    """What promptd 0.1 left is stored as ever, in its order, and its dead letters are there."""
+    record_arrivals(database)
+    promptd = start(atomicity=atomicity)
+    channel.publish_burst([frame(b"no json")] * 3)
+    promptd.wait_counters(dead_letters=3)
+    database_proxy.refuse()
+    promptd.wait_line("ERROR", "database lost")
+    messages = messages_for(channel, database.interviews(40), versions=3)
+    channel.publish_burst(messages)
+    promptd.wait_counters(spool_messages=120)
+    promptd.stop()
+    make_version_1(spool.path)
+    assert "promptd converts it when it starts" in promptctl("dead", "list", spool_dir=spool.folder).err
+    database_proxy.restore()
+    promptd = start(atomicity=atomicity)
+    promptd.one("INFO", "the spool of promptd 0.1 was converted")
+    assert promptd.settle(120).outcomes() == {"success": 120}
+    expect_stored(database, *messages)
+    expect_order_kept(database, messages)
+    expect_empty(promptd, spool)
+    assert len(promptctl("dead", "list", spool_dir=spool.folder).lines()) == 3
+    assert promptd.find("WARNING|ERROR|CRITICAL") == [] and spool.set_aside() == []
 
 
 # The database is away
@@ -238,7 +263,7 @@ def killed_between_two_steps(start, database, channel):
         message = channel.message(database.interview())
         with database.interviews_locked():
             channel.publish_message(message)
-            database.wait_blocked()
+            wait_until(database.unsettled, "the prompt to be inserted")
             promptd.crash()
         assert len(database.prompts(message.interview)) == 1
         return message
@@ -254,7 +279,7 @@ def test_killed_between_two_steps(killed_between_two_steps, start, database):
 
 
 def test_killed_between_two_steps_of_a_prompt_that_is_now_late(killed_between_two_steps, start, database):
-    """It is its own, as the spool says, and so it is deleted."""
+    """It is known to be unsettled, and so it is deleted."""
     message = killed_between_two_steps()
     database.execute("update interviews set status = 'timeout'")
     promptd = start(atomicity="compensate")
@@ -263,7 +288,7 @@ def test_killed_between_two_steps_of_a_prompt_that_is_now_late(killed_between_tw
 
 
 def test_killed_and_the_prompt_of_another_is_not_deleted(start, database, channel, database_proxy):
-    """It was on disk only, never attempted: what is found present then is somebody else's."""
+    """It was on disk only: what is found present then is somebody else's."""
     promptd = start()
     database_proxy.refuse()
     promptd.wait_line("ERROR", "database lost")
@@ -305,7 +330,7 @@ def test_killed_again_and_again_under_load(start, atomicity, database, channel, 
         must_end.update(spool.waiting())
     promptd = start(atomicity=atomicity)
     counters = promptd.wait_counters(waiting=0, spool_messages=0)
-    assert counters.outcomes() == ({"success": counters["received"]} if counters["received"] else {})
+    assert counters["success"] + counters["duplicate"] == counters["received"]  # which had ended, and the disk did not know
     by_interview = {message.interview: message for message in published}
     expect_stored(database, *(by_interview[interview] for interview in must_end))
     stored = {str(id) for id, in database.rows(f"select id from {PROMPTS}")}

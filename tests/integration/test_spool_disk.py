@@ -23,7 +23,7 @@ def start(start_promptd, spool, database, channel, database_proxy):
     """A promptd with the spool, its database behind the proxy."""
     def begin(ready=True, **settings):
         channel.wait_subscribers(0)
-        promptd = start_promptd(ready=ready, **{"spool_dir": spool.folder, "settle_timeout_s": 3600,
+        promptd = start_promptd(ready=ready, **{"spool_dir": spool.folder,
                                                 "database_url": database.url(database_proxy.port), **settings})
         if not ready:
             channel.wait_subscribers(1)
@@ -129,6 +129,25 @@ def test_spool_max_bytes(start, atomicity, database, channel, database_proxy, sp
     fresh = burst(channel, database, 20, "z" * 40000)
     promptd.settle(80)
     expect_stored(database, *fresh)  # there is room again
+
+
+def test_spool_dead_max_bytes(start, database, channel, spool):
+    """Rejected garbage takes no room from messages: it drops itself, the oldest first. Other letters stay."""
+    promptd = start(spool_max_bytes=1048576, spool_dead_max_bytes=1048576)
+    database.raise_on("interview_enhanced_prompts", "insert", "no", when="new.prompt ~ 'REFUSED'")
+    channel.publish(database.interview(), "REFUSED")
+    promptd.wait_counters(dead_letters=1)
+    kept = spool.dead_numbers()
+    for part in range(1, 7):
+        channel.publish_burst([b"garbage" * 6000] * 10)
+        counters = promptd.wait_counters(rejected=10 * part, spool_messages=0, waiting=0)
+    assert counters["dropped"] == 0 and 20 <= counters["dead_letters"] <= 25
+    assert counters["dead_letter_bytes"] <= 1048576
+    assert spool.dead_numbers()[0] == kept[0] and spool.dead_numbers()[-1] == kept[0] + 60  # the newest are there
+    promptd.one("WARNING", "dead letters are full", "spool_dead_max_bytes")
+    good = burst(channel, database, 20, "g" * 40000)
+    assert promptd.settle(81).outcomes() == {"success": 20, "rejected": 60, "failure": 1}
+    expect_stored(database, *good)
 
 
 # Damaged

@@ -57,7 +57,7 @@ def sample_status():
     """A promptd that is well, as its /status says it."""
     points = sample_points()
     return {
-        "version": "0.1.0", "state": "running", "started_at": time_before(2 * 86400 + 11000),
+        "version": "0.2.0", "state": "running", "started_at": time_before(2 * 86400 + 11000),
         "timestamp": time_before(0),
         "uptime_seconds": 2 * 86400 + 11000, "pid": 4127, "ready": True,
         "ready_since": time_before(2 * 86400 + 10998), "not_ready": [],

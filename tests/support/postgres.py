@@ -4,6 +4,7 @@
 import contextlib
 import glob
 import os
+import random
 import signal
 import subprocess
 import uuid
@@ -56,14 +57,17 @@ def server_program(name):
 
 
 class Cluster:
-    def __init__(self, folder, sql_folder, configuration=None):
+    def __init__(self, folder, sql_folder, configuration=None, wal_folder=None):
+        """wal_folder: an empty one for the write-ahead log, which is in pieces of 1 MB there."""
         self.folder = folder
         self.sql_folder = sql_folder
         self.configuration = {**CONFIGURATION, **(configuration or {})}
         self.log_path = os.path.join(folder, "postgresql.log")
         self._data = os.path.join(folder, "data")
+        self._wal_folder = wal_folder
         self._port = Port()
         self._process = None
+        self._held = []  # processes of it that are stopped
         self._databases = 0
         self._initialise()
         self.start()
@@ -75,8 +79,12 @@ class Cluster:
 
     def _initialise(self):
         give_to(self.folder, unprivileged_user())
+        options = []
+        if self._wal_folder:
+            give_to(self._wal_folder, unprivileged_user())
+            options = ["--waldir", self._wal_folder, "--wal-segsize", "1"]
         subprocess.run([server_program("initdb"), "--pgdata", self._data, "--username", SUPERUSER, "--auth", "trust",
-                        "--encoding", "UTF8", "--locale", "C", "--no-sync"],
+                        "--encoding", "UTF8", "--locale", "C", "--no-sync", *options],
                        check=True, capture_output=True, cwd=self.folder, **self._as_owner())
         with open(os.path.join(self._data, "pg_hba.conf"), "w", encoding="ascii") as file:
             file.write(HBA)
@@ -94,7 +102,19 @@ class Cluster:
         with open(self.log_path, "ab") as log:
             self._process = spawn(command, death_signal=signal.SIGQUIT, user=unprivileged_user(), stdout=log,
                                   stderr=log, cwd=self.folder)
+        self.wait()
+
+    def wait(self):
         wait_for_server(self._process, self._answers, "PostgreSQL", self.log_path)
+
+    def revive(self):
+        """Until it answers again after it found no room for its log: it goes through recovery, or has ended."""
+        try:
+            self.wait()
+        except AssertionError:
+            if self._process.poll() is None:
+                raise
+            self.start()
 
     def _answers(self):
         try:
@@ -138,8 +158,21 @@ class Cluster:
             end(self._process, signal.SIGINT, timeout=30)
             self._process = None
 
+    def hold_writers(self):
+        """From now on only a commit that waits for the disk brings anything there, until the server is started anew."""
+        with self.connect("postgres") as connection:
+            pids = connection.execute("""select pid from pg_stat_activity
+                                         where backend_type in ('walwriter', 'background writer')""").fetchall()
+        self._held = [pid for pid, in pids]
+        for pid in self._held:
+            os.kill(pid, signal.SIGSTOP)
+
     def crash(self):
         """The immediate shutdown: the next start goes through recovery."""
+        self._process.send_signal(signal.SIGQUIT)
+        for pid in self._held:
+            os.kill(pid, signal.SIGKILL)
+        self._held = []
         end(self._process, signal.SIGQUIT, timeout=30)
         self._process = None
 
@@ -147,26 +180,47 @@ class Cluster:
         self.stop()
         self._port.release()
 
-    def connect(self, database):
-        return psycopg.connect(host=self.folder, port=self.port, user=SUPERUSER, dbname=database, autocommit=True)
+    def connect(self, database, **parameters):
+        return psycopg.connect(host=self.folder, port=self.port, user=SUPERUSER, dbname=database, autocommit=True,
+                               **parameters)
 
     def _make_template(self):
         with self.connect("postgres") as connection:
             connection.execute("create database promptd_template")
-        for path in sorted(glob.glob(os.path.join(self.sql_folder, "*.sql"))):
-            subprocess.run(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", self.folder, "-p", str(self.port),
-                            "-U", SUPERUSER, "-d", "promptd_template", "-f", path], check=True, stdout=subprocess.DEVNULL)
+        self.apply_sql("promptd_template")
         with self.connect("promptd_template") as connection:
             if connection.execute("select from pg_roles where rolname = %s and rolcanlogin", [ROLE]).fetchone() is None:
                 raise RuntimeError(f"the files in {self.sql_folder} make no role {ROLE} that may log in")
             connection.execute(f"create role {PASSWORD_ROLE} login in role {ROLE}")
 
-    def new_database(self):
+    def apply_sql(self, database, folder=None, user=SUPERUSER):
+        """The files of sql/, or of another folder, in their order."""
+        for path in sorted(glob.glob(os.path.join(folder or self.sql_folder, "*.sql"))):
+            subprocess.run(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", self.folder, "-p", str(self.port),
+                            "-U", user, "-d", database, "-f", path], check=True, stdout=subprocess.DEVNULL)
+
+    def dump_schema(self, database):
+        """pg_dump's statements, as a set."""
+        done = subprocess.run([server_program("pg_dump"), "--schema-only", "-h", self.folder, "-p", str(self.port), "-U",
+                               SUPERUSER, database], check=True, capture_output=True, text=True)
+        lines = [line for line in done.stdout.splitlines() if not line.startswith(("--", "\\"))]
+        return {part.strip() for part in "\n".join(lines).split(";\n") if part.strip()}
+
+    def new_database(self, template="promptd_template", owner=SUPERUSER):
         self._databases += 1
         name = f"test_{self._databases}"
         with self.connect("postgres") as connection:
-            connection.execute(f"create database {name} template promptd_template")
+            connection.execute(f"create database {name} template {template} owner {owner}")
         return Database(self, name)
+
+
+class Held:
+    def __init__(self, connection, key):
+        self._connection = connection
+        self._key = key
+
+    def release(self):
+        self._connection.execute("select pg_advisory_unlock(%s)", [self._key])
 
 
 class Database:
@@ -234,10 +288,46 @@ class Database:
     def prompt_count(self):
         return self.value("select count(*) from interview_enhanced_prompts")
 
-    def add_prompt(self, message):
-        """Puts a message's row there as if promptd, or another one, had inserted it before."""
+    def unsettled(self):
+        """[(prompt's id, interview)] of promptd_unsettled; none where that table is missing."""
+        if self.value("select to_regclass('promptd_unsettled')") is None:
+            return []
+        return [(str(id), str(interview)) for id, interview in self.rows(
+            "select prompt_id, interview_id from promptd_unsettled order by inserted_at")]
+
+    def add_prompt(self, message, unsettled=False):
+        """Puts a message's row there as if promptd, or another one, had inserted it before, and settled it or not."""
         self.execute("insert into interview_enhanced_prompts (id, interview_id, prompt, source) values (%s, %s, %s, %s)",
                      [message.id, message.interview, message.prompt, message.source or "rag"])
+        if unsettled:
+            self.add_evidence(message)
+
+    def add_evidence(self, *messages, age="0 seconds"):
+        self.execute("""insert into promptd_unsettled (prompt_id, interview_id, inserted_at)
+                        select unnest(%s::uuid[]), unnest(%s::uuid[]), now() - %s::interval""",
+                     [[message.id for message in messages], [message.interview for message in messages], age])
+
+    def leave_unsettled(self, *messages, age="1 hour"):
+        """What a promptd leaves behind that is killed between its two steps."""
+        for message in messages:
+            self.add_prompt(message)
+        self.add_evidence(*messages, age=age)
+
+    def add_old_prompt(self, interview, age=3600, unsettled=False):
+        """A prompt that was stored so many seconds ago, with the evidence that it is unsettled or without. Its id."""
+        id = str(uuid.uuid4())
+        self.execute("insert into interview_enhanced_prompts (id, interview_id, prompt, source, created_at)"
+                     " values (%s, %s, 'SECRET-PROMPT of the test', 'rag', now() - make_interval(secs => %s))",
+                     [id, interview, age])
+        if unsettled:
+            self.execute("insert into promptd_unsettled values (%s, %s, now() - make_interval(secs => %s))",
+                         [id, interview, age])
+        return id
+
+    def ready_without_prompt(self):
+        """How many interviews. There must be none, ever."""
+        return self.value("""select count(*) from interviews where status = 'ready' and not exists
+                             (select from interview_enhanced_prompts where interview_id = interviews.id)""")
 
     # Faults
 
@@ -286,6 +376,24 @@ class Database:
             yield
 
     @contextlib.contextmanager
+    def held(self, table, event, when=None, timing="before"):
+        """Holds each statement that writes such a row, by a trigger that waits: promptd itself waits for nobody's row.
+        What is given lets them go before the end: held.release()."""
+        key = random.getrandbits(31)
+        self.trigger(table, event, f"perform pg_advisory_xact_lock_shared({key});", when, timing)
+        with self.cluster.connect(self.name) as connection:
+            connection.execute("select pg_advisory_lock(%s)", [key])
+            yield Held(connection, key)
+
+    @contextlib.contextmanager
+    def rows_locked(self, *interviews, mode="for update"):
+        """The application has locked the rows of these interviews. Gives the connection that holds them."""
+        with self.cluster.connect(self.name) as connection, connection.transaction():
+            rows = connection.execute(f"select from interviews where id = any(%s::uuid[]) {mode}", [list(interviews)])
+            assert rows.rowcount == len(interviews)
+            yield connection
+
+    @contextlib.contextmanager
     def interviews_locked(self):
         """Holds locks that make the updates of all interviews wait, but not the inserts of their prompts. The sessions that
         wait are ended before the locks are: what they wanted to do is not done."""
@@ -314,6 +422,11 @@ class Database:
         """When the statements that wait for a lock began."""
         return self.rows("""select query_start from pg_stat_activity where datname = %s and usename like %s
                             and wait_event_type = 'Lock' order by 1""", [self.name, ROLE + "%"])
+
+    def errors(self):
+        """What the server has logged as errors of statements in this database: a deadlock is one."""
+        with open(self.cluster.log_path, encoding="utf-8", errors="replace") as log:
+            return [line for line in log if f"] {self.name} ERROR: " in line]
 
     def terminate_sessions(self):
         return self.value("""select count(pg_terminate_backend(pid)) from pg_stat_activity

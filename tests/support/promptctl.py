@@ -69,16 +69,17 @@ class Promptctl:
         assert broken is None, done.stderr
         return Result(done.returncode, done.stdout, done.stderr)
 
-    def on_terminal(self, *arguments, answer="", extra=None, timeout=20.0, **settings):
-        """The same on a terminal of 80 columns; `answer` is typed when it asks. What is typed is not echoed."""
+    def on_terminal(self, *arguments, answer="", meanwhile=None, extra=None, timeout=20.0, **settings):
+        """The same on a terminal of 80 columns; `answer` is typed when it asks, and `meanwhile` is called before. What is
+        typed is not echoed."""
         pid, terminal = pty.fork()
         if pid == 0:
             os.execve(self._command(arguments)[0], self._command(arguments),
                       {**self._environment(settings, extra), "TERM": "xterm", **(extra or {})})
-        return Result(*self._talk(pid, terminal, answer.encode(), time.monotonic() + timeout * SLOW))
+        return Result(*self._talk(pid, terminal, answer.encode(), meanwhile, time.monotonic() + timeout * SLOW))
 
     @staticmethod
-    def _talk(pid, terminal, answer, deadline):
+    def _talk(pid, terminal, answer, meanwhile, deadline):
         seen = b""
         while True:
             ready, _, _ = select.select([terminal], [], [], max(0, deadline - time.monotonic()))
@@ -91,6 +92,8 @@ class Promptctl:
                 break
             seen += part
             if seen.endswith(b"[y/N] ") and answer:
+                if meanwhile:
+                    meanwhile()
                 os.write(terminal, answer)
                 answer = b""
         os.close(terminal)

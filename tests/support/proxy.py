@@ -4,11 +4,13 @@
     proxy = Proxy(("127.0.0.1", port))     # or a path: a unix socket
     proxy.refuse()                         # nobody listens; restore() ends this and every other mode
     proxy.hang_up()                        # connections are taken and closed at once
+    proxy.hang_up_next()                   # the same for the next connection only; those before and after it are served
     proxy.cut()                            # the open connections end now, new ones are served
     proxy.delay(0.2)                       # every chunk comes later, in both directions
     proxy.stall()                          # bytes are held back; none is lost, restore() lets them go
     proxy.swallow()                        # bytes vanish, connections stay open for ever
     proxy.deafen()                         # the same for the open connections only; new ones are served
+    proxy.deafen_new()                     # the same for the new ones only; the open ones are served
     proxy.lose_reply(pattern)              # the request that matches arrives, its reply does not
     proxy.cut_at(pattern)                  # the request that matches does not arrive; with stay_away=True, and refuse
     proxy.truncate(TO_CLIENT, 1000)        # the next 1,000 bytes pass, then the connection is cut
@@ -78,6 +80,8 @@ class Proxy:
         self._delay = 0.0
         self._swallowing = frozenset()
         self._hanging_up = False
+        self._hanging_up_next = False
+        self._deafening_new = False
         self._truncate = {}    # direction: bytes that still pass
         self._server = None
         self._loop = asyncio.new_event_loop()
@@ -115,6 +119,11 @@ class Proxy:
                 await self._open()
         self._call(apply())
 
+    def hang_up_next(self):
+        def apply():
+            self._hanging_up_next = True
+        self._call(self._do(apply))
+
     def cut(self):
         self._call(self._do(self._cut_all))
 
@@ -139,11 +148,17 @@ class Proxy:
                 connection.deaf = True
         self._call(self._do(apply))
 
+    def deafen_new(self):
+        def apply():
+            self._deafening_new = True
+        self._call(self._do(apply))
+
     def restore(self):
         """Back to faithful service. Connections that lost bytes are cut: nothing could mend them."""
         async def apply():
             lost = bool(self._swallowing)
-            self._delay, self._swallowing, self._hanging_up = 0.0, frozenset(), False
+            self._delay, self._swallowing = 0.0, frozenset()
+            self._hanging_up = self._hanging_up_next = self._deafening_new = False
             self._rules.clear()
             self._truncate.clear()
             if lost:
@@ -202,7 +217,8 @@ class Proxy:
 
     async def _serve(self, client_reader, client_writer):
         self.accepted += 1
-        if self._hanging_up:
+        if self._hanging_up or self._hanging_up_next:
+            self._hanging_up_next = False
             client_writer.transport.abort()
             return
         try:
@@ -214,6 +230,7 @@ class Proxy:
             client_writer.transport.abort()
             return
         connection = _Connection(client_writer, server_writer)
+        connection.deaf = self._deafening_new
         self._connections.add(connection)
         pumps = [asyncio.ensure_future(self._pump(connection, TO_SERVER, client_reader, server_writer)),
                  asyncio.ensure_future(self._pump(connection, TO_CLIENT, server_reader, client_writer))]

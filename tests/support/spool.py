@@ -22,7 +22,7 @@ class Spool:
     def waiting(self):
         """[(interview id, prompt)] in the order of arrival. What is no message has None for both."""
         return [self._read(payload) for payload, in self._rows(
-            "select bytes from message join payload using (sequence) order by sequence")]
+            "select bytes from waiting join payload using (sequence) order by sequence")]
 
     @staticmethod
     def _read(payload):
@@ -34,10 +34,10 @@ class Spool:
 
     def dead(self):
         """The outcomes of the dead letters, sorted."""
-        return sorted(outcome for outcome, in self._rows("select outcome from dead"))
+        return sorted(outcome for outcome, in self._rows("select outcome from dead_letter"))
 
     def dead_numbers(self):
-        return [number for number, in self._rows("select sequence from dead")]
+        return [number for number, in self._rows("select sequence from dead_letter")]
 
     def payloads(self):
         return self._rows("select count(*) from payload")[0][0]
@@ -56,6 +56,28 @@ class Spool:
 
     def truncate(self, length):
         os.truncate(self.path, length)
+
+
+VERSION_1 = """
+begin;
+create table message(sequence integer primary key autoincrement, attempted integer not null, size integer not null);
+insert into message select sequence, sequence % 3, size from waiting;
+create table dead(sequence integer primary key, size integer not null, buried_ms integer not null, outcome text not null,
+ reason text, sqlstate text, error text, interview_id blob, prompt_id blob);
+insert into dead select sequence, size, died_ms, outcome, reason, sqlstate, error, interview_id, prompt_id from dead_letter;
+delete from sqlite_sequence where name = 'message';
+insert into sqlite_sequence select 'message', seq from sqlite_sequence where name = 'waiting';
+drop table waiting; drop table dead_letter;
+pragma application_id = 1347572560; pragma user_version = 1;
+commit;
+"""
+
+
+def make_version_1(path):
+    """What promptd 0.1 would have left, of what a stopped promptd has: some messages marked as attempted, some not."""
+    connection = sqlite3.connect(path)
+    connection.executescript(VERSION_1)
+    connection.close()
 
 
 def fill_disk(folder):
