@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The faults: each begins, lasts a while, and is lifted. What they have in common is the world they work on.
 
-Two faults of the same `place` never overlap; faults of different places do.
+Two faults of the same `place` never overlap; faults of different places do. Those of a promptd or its links hit one of two,
+now and then both.
 """
 
 import contextlib
@@ -14,18 +15,23 @@ import psycopg
 
 from support.postgres import ROLE
 from support.proxy import POSTGRES_READY
-from support.spool import fill_disk
+EVERYONE, TARGET, NOBODY = "everyone", "target", "nobody"
 
 
 class Fault:
     name = ""
     place = ""
     seconds = (0.5, 3.0)   # how long it lasts; (0, 0): a moment
-    needs_spool_disk = False
+    disturbs = EVERYONE    # whose messages may have to wait meanwhile
+    needs = None           # the disk that must be small
 
     def __init__(self, world, seed):
         self.world = world
         self.chance = random.Random(f"{self.name} {seed}")
+        self.nodes = world.some_nodes(self.chance)
+
+    def disturbed(self):
+        return {EVERYONE: self.world.nodes, TARGET: self.nodes, NOBODY: []}[self.disturbs]
 
     def begin(self):
         raise NotImplementedError
@@ -34,38 +40,60 @@ class Fault:
         """Nothing, for those of a moment."""
 
 
-def of_a_moment(name, place, act):
-    """A fault that is over as soon as it has happened."""
-    return type(name, (Fault,), {"name": name, "place": place, "seconds": (0, 0), "begin": lambda self: act(self.world)})
+def of_the_world(name, place, act, undo=None, seconds=(0.5, 3.0), **more):
+    """A fault of a server that all have in common; without `undo` it is over as soon as it has happened."""
+    return _fault(name, place, lambda self: act(self.world), undo and (lambda self: undo(self.world)), seconds, more)
 
 
-def lasting(name, place, act, undo, seconds=(0.5, 3.0)):
-    return type(name, (Fault,), {"name": name, "place": place, "seconds": seconds, "begin": lambda self: act(self.world),
-                                 "lift": lambda self: undo(self.world)})
+def of_a_node(name, place, act, undo=None, seconds=(0.5, 3.0), **more):
+    """A fault of one promptd, or of a link of its own."""
+    def for_each(do):
+        def run(self):
+            for node in self.nodes:
+                do(node)
+        return run
+
+    return _fault(name, place, for_each(act), undo and for_each(undo), seconds, more)
 
 
-# Redis
+def _fault(name, place, begin, lift, seconds, more):
+    methods = {"begin": begin, "lift": lift} if lift else {"begin": begin}
+    return type(name, (Fault,), {"name": name, "place": place, "seconds": seconds if lift else (0, 0), **methods, **more})
+
+
+# Redis: what was received does not need it any more.
+
+def _redis(name, act, undo=None, seconds=(0.5, 3.0)):
+    return of_the_world(name, "redis", act, undo, seconds, disturbs=NOBODY)
+
+
+def _redis_link(name, act, seconds=(0.5, 3.0)):
+    return of_a_node(name, "redis link", lambda n: act(n.redis_link), lambda n: n.redis_link.restore(), seconds,
+                     disturbs=NOBODY)
+
 
 def _kill_subscribers(world):
     world.redis.admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
 
 
 REDIS = [
-    lasting("redis restart", "redis", lambda w: w.redis.stop(), lambda w: w.redis.start()),
-    lasting("redis kill -9", "redis", lambda w: w.redis.stop(signal.SIGKILL), lambda w: w.redis.start()),
-    lasting("redis SIGSTOP", "redis", lambda w: w.redis.freeze(), lambda w: w.redis.thaw(), (0.5, 4.0)),
-    of_a_moment("redis CLIENT KILL", "redis", _kill_subscribers),
-    of_a_moment("redis link cut", "redis link", lambda w: w.redis_link.cut()),
-    lasting("redis link refused", "redis link", lambda w: w.redis_link.refuse(), lambda w: w.redis_link.restore()),
-    lasting("redis link hangs up", "redis link", lambda w: w.redis_link.hang_up(), lambda w: w.redis_link.restore()),
-    lasting("redis link swallows", "redis link", lambda w: w.redis_link.swallow(), lambda w: w.redis_link.restore(),
-            (1.0, 4.0)),
-    lasting("redis link goes deaf", "redis link", lambda w: w.redis_link.deafen(), lambda w: w.redis_link.restore(),
-            (1.0, 4.0)),
-    lasting("redis link stalls", "redis link", lambda w: w.redis_link.stall(), lambda w: w.redis_link.restore()),
+    _redis("redis restart", lambda w: w.redis.stop(), lambda w: w.redis.start()),
+    _redis("redis kill -9", lambda w: w.redis.stop(signal.SIGKILL), lambda w: w.redis.start()),
+    _redis("redis SIGSTOP", lambda w: w.redis.freeze(), lambda w: w.redis.thaw(), (0.5, 4.0)),
+    _redis("redis CLIENT KILL", _kill_subscribers),
+    of_a_node("redis link cut", "redis link", lambda n: n.redis_link.cut(), disturbs=NOBODY),
+    _redis_link("redis link refused", lambda link: link.refuse()),
+    _redis_link("redis link hangs up", lambda link: link.hang_up()),
+    _redis_link("redis link swallows", lambda link: link.swallow(), (1.0, 4.0)),
+    _redis_link("redis link goes deaf", lambda link: link.deafen(), (1.0, 4.0)),
+    _redis_link("redis link stalls", lambda link: link.stall()),
 ]
 
 # PostgreSQL
+
+# The client's Execute of the unnamed portal. The answer to any request may be lost, whatever statement it prepared before.
+ANY_REQUEST = rb"E\x00\x00\x00\x09\x00\x00\x00\x00\x00"
+
 
 def _start(world):
     world.cluster.start()
@@ -77,7 +105,8 @@ def _read_only(world):
 
 
 def _writable(world):
-    world.sql(f"alter database {world.database} reset default_transaction_read_only", "set default_transaction_read_only = off")
+    world.sql("set default_transaction_read_only = off",
+              f"alter database {world.database} reset default_transaction_read_only")
     world.terminate()
 
 
@@ -86,9 +115,9 @@ def _few_connections(world):
     world.terminate()
 
 
-def _lose_replies(world):
-    world.database_link.lose_reply(rb"insert into interview_|update interviews|delete from interview_", times=3,
-                                   reply_end=POSTGRES_READY)
+def _more_room_for_log(world):
+    world.wal_disk.free()
+    world.cluster.revive()
 
 
 class _InThread(Fault):
@@ -112,6 +141,10 @@ class _InThread(Fault):
         raise NotImplementedError
 
 
+def some_of(chance, things, count):
+    return chance.sample(things, min(count, len(things)))
+
+
 class TerminateStorm(_InThread):
     name, place = "pg_terminate_backend storm", "postgres"
 
@@ -122,11 +155,11 @@ class TerminateStorm(_InThread):
 class Deadlocks(_InThread):
     """Locks interviews that promptd is about to move, one after the other, in any order."""
 
-    name, place = "pg deadlocks", "postgres"
+    name, place, disturbs = "pg deadlocks", "postgres", NOBODY
 
     def once(self):
-        with self.world.cluster.connect(self.world.database) as connection, connection.transaction():
-            for interview in self.world.plan.near(4):
+        with self.world.connect() as connection, connection.transaction():
+            for interview in some_of(self.chance, self.world.plan.near(), 4):
                 connection.execute("select from interviews where id = %s for update", [interview])
                 time.sleep(self.chance.uniform(0, 0.02))
 
@@ -136,7 +169,7 @@ class _Locks(Fault):
     seconds = (0.5, 2.5)
 
     def begin(self):
-        self._connection = self.world.cluster.connect(self.world.database)
+        self._connection = self.world.connect()
         self._connection.execute("begin")
         self.lock(self._connection)
 
@@ -155,30 +188,48 @@ class TableLock(_Locks):
 
 
 class RowLocks(_Locks):
-    name = "pg rows locked"
+    name, disturbs = "pg rows locked", NOBODY
 
     def lock(self, connection):
-        connection.execute("select from interviews where id = any(%s::uuid[]) for update", [self.world.plan.near(30)])
+        connection.execute("select from interviews where id = any(%s::uuid[]) for update skip locked",
+                           [some_of(self.chance, self.world.plan.near(), 30)])
+
+
+class RepliesLost(Fault):
+    name, place, disturbs = "pg replies lost", "pg link", TARGET
+    seconds = (0.5, 2.0)
+
+    def begin(self):
+        for node in self.nodes:
+            node.database_link.lose_reply(ANY_REQUEST, times=self.chance.choice((3, 10, 30)), reply_end=POSTGRES_READY)
+
+    def lift(self):
+        for node in self.nodes:
+            node.database_link.restore()
+
+
+def _database_link(name, act, seconds=(0.5, 3.0)):
+    return of_a_node(name, "pg link", lambda n: act(n.database_link), lambda n: n.database_link.restore(), seconds,
+                     disturbs=TARGET)
 
 
 POSTGRES = [
-    lasting("pg restart", "postgres", lambda w: w.cluster.stop(), _start),
-    lasting("pg crash", "postgres", lambda w: w.cluster.crash(), _start),
-    lasting("pg SIGSTOP", "postgres", lambda w: w.cluster.freeze(), lambda w: w.cluster.thaw(), (0.5, 5.0)),
+    of_the_world("pg restart", "postgres", lambda w: w.cluster.stop(), _start),
+    of_the_world("pg crash", "postgres", lambda w: w.cluster.crash(), _start),
+    of_the_world("pg SIGSTOP", "postgres", lambda w: w.cluster.freeze(), lambda w: w.cluster.thaw(), (0.5, 5.0)),
     TerminateStorm, Deadlocks, TableLock, RowLocks,
-    lasting("pg read-only", "postgres", _read_only, _writable),
-    lasting("pg too many connections", "postgres", _few_connections,
-            lambda w: w.sql(f"alter role {ROLE} connection limit -1")),
-    lasting("pg disk full", "postgres", lambda w: w.sql("insert into fault_switch values ('53100')"),
-            lambda w: w.sql("delete from fault_switch")),
-    of_a_moment("pg link cut", "pg link", lambda w: w.database_link.cut()),
-    lasting("pg link refused", "pg link", lambda w: w.database_link.refuse(), lambda w: w.database_link.restore(),
-            (0.5, 6.0)),
-    lasting("pg link swallows", "pg link", lambda w: w.database_link.swallow(), lambda w: w.database_link.restore(),
-            (1.0, 5.0)),
-    lasting("pg link goes deaf", "pg link", lambda w: w.database_link.deafen(), lambda w: w.database_link.restore(),
-            (1.0, 4.0)),
-    lasting("pg replies lost", "pg link", _lose_replies, lambda w: w.database_link.restore(), (0.5, 1.5)),
+    of_the_world("pg read-only", "postgres", _read_only, _writable),
+    of_the_world("pg too many connections", "postgres", _few_connections,
+                 lambda w: w.sql(f"alter role {ROLE} connection limit -1")),
+    of_the_world("pg disk full", "postgres", lambda w: w.database_disk.fill(), lambda w: w.database_disk.free(), (1.0, 5.0),
+                 needs="database"),
+    of_the_world("pg log's disk full", "postgres", lambda w: w.wal_disk.fill(), _more_room_for_log, (1.0, 4.0),
+                 needs="database"),
+    of_a_node("pg link cut", "pg link", lambda n: n.database_link.cut(), disturbs=TARGET),
+    _database_link("pg link refused", lambda link: link.refuse(), (0.5, 6.0)),
+    _database_link("pg link swallows", lambda link: link.swallow(), (1.0, 5.0)),
+    _database_link("pg link goes deaf", lambda link: link.deafen(), (1.0, 4.0)),
+    RepliesLost,
 ]
 
 # promptd itself
@@ -186,63 +237,66 @@ POSTGRES = [
 class Kill(Fault):
     """SIGKILL, once or several times, and started again at once or a little later."""
 
-    name, place = "promptd SIGKILL", "promptd"
+    name, place, disturbs = "promptd SIGKILL", "promptd", TARGET
     seconds = (0.0, 1.0)
 
     def begin(self):
         for _ in range(self.chance.choice((0, 0, 0, 1, 2))):
             self._kill()
-            self.world.start_promptd()
+            self.lift()
             time.sleep(self.chance.uniform(0, 0.5))
         self._kill()
 
     def _kill(self):
         """In the middle of something."""
         self.world.burst()
-        time.sleep(self.chance.uniform(0.02, 0.12))
-        self.world.kill_promptd()
+        for node in self.nodes:
+            time.sleep(self.chance.uniform(0.02, 0.12))
+            node.kill()
 
     def lift(self):
-        self.world.start_promptd()
+        for node in self.nodes:
+            node.start()
 
 
-class FillSpoolDisk(Fault):
-    name, place = "spool disk full", "disk"
-    needs_spool_disk = True
-
-    def begin(self):
-        self._filler = fill_disk(self.world.spool_folder)
-
-    def lift(self):
-        self.world.remove(self._filler)
+def _promptd(name, act, undo=None, seconds=(0.5, 3.0), disturbs=TARGET):
+    return of_a_node(name, "promptd", act, undo, seconds, disturbs=disturbs)
 
 
 PROMPTD = [
     Kill,
-    lasting("promptd SIGTERM", "promptd", lambda w: w.stop_promptd(), lambda w: w.start_promptd(), (0.0, 0.5)),
-    of_a_moment("promptd SIGHUP", "promptd", lambda w: w.reload_promptd()),
-    lasting("promptd SIGHUP, mistake", "promptd", lambda w: w.reload_with_mistake(), lambda w: w.mend_mistake(), (0.5, 1.0)),
-    lasting("promptd SIGSTOP", "promptd", lambda w: w.freeze_promptd(), lambda w: w.thaw_promptd(), (0.3, 3.0)),
+    _promptd("promptd SIGTERM", lambda n: n.stop(), lambda n: n.start(), (0.0, 0.5)),
+    _promptd("promptd SIGHUP", lambda n: n.reload(), disturbs=NOBODY),
+    _promptd("promptd SIGHUP, mistake", lambda n: n.reload_with_mistake(), lambda n: n.mend_mistake(), (0.5, 1.0), NOBODY),
+    _promptd("promptd SIGSTOP", lambda n: n.freeze(), lambda n: n.thaw(), (0.3, 3.0)),
+    of_a_node("spool disk full", "disk", lambda n: n.disk.fill(), lambda n: n.disk.free(), needs="spool"),
 ]
+
+# Nothing but the application, and what the interviews themselves refuse.
+ALONE = of_the_world("application alone", "everywhere", lambda w: None, lambda w: None, (2.0, 5.0), disturbs=NOBODY)
+LEFT_ALONE = 0.08  # the share of such rounds
 
 # The share of rounds in which promptd is killed, besides its turn as one fault of many.
 KILLED = 0.3
 
-ALL = REDIS + POSTGRES + PROMPTD + [FillSpoolDisk]
+ALL = REDIS + POSTGRES + PROMPTD
 
 
-def schedule(seed, with_disk, pace=1.0):
+def schedule(seed, disks, pace=1.0, without=()):
     """Rounds without end: [(kind, begins after so many seconds, lasts so many)], the same for the same seed.
 
-    Every kind comes before any comes again; about every second round has several at once.
+    Every kind comes before any comes again; about every second round has several at once. disks: those that can be full.
     """
     chance = random.Random(f"schedule {seed}")
-    kinds = [kind for kind in ALL if with_disk or not kind.needs_spool_disk]
+    kinds = [kind for kind in ALL if (kind.needs is None or kind.needs in disks) and kind.name not in without]
+    killing = KILLED if Kill in kinds else 0.0
     bag = []
     while True:
+        if chance.random() < LEFT_ALONE:
+            yield [(ALONE, 0.0, pace * chance.uniform(*ALONE.seconds))]
         wanted = chance.choice((1, 1, 2, 2, 3))
         chosen = []
-        if chance.random() < KILLED:
+        if chance.random() < killing:
             chosen.append(Kill)
         while len(chosen) < wanted:
             if not bag:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reads promptd's log as it is written and keeps books: each message taken in, where it is, and how it ended.
+"""Reads the log of one promptd as it is written and keeps books: each message taken in, where it is, and how it ended.
 
     received ─▶ (on its way to disk) ─▶ on disk ─▶ ended         with a spool: known by its number there, over restarts
              └▶ in memory ─▶ ended                               without, or when the disk refuses
@@ -8,18 +8,38 @@ What the log says must agree with itself: nothing ends twice, nothing ends that 
 says what the lines before it say. What was lost by SIGKILL from memory is counted apart: nothing else can be done there.
 """
 
+import os
 import re
 from collections import Counter, defaultdict, deque
+from datetime import datetime
+
+from .latency import Innocents
+from .load import INNOCENT
 
 LINE = re.compile(r"(?P<time>\S+) (?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) (?P<component>[a-z_]+): (?P<text>.*)")
 PAIR = re.compile(r'([a-z_]+)=(?:"([^"]*)"|(\S*))')
 ORPHAN = re.compile(r"ORPHANED PROMPT (DETECTED|RESOLVED) for interview (\S+)\. Prompt ID: ([0-9a-f-]+)\.")
 STUCK = re.compile(r"INTERVIEW STUCK: (\S+) could not be marked failed\.")
+UNSTUCK = re.compile(r"INTERVIEW NO LONGER STUCK: (\S+)")
+RECOVERED = re.compile(r"unsettled prompt (settled|rolled back) for interview (\S+)")
 GAP = re.compile(r"subscription restored after ([0-9.]+) s")
 
 COUNTER_OF = {"stored": "success", "duplicate": "duplicate", "not stored": "failure", "rolled back": "failure",
               "orphaned": "failure", "rejected": "rejected", "dropped": "dropped"}
 FAILED = {"not stored", "rolled back", "orphaned", "rejected"}
+
+# The rules, by their names in the campaign's table.
+NOT_RECEIVED = "a message was not received, and no gap says so"
+LOST = "a message has no outcome"
+TWICE = "a message ended twice"
+COUNTERS = "the counters are wrong"
+SPOOL = "the spool is wrong"
+LOG = "the log is wrong"
+ORPHANS = "an orphan is told wrong"
+INNOCENT_FAILED = "an innocent message failed"
+
+# What a message may fail of that has done nothing: somebody locks the whole table for longer than all its tries.
+EXCUSED = {"57014"}
 
 
 def pairs(text):
@@ -34,6 +54,7 @@ class Heard:
     """Which of the published messages were received: in order, and nothing missing but in a gap that was owned up to."""
 
     def __init__(self, published, complain):
+        """complain(what, interview)"""
         self._published = published
         self._complain = complain
         self._known = 0
@@ -52,7 +73,7 @@ class Heard:
         self._learn()
         where = self._where.get(key)
         if not where:
-            self._complain(f"received what was never published, or twice: {key}")
+            self._complain(f"received what was never published, or twice: {key}", key[0])
             return None
         index = next((i for i in where if i > self._last), where[0])
         where.remove(index)
@@ -81,13 +102,16 @@ class Heard:
 
 
 class Ledger:
-    def __init__(self, published, with_spool):
-        self.violations = []
-        self.heard = Heard(published, self.complain)
+    def __init__(self, published, with_spool, complain, name=""):
+        """complain(rule, what, interview): something that must not happen."""
+        self.name = name
+        self._complain_of = complain
+        self.heard = Heard(published, lambda what, interview="": self.complain(NOT_RECEIVED, what, interview))
+        self.innocents = Innocents(self.complain)
         self._with_spool = with_spool
         self._file, self._rest, self.log_path = None, b"", None
         self._epoch = 0
-        self.life = 0
+        self.life = self.kills = 0
         self._killed_lives = set()
         self.started = False       # this life has said so: signals are caught from then on
         self._way = deque()        # received, not yet known to be on disk
@@ -105,9 +129,14 @@ class Ledger:
         self.orphans = {}          # prompt id: interview, told and not resolved
         self.told_in = {}          # prompt id: the life that told
         self.ever_orphaned = set()
-        self.stuck = set()
+        self._failed_innocents = []
+        self._told = Counter()     # (life, prompt id): CRITICAL lines less messages that ended so
+        self.stuck = {}            # interview: the life that told, and did not say that it is over
+        self.recovered = defaultdict(Counter)  # prompt id: settled, rolled back
+        self.recoveries = Counter()            # of this life
+        self.named = set()         # prompt ids that promptd has left unsettled, and said so
         self.killed_in_memory = set()  # prompt ids that no one could have reported
-        self.killed_interviews = set()
+        self.sqlstates = {}        # prompt id: that of its last ERROR line
         self.dead = set()
         self.gaps = []             # seconds
         self.readings = 0
@@ -116,10 +145,11 @@ class Ledger:
         self.gone = 0              # from memory, by SIGKILL
         self._at = {}              # key: when it was published
         self.latest_stored_at = 0.0    # when the youngest message that is stored by now was published
+        self._now = 0.0                # of the line that is read
 
-    def complain(self, what):
-        where = f" [{self.log_path}]" if self.log_path else ""
-        self.violations.append(what + where)
+    def complain(self, rule, what, interview=""):
+        where = f" [{os.path.basename(self.log_path)}]" if self.log_path else ""
+        self._complain_of(rule, what + where, interview)
 
     # Lives
 
@@ -130,6 +160,7 @@ class Ledger:
         self._epoch += 1
         self._came.clear()
         self._loaded.clear()
+        self.recoveries.clear()
         self._before = 0
         self._disk_refuses = False
         self.started = False
@@ -140,18 +171,17 @@ class Ledger:
         self._file.close()
         gone = +self._memory
         if killed:
+            self.kills += 1
             self._killed_lives.add(self.life)
             self._limbo.update(self._way)
-            for interview, prompt, _ in gone:
-                self.killed_in_memory.add(prompt)
-                self.killed_interviews.add(interview)
-            self.killed_interviews.update(interview for interview, _, _ in self._way)
-            if self._disk_refuses:  # fetched without a mark: promptd has said that a crash would not be survived
-                for number in self._loaded & self.on_disk.keys():
-                    self.killed_in_memory.add(self.on_disk[number][1])
-        elif gone or self._way:
-            self.complain(f"ended politely, and {sum(gone.values())} messages in memory, {len(self._way)} on their way to "
-                          f"disk have no outcome: {list(gone)[:3]}")
+            self.killed_in_memory.update(prompt for _, prompt, _ in (*gone, *self._way))
+            for key in (*gone, *self._way):
+                self.innocents.forget(key)
+        else:
+            for key in (*gone, *self._way):
+                if key[1] not in self.named:
+                    self.complain(LOST, f"ended politely, and neither an outcome nor a line names this message: {key}", key[0])
+                self.innocents.forget(key)
         if not killed and self._disk_refuses:
             self._killed_lives.add(self.life)  # its last outcomes could not be written, and it said so
         self.gone += sum(gone.values())
@@ -160,8 +190,7 @@ class Ledger:
         return sum(gone.values())
 
     def open_orphans(self):
-        """Of this life: promptd tries to delete them, and says so when it has. An earlier one took its list with it; what
-        was found in the data is left to a person."""
+        """Of this life: promptd tries to delete them, and says so when it has. An earlier one took its list with it."""
         return {id: interview for id, interview in self.orphans.items() if self.told_in[id] == self.life}
 
     def in_flight(self):
@@ -183,9 +212,10 @@ class Ledger:
     def _line(self, raw):
         match = LINE.fullmatch(raw)
         if match is None:
-            self.complain(f"not a log line: {raw[:200]}")
+            self.complain(LOG, f"not a log line: {raw[:200]}")
             return
         level, component, text = match["level"], match["component"], match["text"]
+        self._now = datetime.fromisoformat(match["time"].replace("Z", "+00:00")).timestamp()
         if level == "DEBUG":
             if text.startswith("message "):
                 self._message(text)
@@ -193,8 +223,16 @@ class Ledger:
             self._state(pairs(text))
         elif level == "CRITICAL":
             self._critical(text)
+        elif level == "ERROR":
+            self._error(pairs(text))
+        elif level == "WARNING" and "prompt_id=" in text:
+            self.named.add(pairs(text)["prompt_id"])
         elif "ORPHANED PROMPT RESOLVED" in text:
-            self.orphans.pop(ORPHAN.match(text)[3], None)
+            self._resolved(ORPHAN.match(text)[3])
+        elif UNSTUCK.match(text):
+            self.stuck.pop(UNSTUCK.match(text)[1], None)
+        elif RECOVERED.match(text):
+            self._recover(RECOVERED.match(text), pairs(text))
         elif text.startswith("messages from before are taken up again"):
             self._before += int(pairs(text)["messages"])
         elif text.endswith(" starting"):
@@ -208,15 +246,51 @@ class Ledger:
     def _critical(self, text):
         orphan, stuck = ORPHAN.match(text), STUCK.match(text)
         if orphan:
-            self.orphans[orphan[3]] = orphan[2]
-            self.told_in[orphan[3]] = None if "found in the data" in text else self.life
-            self.ever_orphaned.add(orphan[3])
+            self._orphan(orphan[3], orphan[2])
+            self.sqlstates[orphan[3]] = pairs(text).get("sqlstate", "")
         elif stuck:
-            self.stuck.add(stuck[1])
+            self.stuck[stuck[1]] = self.life
         elif text.startswith("spool cannot be written"):
             self._disk_refuses = True
         elif "missing from the spool" in text or "set aside" in text:
-            self.complain(text)
+            self.complain(SPOOL, text)
+
+    def _orphan(self, prompt, interview):
+        """Told once in a life for what recovery finds, and once for each message that ends so."""
+        self.orphans[prompt] = interview
+        self.told_in[prompt] = self.life
+        self.ever_orphaned.add(prompt)
+        self._told[self.life, prompt] += 1
+
+    def _resolved(self, prompt):
+        if prompt not in self.orphans:
+            self.complain(ORPHANS, f"orphan {prompt} is resolved, and was not told")
+        self.orphans.pop(prompt, None)
+        self._told.pop((self.life, prompt), None)
+
+    def _error(self, fields):
+        if "prompt_id" in fields:
+            self.sqlstates[fields["prompt_id"]] = fields.get("sqlstate", "")
+
+    def _recover(self, match, fields):
+        self.recoveries[match[1].replace(" ", "_")] += 1
+        if "prompt_id" not in fields:
+            self.complain(LOG, f"recovery names no prompt: {match[0]}", match[2])
+            return
+        self.recovered[fields["prompt_id"]][match[1]] += 1
+
+    def told_too_often(self):
+        """Orphans that one promptd named more often than once for itself and once for each of its messages."""
+        return [prompt for (_, prompt), count in self._told.items() if count > 1]
+
+    def judge_innocents(self, now):
+        """At a time when no fault disturbs."""
+        self.innocents.judge(now)
+        for prompt, interview, outcome in self._failed_innocents:
+            if self.sqlstates.get(prompt) not in EXCUSED:
+                self.complain(INNOCENT_FAILED, f"prompt {prompt} of {interview} ended as {outcome}, sqlstate "
+                              f"{self.sqlstates.get(prompt)}", interview)
+        self._failed_innocents.clear()
 
     def _message(self, text):
         fields = pairs(text)
@@ -234,8 +308,9 @@ class Ledger:
     def _received(self, key):
         self._came["received"] += 1
         message = self.heard.received_one(key, self._epoch)
-        if message and message.kind == "plain":
+        if message and message.kind == INNOCENT:
             self._at[key] = message.at
+            self.innocents.came(key, self._now)
         if self._with_spool:
             self._way.append(key)
         else:
@@ -243,7 +318,7 @@ class Ledger:
 
     def _put(self, number):
         if number in self.on_disk or number in self._ended:
-            self.complain(f"number {number} was given twice")
+            self.complain(SPOOL, f"number {number} was given twice")
         self.on_disk[number] = self._way.popleft()
         self._loaded.add(number)
 
@@ -251,17 +326,17 @@ class Ledger:
         self._loaded.add(number)
         if number in self.on_disk:
             if self.on_disk[number] != key:
-                self.complain(f"number {number} is another message than it was: {self.on_disk[number]}, {key}")
+                self.complain(SPOOL, f"number {number} is another message than it was: {self.on_disk[number]}, {key}")
         elif number in self._ended:
             life, outcome, _ = self._ended.pop(number)
             self.again += 1
             self.dead.discard(number)
             if life == self.life or not any(life <= killed < self.life for killed in self._killed_lives):
-                self.complain(f"number {number} was fetched although it had ended as {outcome}")
+                self.complain(TWICE, f"number {number} was fetched although it had ended as {outcome}", key[0])
         elif self._limbo[key] > 0:
             self._limbo[key] -= 1
         else:
-            self.complain(f"number {number} was fetched and never put: {key}")
+            self.complain(SPOOL, f"number {number} was fetched and never put: {key}", key[0])
         self.on_disk[number] = key
 
     def _end(self, number, key, outcome):
@@ -270,8 +345,13 @@ class Ledger:
         self.totals[outcome] += 1
         interview, prompt, _ = key
         published_at = self._at.pop(key, 0.0)
-        if outcome == "stored":
+        self.innocents.ended(key, self._now)
+        if published_at and outcome in FAILED:
+            self._failed_innocents.append((prompt, interview, outcome))
+        if outcome in ("stored", "duplicate"):
             self.latest_stored_at = max(self.latest_stored_at, published_at)
+        if outcome == "orphaned":
+            self._told[self.life, prompt] -= 1
         if prompt:
             self.outcomes[prompt][outcome] += 1
         if interview:
@@ -279,7 +359,8 @@ class Ledger:
         if number:
             if number not in self.on_disk:
                 self.ended_twice += 1
-                self.complain(f"number {number} ended as {outcome}, and was {self._ended.get(number, 'not there')}")
+                self.complain(TWICE, f"number {number} ended as {outcome}, and was {self._ended.get(number, 'not there')}",
+                              interview)
                 return
             self._ended[number] = (self.life, outcome, key)
             del self.on_disk[number]
@@ -291,7 +372,7 @@ class Ledger:
             self._way.pop()
         else:
             self.ended_twice += 1
-            self.complain(f"ended as {outcome}, and was not there or had ended: {key}")
+            self.complain(TWICE, f"ended as {outcome}, and was not there or had ended: {key}", interview)
 
     def _state(self, fields):
         """Every reading adds up, and agrees with the lines before it."""
@@ -300,9 +381,9 @@ class Ledger:
                                                       "waiting")}
         ended = sum(count[name] for name in ("success", "duplicate", "failure", "rejected", "dropped"))
         if count["received"] != ended + count["waiting"]:
-            self.complain(f"counters do not add up: {count}")
+            self.complain(COUNTERS, f"counters do not add up: {count}")
         known = {"received": self._before + self._came["received"], "waiting":
                  self._before + self._came["received"] - self._came["ended"]}
         known.update({name: self._came[name] for name in ("success", "duplicate", "failure", "rejected", "dropped")})
         if known != count:
-            self.complain(f"the counters say {count}, the lines {known}")
+            self.complain(COUNTERS, f"the counters say {count}, the lines {known}")

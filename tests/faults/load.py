@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is published: interviews of many kinds, a stream of messages for them, and the triggers that refuse some."""
+"""What is published: interviews of many kinds, a stream of messages for them, and what awaits them there."""
 
 import heapq
 import json
@@ -13,59 +13,28 @@ import redis
 
 from support.redis_server import Message, prompt_id
 
-# How many of a thousand interviews are of which kind.
+# How many of a thousand interviews are of which kind; refusals.sql has what most of them meet.
 KINDS = {
-    "plain": 560, "many": 110, "twice": 110, "poison": 80,
-    "missing": 30, "late": 25, "moved": 25,
-    "refuse_insert": 15, "skip_insert": 5, "refuse_ready": 15, "skip_ready": 5, "refuse_delete": 10, "stuck": 5,
-    "transient": 5,
+    "plain": 410, "used": 170, "many": 95, "twice": 95, "poison": 70,
+    "missing": 25, "late": 25, "slow_insert": 3, "slow_ready": 3, "transient": 10,
+    "refuse_insert": 15, "skip_insert": 5, "refuse_ready": 15, "skip_ready": 5, "stuck": 5,
+    "refuse_delete": 4, "skip_delete": 1, "outage_insert": 12, "outage_ready": 12,
 }
+# A message of these is stored, or a duplicate: whatever befalls others.
+INNOCENT = "plain"
+# How many of a hundred interviews of a kind the application works on; the others it leaves alone.
+TOUCHED = {"plain": 0, "missing": 0, "used": 100, "many": 60, "twice": 60}
+TOUCHED_OTHERS = 30
 # No message of these can ever be stored.
-HOPELESS = {"missing", "late", "refuse_insert", "skip_insert", "refuse_ready", "skip_ready", "refuse_delete", "stuck"}
+HOPELESS = {"missing", "late", "refuse_insert", "skip_insert", "refuse_ready", "skip_ready", "refuse_delete", "skip_delete",
+            "stuck", "outage_insert", "outage_ready"}
+# A prompt of these stays behind: it is an orphan.
+UNDELETABLE = {"refuse_delete", "skip_delete"}
 LATE_STATUSES = ("timeout", "completed", "cancelled")
-
-TRIGGERS = """
-create table fault_plan (id uuid primary key, kind text not null);
-create table fault_switch (sqlstate text);
-
-create function fault_on_insert() returns trigger language plpgsql security definer as $$
-declare k text;
-begin
-    select sqlstate into k from fault_switch;
-    if k is not null then raise exception using message = 'could not extend file', errcode = k; end if;
-    select kind into k from fault_plan where id = new.interview_id;
-    if k = 'refuse_insert' then raise exception using message = 'no insert', errcode = '23514'; end if;
-    if k = 'skip_insert' then return null; end if;
-    if k = 'transient' and random() < 0.4 then raise exception using message = 'try again', errcode = '40001'; end if;
-    return new;
-end $$;
-create trigger fault_insert before insert on interview_enhanced_prompts for each row execute function fault_on_insert();
-
-create function fault_on_update() returns trigger language plpgsql security definer as $$
-declare k text;
-begin
-    select kind into k from fault_plan where id = new.id;
-    if k = 'stuck' then raise exception using message = 'no update', errcode = 'P0001'; end if;
-    if k = 'transient' and random() < 0.4 then raise exception using message = 'try again', errcode = '40P01'; end if;
-    if new.status = 'ready' then
-        if k in ('refuse_ready', 'refuse_delete') then
-            raise exception using message = 'not to be ready', errcode = 'P0001';
-        end if;
-        if k = 'skip_ready' then return null; end if;
-    end if;
-    return new;
-end $$;
-create trigger fault_update before update of status on interviews for each row execute function fault_on_update();
-
-create function fault_on_delete() returns trigger language plpgsql security definer as $$
-declare k text;
-begin
-    select kind into k from fault_plan where id = old.interview_id;
-    if k = 'refuse_delete' then raise exception using message = 'no delete', errcode = 'P0001'; end if;
-    return old;
-end $$;
-create trigger fault_delete before delete on interview_enhanced_prompts for each row execute function fault_on_delete();
-"""
+# What the triggers raise: the interview's own fault, and what would mean an outage if it came from the server.
+OWN_CODES = ("P0001", "23514")
+OUTAGE_CODES = ("53400", "08006", "57P01", "25006", "53100")
+CODES = {"outage_insert": OUTAGE_CODES, "outage_ready": OUTAGE_CODES, "refuse_delete": OWN_CODES + OUTAGE_CODES}
 
 WORDS = ("Tell me about a project.", "'; DROP TABLE interviews; --", "<script>alert(1)</script>", "$(reboot)", "Größe", "面接",
          "a\\b\"c\"", "tab\there", "🎤")
@@ -90,31 +59,39 @@ class Published:
 class Plan:
     """The stream of messages of one seed. The same seed gives the same stream."""
 
-    def __init__(self, seed, marker, interviews):
+    def __init__(self, seed, marker, interviews, sequential=False, without=()):
+        """sequential: the interviews' ids count upwards. without: kinds that are left out."""
         self._chance = random.Random(f"load {seed}")
-        self._near = random.Random(f"near {seed}")
         self.marker = self._marker = marker
         self._heap = []
         self._count = 0
-        kinds, weights = zip(*KINDS.items())
+        kinds, weights = zip(*((kind, weight) for kind, weight in KINDS.items() if kind not in without))
         self.kinds = {}
         self.status = {}
-        for _ in range(interviews):
-            interview = str(uuid.UUID(int=self._chance.getrandbits(128), version=4))
+        self.touched = set()
+        for number in range(interviews):
+            bits = number if sequential else self._chance.getrandbits(128)
+            interview = str(uuid.UUID(int=bits, version=4))
             kind = self._chance.choices(kinds, weights)[0]
             self.kinds[interview] = kind
             self.status[interview] = self._chance.choice(LATE_STATUSES) if kind == "late" else "enhancing"
+            if self._chance.randrange(100) < TOUCHED.get(kind, TOUCHED_OTHERS):
+                self.touched.add(interview)
         self._fresh = iter(self.kinds)
         self.published = []
 
     def prepare(self, connection):
-        connection.execute(TRIGGERS)
-        rows = [(i, self.status[i]) for i, kind in self.kinds.items() if kind != "missing"]
+        rows = list(self.statuses().items())
         connection.execute("insert into interviews (id, status) select * from unnest(%s::uuid[], %s::text[])",
                            [[i for i, _ in rows], [status for _, status in rows]])
-        connection.execute("insert into fault_plan select * from unnest(%s::uuid[], %s::text[])",
-                           [list(self.kinds), list(self.kinds.values())])
+        codes = [self._chance.choice(CODES.get(kind, OWN_CODES)) for kind in self.kinds.values()]
+        connection.execute("insert into fault_plan select * from unnest(%s::uuid[], %s::text[], %s::text[])",
+                           [list(self.kinds), list(self.kinds.values()), codes])
         connection.execute("analyze")
+
+    def statuses(self):
+        """Of the interviews that there are, before anything happened."""
+        return {i: self.status[i] for i, kind in self.kinds.items() if kind != "missing"}
 
     def next(self):
         """The next message; None when all interviews have had theirs."""
@@ -133,12 +110,11 @@ class Plan:
         self.published.append(message)
         return message
 
-    def near(self, count):
-        """Some interviews whose messages were sent just now, or will be soon."""
-        recent = [message.interview for message in self.published[-200:] if message.interview]
-        coming = [entry[2] for entry in list(self._heap) if entry[2]]
-        both = list(dict.fromkeys(recent + coming))
-        return self._near.sample(both, min(count, len(both)))
+    def near(self):
+        """The interviews that the application works on whose messages were sent just now, or will be soon."""
+        recent = [message.interview for message in self.published[-200:]]
+        coming = [entry[2] for entry in list(self._heap)]
+        return [interview for interview in dict.fromkeys(recent + coming) if interview in self.touched]
 
     def _push(self, spread, interview, prompt, payload):
         self._count += 1
@@ -172,7 +148,11 @@ class Plan:
 
 
 class Publisher(threading.Thread):
-    """Publishes at about `rate` messages a second, in small groups and now and then in a burst."""
+    """Publishes at about `rate` messages a second, in small groups and now and then in a burst; at less while many wait: the
+    campaign does not ask how much a busy machine can do."""
+
+    ROOM = 200     # messages that may wait at the full rate
+    LEAST = 0.1    # of the rate, however many wait
 
     def __init__(self, plan, server, channel, rate, seed):
         super().__init__(name="publisher", daemon=True)
@@ -181,6 +161,7 @@ class Publisher(threading.Thread):
         self._stopping = threading.Event()
         self._client = None
         self._debt = 0.0
+        self.waiting = 0   # messages without an outcome, as far as is known
 
     def burst(self):
         """As much as comes in a second, at once."""
@@ -194,7 +175,8 @@ class Publisher(threading.Thread):
         while not self._stopping.wait(0.02):
             if not self._answers():
                 continue
-            self._debt += self._rate * 0.02 * self._chance.uniform(0.2, 1.4)
+            share = max(self.LEAST, min(1.0, self.ROOM / max(self.waiting, 1)))
+            self._debt += self._rate * share * 0.02 * self._chance.uniform(0.2, 1.4)
             if self._chance.random() < 0.005:
                 self._debt += self._rate * self._chance.uniform(0.5, 2)
             count = int(self._debt)

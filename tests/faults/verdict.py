@@ -1,134 +1,153 @@
 # SPDX-License-Identifier: MIT
-"""When all is over: what the ledger knows, against what stands in the database and in the spool.
+"""When all is over: what the ledgers of all promptds know, against the book, the database and the spools.
 
-The rules, for each prompt P of an interview I that was published here:
+The rules, besides those of book.py, for each prompt P of an interview I that was published here:
 
-1. A prompt in the database is one of those published, byte for byte, and its interview is `ready`; or an ORPHANED PROMPT
-   line names it that no RESOLVED line followed; or the application moved I after P was stored; or P was in the memory of a
-   promptd that SIGKILL ended, without a spool (or while the log said that the spool cannot be written): then the
-   reconciler must find it once it is older than ten minutes, if I is still awaiting. (I may be `failed` by another of its
-   messages: such a prompt is for `promptctl orphans`.) With atomicity = transaction only what the application moved exists.
-2. What ended as stored or as a duplicate is there, if I is `ready`, or nothing of I was deleted.
-3. What never ended as stored is there only by rule 1; or it was named as dropped while it waited for its commit's answer.
-4. An interview that is `ready` has a prompt.
-5. An interview whose message failed does not show "enhancing": it is `ready`, `failed`, moved by the application, or an
-   INTERVIEW STUCK line names it; or an ORPHANED PROMPT line of a promptd that ended before the database came back.
-6. What can never be stored was not, and what must be rejected was.
-7. The spool is empty, and its dead letters are those that failed, one each.
+1. A prompt in the database is one of those published, byte for byte. It is settled by the book; or its row stands in
+   promptd_unsettled, it cannot be deleted (only such may be left), and each promptd that runs has named it as orphan.
+2. What a promptd tells as stored or duplicate was settled.
+3. What was settled, some promptd has told: as stored, as duplicate, by recovery, by naming what it left unsettled or dropped
+   at its end; or SIGKILL took it from memory; or the interview was deleted before a message that came again was looked at.
+4. What recovery settled had not been told as failed: its interview was not `failed`.
+5. An interview that is `ready` has a prompt.
+6. An interview whose message failed does not show "enhancing": it is `ready`, `failed`, where the application has moved it,
+   or an INTERVIEW STUCK line names it that no INTERVIEW NO LONGER STUCK followed.
+7. What can never be stored was not, and what must be rejected was.
+8. Each message that was taken in has an outcome in each promptd. The spools are empty, and their dead letters are those that
+   failed, one each.
 """
 
 from collections import Counter, defaultdict
 
-from .load import HOPELESS, is_own
+from .book import AWAITING, FAILED, READY, unsettled
+from .ledger import LOST, ORPHANS, SPOOL, TWICE
+from .load import HOPELESS, UNDELETABLE, is_own
 
-AWAITING = "enhancing"
+CHANGED = "a prompt is not as published"
+UNREPORTED = "a prompt is there, and nobody says so"
+UNTRUE = "told as stored, and was not"
+REVIVED = "told as failed, and was made ready"
+WAITING = "an interview waits for ever"
+WRONG = "an outcome that cannot be"
 
 
 class Verdict:
-    def __init__(self, ledger, plan, moved, in_transaction):
-        self.ledger, self.plan, self.moved = ledger, plan, moved
-        self.in_transaction = in_transaction
-        self.unreported = 0      # prompts that a line should name, and none does
-        self.for_reconciler = {}  # prompt id: interview; it must find these
-        self.for_people = 0      # left by SIGKILL, interview failed since: promptctl orphans shows them
-        self.complain = ledger.complain
+    def __init__(self, ledgers, plan, book, complain):
+        self.ledgers, self.plan, self.book, self.complain = ledgers, plan, book, complain
+        self.outcomes = sum_up(ledger.outcomes for ledger in ledgers)
+        self.by_interview = sum_up(ledger.by_interview for ledger in ledgers)
+        self.recovered = sum_up(ledger.recovered for ledger in ledgers)
+        self.named = set().union(*(ledger.named | ledger.killed_in_memory for ledger in ledgers))
 
     def judge(self, connection):
-        self._status = {str(i): status for i, status in connection.execute("select id, status from interviews")}
-        self._prompts = {}
-        self._of_interview = defaultdict(set)
+        """All but the spools, which is judge_spool's."""
+        self.book.compare(connection)
         rows = connection.execute("select id, interview_id, source, prompt from interview_enhanced_prompts")
+        published = {message.prompt for message in self.plan.published if message.prompt}
         for id, interview, source, prompt in rows:
             id, interview = str(id), str(interview)
-            self._prompts[id] = interview
-            self._of_interview[interview].add(id)
-            if not is_own(id, interview, source, prompt):
-                self.complain(f"prompt {id} of {interview} is not as published")
-        self._judge_prompts()
+            if id not in published or not is_own(id, interview, source, prompt):
+                self.complain(CHANGED, f"prompt {id} of {interview}", interview)
+        self.judge_books(unsettled(connection))
+
+    def judge_books(self, left):
+        """left: what stands in promptd_unsettled, [(prompt id, interview)]."""
+        self._judge_unsettled(left)
+        self._judge_settled()
         self._judge_published()
         self._judge_interviews()
+        self._judge_ledgers()
 
-    def _judge_prompts(self):
-        published = {message.prompt for message in self.plan.published if message.prompt}
-        for id, interview in self._prompts.items():
-            if id not in published:
-                self.complain(f"prompt {id} of {interview} was never published")
-            stored = self.ledger.outcomes[id]["stored"] + self.ledger.outcomes[id]["duplicate"]
-            if self._status.get(interview) == "ready":
-                if not stored and not self._may_be_unknown(id):
-                    self.complain(f"prompt {id} of {interview} is there, and ended as {dict(self.ledger.outcomes[id])}")
-            elif interview in self.moved and (stored or self.in_transaction and id in self.ledger.killed_in_memory):
-                pass  # it was ready, whether anyone lived to log it or not
-            elif self.in_transaction:
-                self._unreported(id, interview)
-            elif id not in self.ledger.orphans:
-                self._without_ready(id, interview)
+    def _judge_unsettled(self, rows):
+        for id, interview in rows:
+            kind = self.plan.kinds.get(interview)
+            if kind not in UNDELETABLE:
+                self.complain(ORPHANS, f"prompt {id} of {interview} ({kind}, {self.book.status.get(interview)}) is left "
+                              "unsettled", interview)
+            for ledger in self.ledgers:
+                if id not in ledger.orphans or ledger.told_in[id] != ledger.life:
+                    self.complain(ORPHANS, f"prompt {id} of {interview} is left behind, and promptd {ledger.name} has not "
+                                  "named it", interview)
+        left = {id for id, _ in rows}
+        for id, prompt in self.book.prompts.items():
+            if prompt.there and not prompt.settled and id not in left:
+                self.complain(UNREPORTED, f"prompt {id} of {prompt.interview} ({self.book.status.get(prompt.interview)}): "
+                              f"{self._told(id)}", prompt.interview)
+        for ledger in self.ledgers:
+            for id, interview in ledger.open_orphans().items():
+                if id not in left:
+                    self.complain(ORPHANS, f"orphan {id} is gone or settled, and promptd {ledger.name} does not say that it "
+                                  "is resolved", interview)
+            for id in ledger.told_too_often():
+                self.complain(ORPHANS, f"orphan {id} was named again and again by promptd {ledger.name}")
 
-    def _may_be_unknown(self, id):
-        """Stored, and nobody lived to see it: what waits for a commit's answer at the end of SIGTERM is named as dropped."""
-        named = self.in_transaction and self.ledger.outcomes[id]["dropped"] > 0
-        return named or id in self.ledger.ever_orphaned or id in self.ledger.killed_in_memory
+    def _told(self, id):
+        return f"outcomes {dict(self.outcomes[id])}, recovered {dict(self.recovered[id])}"
 
-    def _without_ready(self, id, interview):
-        if id not in self.ledger.killed_in_memory:
-            self._unreported(id, interview)
-        elif self._status.get(interview) == AWAITING:
-            self.for_reconciler[id] = interview
-        else:
-            self.for_people += 1
-
-    def _unreported(self, id, interview):
-        self.unreported += 1
-        self.complain(f"prompt {id} is there, interview {interview} is {self._status.get(interview)}, and no line says so; "
-                      f"outcomes {dict(self.ledger.outcomes[id])}")
+    def _judge_settled(self):
+        for id, prompt in self.book.prompts.items():
+            if not prompt.ever_settled:
+                continue
+            outcomes, recovered = self.outcomes[id], self.recovered[id]
+            told = outcomes["stored"] or outcomes["duplicate"] or outcomes["dropped"] or recovered["settled"]
+            if prompt.interview in self.book.status and not told and id not in self.named:
+                self.complain(UNREPORTED, f"prompt {id} of {prompt.interview} was settled: {self._told(id)}",
+                              prompt.interview)
+            if recovered["settled"] and prompt.from_failed and not (outcomes["stored"] or id in self.named):
+                self.complain(REVIVED, f"prompt {id} of {prompt.interview}: {self._told(id)}", prompt.interview)
 
     def _judge_published(self):
         for id, kind, interview in {(m.prompt, m.kind, m.interview) for m in self.plan.published if m.prompt}:
-            outcomes = self.ledger.outcomes.get(id, Counter())
-            stored = outcomes["stored"] + outcomes["duplicate"]
-            if stored and id not in self._prompts and not self._may_be_deleted(interview, outcomes):
-                self.complain(f"prompt {id} of {interview} ({kind}, {self._status.get(interview)}) is not there, and ended "
-                              f"as {dict(outcomes)}")
+            outcomes = self.outcomes[id]
+            known = self.book.prompts.get(id)
+            if (outcomes["stored"] or outcomes["duplicate"]) and not (known and known.ever_settled):
+                self.complain(UNTRUE, f"prompt {id} of {interview} ({kind}): {self._told(id)}", interview)
             if kind in HOPELESS and outcomes["stored"]:
-                self.complain(f"prompt {id} of {interview} ended as stored, and is {kind}")
+                self.complain(WRONG, f"prompt {id} of {interview} ended as stored, and is {kind}", interview)
             if outcomes["rejected"]:
-                self.complain(f"prompt {id} of {interview} was rejected, and there is nothing wrong with it")
-
-    def _may_be_deleted(self, interview, outcomes):
-        """A copy that came when the application had moved the interview, and whose insert was in doubt, deletes."""
-        return interview in self.moved and outcomes["rolled back"] > 0
+                self.complain(WRONG, f"prompt {id} of {interview} was rejected, and nothing is wrong with it", interview)
+            if outcomes["orphaned"] and kind not in UNDELETABLE:
+                self.complain(ORPHANS, f"prompt {id} of {interview} ({kind}) ended as orphaned, and could be deleted",
+                              interview)
 
     def _judge_interviews(self):
-        named_before = set(self.ledger.orphans.values()) - set(self.ledger.open_orphans().values())
-        for interview, status in self._status.items():
-            outcomes = self.ledger.by_interview.get(interview, Counter())
-            if status == "ready" and not self._of_interview[interview]:
-                self.complain(f"interview {interview} is ready and has no prompt: {dict(outcomes)}")
+        stuck = set().union(*(ledger.stuck for ledger in self.ledgers))
+        with_prompt = {prompt.interview for prompt in self.book.prompts.values() if prompt.there}
+        for interview, status in self.book.status.items():
+            outcomes = self.by_interview[interview]
+            if status == READY and interview not in with_prompt:
+                self.complain(WAITING, f"interview {interview} is ready and has no prompt: {dict(outcomes)}", interview)
             ended = sum(outcomes.values()) - outcomes["dropped"]
-            if status == AWAITING and ended and interview not in self.ledger.stuck | named_before:
-                self.complain(f"interview {interview} ({self.plan.kinds[interview]}) is {status}, and no line says that it "
-                              f"is stuck: {dict(outcomes)}")
+            if status in AWAITING - {FAILED} and ended and not (
+                    interview in stuck or interview in self.book.moved_by_application):
+                self.complain(WAITING, f"interview {interview} ({self.plan.kinds[interview]}) is {status}, and no line says "
+                              f"that it is stuck: {dict(outcomes)}", interview)
             if self.plan.kinds[interview] == "poison" and set(outcomes) - {"rejected", "dropped"}:
-                self.complain(f"a message for {interview} should have been rejected: {dict(outcomes)}")
+                self.complain(WRONG, f"a message for {interview} should have been rejected: {dict(outcomes)}", interview)
 
-    def judge_books(self):
+    def _judge_ledgers(self):
         """What is still open although all is over."""
-        ledger = self.ledger
-        if ledger.on_disk:
-            some = list(ledger.on_disk.items())[:3]
-            self.complain(f"LOST: {len(ledger.on_disk)} messages were on disk and have no outcome, as {some}")
-        if ledger.in_flight() > len(ledger.on_disk):
-            self.complain(f"LOST: {ledger.in_flight()} messages were taken in and have no outcome")
-        for id, interview in ledger.open_orphans().items():
-            if id not in self._prompts:
-                self.complain(f"orphan {id} of {interview} is gone, and no line says that it is resolved")
+        for ledger in self.ledgers:
+            if ledger.in_flight():
+                some = list(ledger.on_disk.items())[:3]
+                self.complain(LOST, f"{ledger.in_flight()} of promptd {ledger.name}, {len(ledger.on_disk)} of them on disk, "
+                              f"as {some}")
 
-    def judge_spool(self, waiting, dead):
+    def judge_spool(self, ledger, waiting, dead):
         """`dead`: the numbers of the dead letters."""
         if waiting:
-            self.complain(f"{len(waiting)} messages wait in the spool, as {waiting[:2]}")
+            self.complain(SPOOL, f"{len(waiting)} messages wait in the spool of promptd {ledger.name}, as {waiting[:2]}")
         dead = set(dead)
-        for number in sorted(self.ledger.dead - dead)[:3]:
-            self.complain(f"number {number} failed, and is no dead letter")
-        for number in sorted(dead - self.ledger.dead)[:3]:
-            self.complain(f"number {number} is a dead letter, and did not fail")
+        for number in sorted(ledger.dead - dead)[:3]:
+            self.complain(LOST, f"number {number} of promptd {ledger.name} failed, and is no dead letter")
+        for number in sorted(dead - ledger.dead)[:3]:
+            self.complain(TWICE, f"number {number} of promptd {ledger.name} is a dead letter, and did not fail")
+
+
+def sum_up(counters):
+    """{key: Counter} of all."""
+    total = defaultdict(Counter)
+    for one in counters:
+        for key, counts in one.items():
+            total[key].update(counts)
+    return total

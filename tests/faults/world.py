@@ -1,178 +1,94 @@
 # SPDX-License-Identifier: MIT
-"""The servers, the proxies between them and promptd, and promptd itself: what faults are done to."""
+"""The servers, the application, one promptd or two, and the links between them: what faults are done to."""
 
 import os
-import signal
-import subprocess
-import time
-
-import psycopg
 
 from support.postgres import ROLE, Cluster
-from support.promptd import Promptd
-from support.proxy import Proxy
 from support.redis_server import RedisServer
-from support.spool import Spool
 
-EXIT_SPOOL = 73
+from .application import NAME, Application
+from .disk import Disk
+from .node import Node
 
 FAST = {"heartbeat_interval_s": 1, "heartbeat_timeout_s": 1, "backoff_max_s": 1, "breaker_reset_s": 2,
-        "statement_timeout_ms": 1000, "retry_base_ms": 20, "retry_max_ms": 200, "settle_timeout_s": 2,
-        "reconcile_interval_s": 5, "shutdown_timeout_s": 3}
-SHUTDOWN_GRACE_S = 2.0
+        "statement_timeout_ms": 1000, "retry_base_ms": 20, "retry_max_ms": 200, "lock_patience_s": 3, "recover_after_s": 3,
+        "reconcile_interval_s": 2, "shutdown_timeout_s": 3}
+DATABASE_MB = 4096     # used is only what is written
+WAL_MB = 1024
+
+CONFIGURATION = {
+    # What no commit has waited for is not on disk for long, and a crash finds it out.
+    "wal_writer_delay": "10s",
+    "track_commit_timestamp": "on",  # the book is read in the order of commits
+    "autovacuum": "on", "autovacuum_naptime": "5s",
+    # Each new piece of the log needs room.
+    "min_wal_size": "2MB", "wal_recycle": "off",
+}
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 class World:
-    def __init__(self, folder, repository, plan, ledger, with_spool, atomicity, shipped_timers):
-        self.folder, self.plan, self.ledger = folder, plan, ledger
-        self.channel = "interviewly:prompt-ready:campaign"
+    def __init__(self, folder, repository, plan, violations, run):
+        """run: a RunPlan, which says how many promptds there are, and how they are set."""
+        self.folder, self.plan, self.violations = folder, plan, violations
         self.notes = []
         self._closing = []
-        self.redis = self._own(RedisServer(self._make("redis"), "--client-output-buffer-limit", "pubsub 8mb 4mb 5"))
-        # What no commit has waited for is not on disk for long, and a crash finds it out.
-        self.cluster = self._own(Cluster(self._make("pg"), os.path.join(repository, "sql"), {"wal_writer_delay": "10s"}))
-        self.redis_link = self._own(Proxy(("127.0.0.1", self.redis.port)))
-        self.database_link = self._own(Proxy(("127.0.0.1", self.cluster.port)))
-        self.database = "campaign"
-        with self.cluster.connect("postgres") as connection:
-            connection.execute("create database campaign template promptd_template")
-            connection.execute("alter database campaign set synchronous_commit = on")  # committed is committed
-            connection.execute(f"alter role {ROLE} set deadlock_timeout = '20ms'")     # it is promptd that gives way
-        self.spool_folder = self._make("spool", 0o700) if with_spool else None
-        self.small_disk = with_spool and self._mount(self.spool_folder)
-        self._config = os.path.join(folder, "promptd.conf")
-        self._write_config("batch_max = 256\n")
-        self._reloads = 0
-        self.settings = {
-            "redis_url": f"redis://127.0.0.1:{self.redis_link.port}", "redis_channel": self.channel,
-            "database_url": f"postgresql://{ROLE}@127.0.0.1:{self.database_link.port}/{self.database}",
-            "atomicity": atomicity, "log_level": "debug", "queue_max_messages": 5000,
-            "admin_listen": f"unix:{folder}/admin.sock",
-            **({} if shipped_timers else FAST), **({"spool_dir": self.spool_folder} if with_spool else {})}
-        self._shutdown_s = float(self.settings.get("shutdown_timeout_s", 10)) + SHUTDOWN_GRACE_S
-        self.promptd = None
         self.burst = lambda: None  # has the publisher send many messages at once
-        self.stopped_in = []   # seconds of each SIGTERM
+        self.channel = "interviewly:prompt-ready:campaign"
+        self.database = "campaign"
+        self.redis = self.own(RedisServer(self.make_folder("redis"), "--client-output-buffer-limit", "pubsub 8mb 4mb 5"))
+        self.database_disk = self.own(Disk(self.make_folder("pg-tables"), DATABASE_MB, 0o700))
+        self.wal_disk = self.own(Disk(self.make_folder("pg-wal"), WAL_MB, 0o700))
+        self.cluster = self.own(Cluster(self.make_folder("pg"), os.path.join(repository, "sql"), CONFIGURATION,
+                                        wal_folder=self.wal_disk.folder))
+        self._make_database()
+        settings = {"redis_channel": self.channel, "log_level": "debug", "queue_max_messages": 5000,
+                    **({} if run.shipped_timers else FAST)}
+        self.nodes = [self.own(Node(self, name, {**settings, "atomicity": atomicity}, run.with_spool))
+                      for name, atomicity in zip("ab", run.atomicities)]
+        self.application = Application(lambda: self.cluster.connect(self.database, application_name=NAME), plan, run.seed)
+        if not self.database_disk.works:
+            self.notes.append("no full disks: needs root and CAP_SYS_ADMIN (to mount small file systems)")
 
-    def _own(self, thing):
+    def _make_database(self):
+        Cluster.own(self.database_disk.folder)
+        with self.cluster.connect("postgres") as connection:
+            connection.execute(f"create tablespace small location '{self.database_disk.folder}'")
+            connection.execute(f"create database {self.database} template promptd_template tablespace small")
+            connection.execute(f"alter database {self.database} set synchronous_commit = on")  # committed is committed
+            connection.execute(f"alter role {ROLE} set deadlock_timeout = '20ms'")  # it is promptd that gives way
+        with self.cluster.connect(self.database) as connection:
+            for name in ("refusals.sql", "book.sql"):
+                with open(os.path.join(HERE, name), encoding="utf-8") as file:
+                    connection.execute(file.read())
+            self.plan.prepare(connection)
+
+    def own(self, thing):
         self._closing.append(thing)
         return thing
 
-    def _make(self, name, mode=0o755):
+    def make_folder(self, name, mode=0o755):
         path = os.path.join(self.folder, name)
         os.mkdir(path, mode)
         return path
 
-    def _mount(self, folder):
-        command = ["mount", "-t", "tmpfs", "-o", "size=64m,mode=0700", "tmpfs", folder]
-        if os.geteuid() == 0 and subprocess.run(command, capture_output=True).returncode == 0:
-            return True
-        self.notes.append("no full disk for the spool: needs root and CAP_SYS_ADMIN (to mount a small file system)")
-        return False
-
     def close(self):
-        if self.promptd is not None and self.promptd.process.poll() is None:
-            self.promptd.process.kill()
-            self.promptd.process.wait()
         for thing in reversed(self._closing):
             thing.close()
-        if self.small_disk:
-            subprocess.run(["umount", "--lazy", self.spool_folder], check=True)
+
+    def some_nodes(self, chance):
+        """Whom a fault hits that hits a promptd: mostly one."""
+        return self.nodes if chance.random() < 0.25 else [chance.choice(self.nodes)]
 
     # PostgreSQL
 
+    def connect(self):
+        return self.cluster.connect(self.database)
+
     def sql(self, *statements):
-        with self.cluster.connect(self.database) as connection:
-            for statement in reversed(statements):
+        with self.connect() as connection:
+            for statement in statements:
                 connection.execute(statement)
 
     def terminate(self):
         self.sql(f"select pg_terminate_backend(pid) from pg_stat_activity where usename = '{ROLE}'")
-
-    def move(self, interviews, status):
-        """The application's doing. Returns those that it did move."""
-        try:
-            with self.cluster.connect(self.database) as connection:
-                connection.execute("set lock_timeout = '1s'")
-                return [str(id) for id, in connection.execute(
-                    "update interviews set status = %s where id = any(%s::uuid[]) returning id", [status, interviews])]
-        except psycopg.Error:
-            return []
-
-    # promptd
-
-    def _write_config(self, text):
-        with open(self._config, "w", encoding="ascii") as file:
-            file.write(text)
-
-    def start_promptd(self):
-        """Under supervision, as by systemd: where its spool cannot be opened yet it is started again."""
-        self.promptd = Promptd(self.folder, f"promptd{self.ledger.life + 1}", self.settings, ["--config", self._config])
-        self.ledger.begin_life(self.promptd.log_path)
-
-    def supervise(self):
-        """Starts it again where the spool's disk was too full to open it."""
-        if self.promptd is None or self.promptd.process.poll() is None:
-            return
-        code = self.promptd.wait_exit()
-        if code != EXIT_SPOOL or not self.small_disk:
-            self.ledger.complain(f"{self.promptd.name} ended with {code}")
-        self._end_life(killed=True)
-        time.sleep(0.3)
-        self.start_promptd()
-
-    def _end_life(self, killed):
-        gone = self.ledger.end_life(killed)
-        try:
-            self.promptd.check_log([], self.plan.marker)
-        except AssertionError as error:
-            self.ledger.complain(str(error)[:1000])
-        self.promptd = None
-        return gone
-
-    def kill_promptd(self):
-        self.promptd.crash()
-        return self._end_life(killed=True)
-
-    def stop_promptd(self):
-        began = time.monotonic()
-        self.promptd.kill(signal.SIGTERM)
-        code = self.promptd.wait_exit(self._shutdown_s)
-        self.stopped_in.append(time.monotonic() - began)
-        if code != 0:
-            self.ledger.complain(f"{self.promptd.name} ended with {code} when it was asked to stop")
-        self._end_life(killed=code != 0)
-
-    def reload_promptd(self):
-        self._reloads += 1
-        self._write_config(f"batch_max = {(1, 10, 256)[self._reloads % 3]}\n")
-        self.promptd.kill(signal.SIGHUP)
-
-    def reload_with_mistake(self):
-        self._write_config("batch_max = many\n")
-        self.promptd.kill(signal.SIGHUP)
-
-    def mend_mistake(self):
-        """The next start needs a file without one."""
-        if not self.promptd.find("ERROR", "settings not reloaded"):
-            self.ledger.complain("a mistake in the settings was not named")
-        self._write_config("batch_max = 256\n")
-
-    def freeze_promptd(self):
-        self.promptd.freeze()
-
-    def thaw_promptd(self):
-        self.promptd.thaw()
-
-    def ask_state(self):
-        if self.promptd is not None and self.ledger.started and self.promptd.process.poll() is None:
-            self.promptd.kill(signal.SIGUSR1)
-
-    # The spool
-
-    @staticmethod
-    def remove(path):
-        os.unlink(path)
-
-    def spool(self):
-        return Spool(self.spool_folder)
