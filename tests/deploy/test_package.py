@@ -5,6 +5,7 @@ import pytest
 
 from debian import run
 from machine import Failed
+from support.spool import make_version_1
 from support.wait import wait_until
 
 SETTINGS = "/etc/promptd/promptd.conf"
@@ -161,6 +162,28 @@ def test_an_upgrade_keeps_messages_that_wait(machine):
     assert "host=/run/postgresql" in machine.run(f"cat {SETTINGS}")
     machine.postgres("start")
     machine.wait_ready(ids)
+
+
+def test_an_upgrade_from_0_1(machine):
+    """As it leaves things: messages in a spool of format 1, and a database without promptd_unsettled. The messages wait
+    until sql/ is applied, and then all of them are stored."""
+    ids = machine.publish_into_outage(30)
+    dead_letters = machine.gauge("promptd_dead_letters")
+    machine.run("systemctl stop promptd")
+    make_version_1(machine.root.path / "var/lib/promptd/spool.db")
+    machine.postgres("start")
+    machine.sql("drop table promptd_unsettled cascade")
+    machine.run("systemctl start promptd")
+    machine.wait_journal("the spool of promptd 0.1 was converted")
+    machine.wait_journal("table promptd_unsettled is missing: apply sql/01_schema.sql")
+    assert machine.gauge("promptd_spool_messages") == 30 and machine.gauge("promptd_ready") == 0
+    status, output = machine.try_to("su promptd -s /bin/sh -c promptctl\\ check")
+    assert status == 78 and "promptd_unsettled" in output
+    for name in ("01_schema", "02_role", "03_views"):
+        machine.run(f"su postgres -c 'psql -q -v ON_ERROR_STOP=1 interviewly' </usr/share/promptd/sql/{name}.sql")
+    machine.wait_ready(ids)
+    assert machine.gauge("promptd_dead_letters") == dead_letters
+    machine.wait_status("ready")
 
 
 def test_a_reboot_into_an_outage(machine):
