@@ -16,8 +16,8 @@ NAMES = """
     rag_duplicate_total rag_messages_received_total rag_messages_dropped_total
     rag_atomic_operation_duration_seconds_count rag_atomic_operation_duration_seconds_sum
     promptd_waiting_messages promptd_queue_messages promptd_queue_bytes promptd_spool_messages promptd_spool_bytes
-    promptd_dead_letters promptd_orphans_open promptd_db_connections promptd_redis_connected promptd_redis_circuit_open
-    promptd_db_circuit_open promptd_subscription_gaps_total promptd_subscription_gap_seconds_total
+    promptd_dead_letters promptd_orphans_open promptd_unsettled_prompts promptd_db_connections promptd_redis_connected
+    promptd_redis_circuit_open promptd_db_circuit_open promptd_subscription_gaps_total promptd_subscription_gap_seconds_total
     promptd_retries_total
 """.split()
 REASONS = """
@@ -44,6 +44,8 @@ def test_every_name_from_the_start(start_promptd):
     assert sum(name.startswith("rag_messages_rejected_total") for name in metrics) == len(REASONS)
     for link in ("redis", "database"):
         assert metrics[f'promptd_reconnections_total{{link="{link}"}}'] == 0
+    for result in ("settled", "rolled_back"):
+        assert metrics[f'promptd_recovered_total{{result="{result}"}}'] == 0
     assert [name for name in metrics if re.fullmatch(r'promptd_build_info\{version="[0-9.]+"\}', name)]
     assert metrics["promptd_redis_connected"] == 1 and metrics["promptd_db_connections"] == 4
 

@@ -172,15 +172,17 @@ def test_orphan_whose_delete_is_swallowed(start_promptd, database, channel):
 
 def test_many_orphans(start_promptd, refused, database, left):
     """Each has its line, however many there are, and each is resolved."""
-    messages = [left("timeout") for _ in range(50)]
+    messages = [left("timeout") for _ in range(400)]  # more than a page
     promptd = start_promptd(reconcile_interval_s=1, db_connections=1)
-    promptd.wait_line("CRITICAL", "ORPHANED", count=50)
-    promptd.wait_counters(orphans_open=50, unsettled_prompts=50)
+    promptd.wait_line("CRITICAL", "ORPHANED", count=400, timeout=30)
+    promptd.wait_counters(orphans_open=400, unsettled_prompts=400)
+    time.sleep(2)
+    assert promptd.find("INFO", "RESOLVED") == []
     database.execute(f"grant delete on {PROMPTS} to {ROLE}")
-    promptd.wait_line("INFO", "RESOLVED", count=50)
-    for message in messages:
-        promptd.one("CRITICAL", detected_line(message))
-        promptd.one("INFO", resolved_line(message))
+    promptd.wait_line("INFO", "RESOLVED", count=400, timeout=30)
+    for level, of in (("CRITICAL", detected_line), ("INFO", resolved_line)):
+        said = sorted(line.text.split(" Manual")[0] for line in promptd.find(level, "ORPHANED"))
+        assert said == sorted(of(message) for message in messages)
     promptd.wait_counters(orphans_open=0, unsettled_prompts=0)
     assert database.prompt_count() == 0
 
@@ -209,10 +211,11 @@ def stuck(start_promptd, database, channel):
         promptd = start_promptd(**{"reconcile_interval_s": 1, **settings})
         database.raise_on(PROMPTS, "insert")
         database.raise_on("interviews", "update", "hands off", when="new.status = 'failed'")
-        messages = [channel.publish(database.interview()) for _ in range(count)]
-        for message in messages:
-            promptd.wait_line("CRITICAL", stuck_line(message.interview))
+        messages = [channel.message(interview) for interview in database.interviews(count)]
+        channel.publish_burst(messages)
         assert promptd.settle(count).outcomes() == {"failure": count}
+        said = sorted(line.text.split(" sqlstate")[0] for line in promptd.find("CRITICAL", "STUCK"))
+        assert said == sorted(stuck_line(message.interview) for message in messages)
         return promptd, messages
 
     return make
@@ -229,6 +232,14 @@ def test_stuck_until_it_can_be_marked(stuck, atomicity, database):
     time.sleep(1.5)
     assert len(promptd.find("INFO", "NO LONGER STUCK")) == 3
     assert promptd.counters().outcomes() == {"failure": 3}
+
+
+def test_many_are_stuck(stuck, database):
+    """More than are tried at once. All have their turn."""
+    promptd, messages = stuck(count=600)
+    database.drop_faults()
+    promptd.wait_line("INFO", "NO LONGER STUCK", count=600, timeout=30)
+    assert database.statuses() == {"failed": 600} and len(promptd.find("INFO", "NO LONGER STUCK")) == 600
 
 
 @pytest.mark.parametrize("status", ["timeout", "ready", None])

@@ -2,6 +2,7 @@
 """Recovery: what stands in promptd_unsettled for too long is settled or rolled back by any promptd, and nothing else is
 touched."""
 
+import signal
 import time
 
 import pytest
@@ -218,6 +219,23 @@ def test_turned_off(start_promptd, database, left):
     time.sleep(1.5)
     assert {id for id, _ in database.unsettled()} == {message.id, late.id}
     assert database.statuses() == {"enhancing": 1, "timeout": 1} and database.prompt_count() == 2
+
+
+def test_turned_on_while_it_runs(start_promptd, database, left, new_folder):
+    """Its settings are live."""
+    config = new_folder("config") + "/promptd.conf"
+
+    def write(text):
+        with open(config, "w", encoding="ascii") as file:
+            file.write(text)
+
+    write("reconcile_interval_s = 0\nrecover_after_s = 86400\n")
+    promptd = start_promptd(config=config)
+    message = left()
+    write("reconcile_interval_s = 1\nrecover_after_s = 10\n")
+    promptd.kill(signal.SIGHUP)
+    wait_recovered(promptd, settled=1)
+    expect_stored(database, message)
 
 
 def test_what_is_in_work_here_is_left_to_its_message(start_promptd, database, channel):
