@@ -132,10 +132,12 @@ int daemon_run(struct settings *settings, const struct daemon_arguments *argumen
         log_critical(LOG_FIELDS(log_text("error", uv_strerror(status))), "the event loop cannot be made");
         return error_exit_status(ERROR_INTERNAL);
     }
+    signals_block_wishes(true); /* no other thread gets them: at the end they would meet their default action there */
     if (!start(&daemon, &error)) {
         log_critical(LOG_FIELDS(log_text("error", error.text)), "promptd cannot start");
         return error_exit_status(error.code);
     }
+    signals_block_wishes(false);
     (void)uv_run(&daemon.loop, UV_RUN_DEFAULT);
     return finish(&daemon);
 }

@@ -79,6 +79,9 @@ bool wiring_open(struct daemon *daemon, struct error *error);
 void wiring_reset_circuits(void *context, bool *redis, bool *database);
 
 /* signals.c */
+/* SIGHUP, SIGUSR1 and SIGUSR2 wait, for this thread and all that it makes from now on; or they wait no longer, for this
+ * thread. */
+void signals_block_wishes(bool blocked);
 void signals_open(struct daemon *daemon);
 void signals_close(struct daemon *daemon);
 

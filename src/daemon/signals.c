@@ -12,6 +12,21 @@
 static const int watched[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
 static_assert(sizeof watched / sizeof watched[0] == DAEMON_SIGNALS, "each has a handle");
 
+static bool is_wish(int number)
+{
+    return number != SIGTERM && number != SIGINT;
+}
+
+void signals_block_wishes(bool blocked)
+{
+    sigset_t wishes;
+    (void)sigemptyset(&wishes); /* these cannot fail: the numbers are valid */
+    for (int i = 0; i < DAEMON_SIGNALS; i++)
+        if (is_wish(watched[i]))
+            (void)sigaddset(&wishes, watched[i]);
+    (void)pthread_sigmask(blocked ? SIG_BLOCK : SIG_UNBLOCK, &wishes, NULL);
+}
+
 static void log_state(struct daemon *daemon)
 {
     struct log_field fields[METRICS_FIELDS];
@@ -55,12 +70,13 @@ void signals_open(struct daemon *daemon)
     }
 }
 
-/* What would be a question or a wish must not end the last few moments with the default action. */
+/* A question or a wish must not end the last few moments with the default action, which libuv brings back. */
 void signals_close(struct daemon *daemon)
 {
+    signals_block_wishes(true);
     for (int i = 0; i < DAEMON_SIGNALS; i++) {
         uv_close((uv_handle_t *)&daemon->signals[i], NULL);
-        if (watched[i] != SIGTERM && watched[i] != SIGINT)
-            (void)signal(watched[i], SIG_IGN); /* cannot fail: the number is valid */
+        if (is_wish(watched[i]))
+            (void)signal(watched[i], SIG_IGN);
     }
 }
