@@ -41,7 +41,8 @@ class Application:
     def stop(self):
         self._over.set()
         for thread in self._threads:
-            thread.join()
+            if thread.is_alive():
+                thread.join()
 
     def _run(self, act, chance):
         """A connection for as long as it lasts."""

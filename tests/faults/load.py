@@ -169,7 +169,8 @@ class Publisher(threading.Thread):
 
     def stop(self):
         self._stopping.set()
-        self.join()
+        if self.is_alive():
+            self.join()
 
     def run(self):
         while not self._stopping.wait(0.02):

@@ -36,6 +36,13 @@ class World:
         self.burst = lambda: None  # has the publisher send many messages at once
         self.channel = "interviewly:prompt-ready:campaign"
         self.database = "campaign"
+        try:
+            self._open(repository, run)
+        except BaseException:
+            self.close()  # servers, and mounted disks
+            raise
+
+    def _open(self, repository, run):
         self.redis = self.own(RedisServer(self.make_folder("redis"), "--client-output-buffer-limit", "pubsub 8mb 4mb 5"))
         self.database_disk = self.own(Disk(self.make_folder("pg-tables"), DATABASE_MB, 0o700))
         self.wal_disk = self.own(Disk(self.make_folder("pg-wal"), WAL_MB, 0o700))
@@ -46,7 +53,8 @@ class World:
                     **({} if run.shipped_timers else FAST)}
         self.nodes = [self.own(Node(self, name, {**settings, "atomicity": atomicity}, run.with_spool))
                       for name, atomicity in zip("ab", run.atomicities)]
-        self.application = Application(lambda: self.cluster.connect(self.database, application_name=NAME), plan, run.seed)
+        self.application = Application(lambda: self.cluster.connect(self.database, application_name=NAME),
+                                       self.plan, run.seed)
         if not self.database_disk.works:
             self.notes.append("no full disks: needs root and CAP_SYS_ADMIN (to mount small file systems)")
 
