@@ -16,6 +16,7 @@ from support.wait import SLOW
 
 from . import kinds
 from .book import Book, Reader
+from .latency import SHIPPED_LIMIT_S
 from .ledger import COUNTERS
 from .load import UNDELETABLE, Plan, Publisher
 from .report import Row
@@ -109,6 +110,8 @@ class Campaign:
     def _campaign(self, seconds):
         world, run = self.world, self._run
         for node in world.nodes:
+            if run.shipped_timers:
+                node.ledger.innocents.limit = SHIPPED_LIMIT_S
             node.ledger.innocents.disturbances.begin(time.time())
             node.start()
         self._publisher.start()
