@@ -60,7 +60,7 @@ def test_the_servers_come_and_messages_are_stored(machine):
         machine.run(f"su postgres -c 'psql -q -v ON_ERROR_STOP=1 interviewly' </usr/share/promptd/sql/{name}.sql")
     machine.run(f"sed -i 's|^#database_url =.*|database_url = {URL}|' {SETTINGS}")
     machine.run("systemctl restart promptd")
-    machine.wait_status("ready")
+    machine.wait_status("Ready;")
     machine.wait_ready(machine.publish(20))
 
 
@@ -86,10 +86,10 @@ def test_a_url_from_a_credential(machine):
         f"umask 077; echo '{URL}&application_name=by-credential' >/etc/credstore/promptd.database_url"
     )
     machine.run("systemctl restart promptd")
-    machine.wait_status("ready")
+    machine.wait_status("Ready;")
     assert machine.sql("select count(*) > 0 from pg_stat_activity where application_name = 'by-credential'") == "t"
     machine.run("rm /etc/credstore/promptd.database_url; systemctl restart promptd")
-    machine.wait_status("ready")
+    machine.wait_status("Ready;")
     assert machine.sql("select count(*) from pg_stat_activity where application_name = 'by-credential'") == "0"
 
 
@@ -111,7 +111,7 @@ def test_an_orphan_is_critical_in_the_journal(machine):
 def test_a_hang_ends_by_the_watchdog_and_loses_nothing(machine):
     machine.run(f"mkdir -p {DROP_IN.rpartition('/')[0]}; printf '[Service]\\nWatchdogSec=2s\\n' >{DROP_IN}")
     machine.run("systemctl daemon-reload; systemctl restart promptd")
-    machine.wait_status("ready")
+    machine.wait_status("Ready;")
     ids = machine.publish_into_outage(30)
     pid = machine.show("MainPID")
     machine.run(f"kill -STOP {pid}")
@@ -127,7 +127,7 @@ def test_a_hang_ends_by_the_watchdog_and_loses_nothing(machine):
 
 def test_a_stop_loses_nothing(machine):
     machine.run("systemctl restart promptd")
-    machine.wait_status("ready")
+    machine.wait_status("Ready;")
     ids = machine.publish(200)
     wait_until(lambda: machine.gauge("rag_messages_received_total") == 200, "the messages to be received", 20)
     machine.run("systemctl stop promptd")
@@ -147,7 +147,7 @@ def test_bad_settings_do_not_loop(machine):
     }
     assert "setting batch_max: value" in machine.journal()
     machine.run(f"sed -i '/^batch_max/d' {SETTINGS}; systemctl restart promptd")
-    machine.wait_status("ready")
+    machine.wait_status("Ready;")
 
 
 # --- upgrade, reboot, removal
@@ -183,7 +183,7 @@ def test_an_upgrade_from_0_1(machine):
         machine.run(f"su postgres -c 'psql -q -v ON_ERROR_STOP=1 interviewly' </usr/share/promptd/sql/{name}.sql")
     machine.wait_ready(ids)
     assert machine.gauge("promptd_dead_letters") == dead_letters
-    machine.wait_status("ready")
+    machine.wait_status("Ready;")
 
 
 def test_a_reboot_into_an_outage(machine):
