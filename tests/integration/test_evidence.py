@@ -10,12 +10,11 @@ import time
 import pytest
 
 from support.expect import expect_kept, expect_nothing_stored, expect_stored, expect_unsettled
-from support.proxy import POSTGRES_READY, TO_CLIENT
+from support.proxy import TO_CLIENT
 from support.spool import Spool
 from support.wait import wait_until
 
 PROMPTS = "interview_enhanced_prompts"
-INSERT = rb"insert\s+into\s+\S*interview_enhanced_prompts"
 TO_READY = "new.status = 'ready'"
 
 
@@ -52,10 +51,14 @@ def test_answer_is_lost_and_the_interview_goes_on(start_promptd, atomicity, data
     """Found settled at the reconnection: it is our own, and stays, whatever the interview's status is by now."""
     promptd = start_promptd(atomicity=atomicity, db_connections=1, reconcile_interval_s=1, recover_after_s=1,
                             database_url=database.url(database_proxy.port))
-    database_proxy.lose_reply(INSERT, reply_end=POSTGRES_READY, stay_away=True)
-    messages = burst(channel, database.interviews(count))
-    promptd.wait_line("ERROR", "database lost")
+    with database.locked():
+        messages = burst(channel, database.interviews(count))
+        promptd.wait_counters(received=count)
+        database.wait_blocked()
+        database_proxy.stall(TO_CLIENT)
     moved = move_on(database, status)
+    database_proxy.refuse()
+    promptd.wait_line("ERROR", "database lost")
     database_proxy.restore()
     assert promptd.settle(count).outcomes() == {"success": count}
     expect_kept(database, *(message for message in messages if message.interview in moved), status=status)
