@@ -6,6 +6,7 @@ import heapq
 import os
 import random
 import time
+import traceback
 import uuid
 from collections import defaultdict
 from dataclasses import dataclass
@@ -82,8 +83,9 @@ class Campaign:
         world.burst = self._publisher.burst
         try:
             self._campaign(seconds)
-        except AssertionError as error:
-            self.violations.add(CAMPAIGN, str(error)[:2000])
+        except Exception as error:  # a fault that could not be made or lifted, too: what was seen until then counts
+            where = "" if isinstance(error, AssertionError) else traceback.format_exc(limit=-5)
+            self.violations.add(CAMPAIGN, (where or str(error))[:2000])
             self._judge_so_far(to_the_end=True)
         finally:
             world.application.stop()
