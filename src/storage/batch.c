@@ -112,3 +112,11 @@ void batch_fill_texts(struct batch *batch)
     }
     buffer_append(&batch->sources, "}", sizeof "}");
 }
+
+void batch_fill_single_text(struct batch *batch)
+{
+    const struct message_content *content = &batch->jobs[0]->content;
+    array_begin(&batch->prompts, PG_TEXT, 1);
+    array_add(&batch->prompts, content->prompt, content->prompt_bytes);
+    buffer_append(&batch->sources, content->source, strlen(content->source) + 1);
+}

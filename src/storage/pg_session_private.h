@@ -19,7 +19,7 @@ enum pg_state {
 };
 
 enum {
-    PREPARED_MAX = 10, /* more than there are statements marked so */
+    PREPARED_MAX = 16, /* more than there are statements marked so */
     COMMANDS_MAX = 3 * PG_STATEMENTS_MAX,
     STATEMENT_NAME_SIZE = 64
 };

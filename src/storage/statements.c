@@ -43,32 +43,49 @@
  * flush, whose own commit waits for both. Evidence that is there already was left by a prompt that somebody else has
  * deleted.
  */
-const char statements_insert_sql[] =
-    "with k as materialized (select id from interviews where id = any((select $2)::uuid[])"
-    " and (select case when $5::boolean then set_config('synchronous_commit', 'off', true) else '' end) is not null"
-    " for key share skip locked),"
-    " p as (" INSERT_FOR(
-        "k") "),"
-             " u as (insert into promptd_unsettled (prompt_id, interview_id) select id, interview_id from p"
-             " on conflict (prompt_id) do update set inserted_at = now() returning interview_id)"
-             " select id, id in (select interview_id from u) from k";
+#define INSERT(of_interviews, prompts)                                                                                 \
+    "with k as materialized (select id from interviews where id " of_interviews                                        \
+    " and (select case when $5::boolean then set_config('synchronous_commit', 'off', true) else '' end) is not null"   \
+    " for key share skip locked),"                                                                                     \
+    " p as (" prompts "),"                                                                                             \
+    " u as (insert into promptd_unsettled (prompt_id, interview_id) select id, interview_id from p"                    \
+    " on conflict (prompt_id) do update set inserted_at = now() returning interview_id)"                               \
+    " select id, id in (select interview_id from u) from k"
+
+const char statements_insert_sql[] = INSERT("= any((select $2)::uuid[])", INSERT_FOR("k"));
 
 /* A trigger may keep the interview as it is: by taking the update away, or by making it one to what was there before.
  * That it moves it on to a status of its own is none of our business. In terms of i (before) and m (after). */
 #define MOVED "(id in (select id from m) and (id, status) not in (select id, status from m))"
 
-/* The evidence goes only where the interview was moved, or was ready before. */
-const char statements_settle_sql[] =
-    "with i as materialized (select id, status from interviews where id = any((select $2)::uuid[]) and " MAY_BE_READY
-    " for no key update skip locked),"
-    " u as materialized (select prompt_id, interview_id from promptd_unsettled e"
-    " where prompt_id = any((select $1)::uuid[]) and interview_id = any(array(select id from i))"
-    " and (select true from interview_enhanced_prompts p where p.id = e.prompt_id) for update skip locked),"
-    " m as (update interviews set status = $5 where id = any(array(select interview_id from u)) and status <> $5"
-    " returning id, status),"
-    " d as (delete from promptd_unsettled where prompt_id = any(array(select prompt_id from u)) and interview_id ="
-    " any(array(select id from i where status = $5 or " MOVED ")) returning interview_id)"
-    " select interview_id, interview_id in (select interview_id from d) from u";
+/* The cast fails, and with it the transaction. */
+#define SUPPRESSED "the interview was not made ready: a trigger or a rule keeps it"
+#define FAIL_UNLESS(moved, status)                                                                                     \
+    "case when not (" moved ") then ('" SUPPRESSED ", in status ' || " status ")::boolean end"
+
+/*
+ * The evidence goes only where the interview is moved, or was ready before: else all of it fails. To take the evidence
+ * away locks it, and waits for nobody who waits for us: who settles has locked the interview first, which is not waited
+ * for, and who undoes locks nothing else that is locked here.
+ */
+#define SETTLE(of_prompts, of_interviews)                                                                              \
+    "with i as materialized (select id, status from interviews where id " of_interviews " and " MAY_BE_READY           \
+    " for no key update skip locked),"                                                                                 \
+    " d as (delete from promptd_unsettled e where prompt_id " of_prompts                                               \
+    " and interview_id = any(array(select id from i))"                                                                 \
+    " and (select true from interview_enhanced_prompts p where p.id = e.prompt_id) returning interview_id),"           \
+    " m as (update interviews set status = $5 where id = any(array(select interview_id from d)) and status <> $5"      \
+    " returning id, status)"                                                                                           \
+    " select id, true, " FAIL_UNLESS("status = $5 or " MOVED, "status")                                                \
+    " from i where (id in (select interview_id from d)) is true"
+
+const char statements_settle_sql[] = SETTLE("= any((select $1)::uuid[])", "= any((select $2)::uuid[])");
+
+/* Of a single message, whose ids, text and source travel as they are: half the work of the arrays. */
+static const char insert_single_sql[] =
+    INSERT("= $2", "insert into interview_enhanced_prompts (id, interview_id, prompt, source)"
+                   " select $1, id, $3, $4 from k on conflict (id) do nothing returning id, interview_id");
+static const char settle_single_sql[] = SETTLE("= $1", "= $2");
 
 /* The evidence goes only where the prompt went, which a trigger or a policy may prevent; or where there is no prompt
  * any more: in the version of the evidence that this statement's snapshot sees, for a newer one speaks of a newer
@@ -93,17 +110,16 @@ const char statements_mark_sql[] =
     " m as (update interviews set status = $4 where id = any(array(select id from i)) returning id, status)"
     " select id, " MOVED " from i";
 
-/* The cast fails, and with it the transaction: no prompt without its interview. */
-#define SUPPRESSED "the interview was not made ready: a trigger or a rule keeps it"
-#define FAIL_UNLESS(moved, status)                                                                                     \
-    "case when not (" moved ") then ('" SUPPRESSED ", in status ' || " status ")::boolean end"
+/* Which prompts were there already, or are not inserted for another reason, in general none: for the statements that
+ * follow in the same transaction. Where no interview is held it is not noted at all, and nothing was inserted. Not to be
+ * told by xmin: a trigger may have touched a prompt in a subtransaction. */
+#define NOTE_KEPT                                                                                                      \
+    "(select set_config('promptd.kept', array(select x.id from unnest((select $1)::uuid[]) as x (id)"                  \
+    " where x.id not in (select id from p))::text, true))"
+#define WAS_INSERTED(id)                                                                                               \
+    "coalesce(" id " <> all(nullif(current_setting('promptd.kept', true), '')::uuid[]), false)"
 
-/* Its prompts, for the statements that follow in the same transaction. Not to be told by xmin: a trigger may have
- * touched a prompt in a subtransaction. */
-#define NOTE_INSERTED                                                                                                  \
-    "(select set_config('promptd.inserted', coalesce((select string_agg(id::text, ',') from p), ''), true))"
-#define INSERTED "any(string_to_array(current_setting('promptd.inserted', true), ',')::uuid[])"
-
+/* Without its interview's move no prompt stays. */
 static const char transact_sql[] =
     "with i as materialized (select id, status from interviews where id = any((select $2)::uuid[])"
     " and ((status::text = any($5::text[])) <> $6::boolean or status = $7) for no key update skip locked),"
@@ -113,7 +129,7 @@ static const char transact_sql[] =
                               " returning id, status)"
                               " select id, id in (select interview_id from p), " FAIL_UNLESS(
                                   "status = $7 or " MOVED " or id not in (select interview_id from p)",
-                                  "status") ", " NOTE_INSERTED " from i";
+                                  "status") ", " NOTE_KEPT " from i";
 
 /* A message that is alone with its failure: in the same transaction, but two statements, so that it is known which of
  * the two fails. The second moves only for a prompt that this very transaction has inserted, and that is still there.
@@ -122,9 +138,9 @@ const char statements_transact_insert_sql[] =
     "with i as materialized (select id from interviews where id = any((select $2)::uuid[])"
     " and ((status::text = any($5::text[])) <> $6::boolean or status = $7) for no key update skip locked),"
     " p as (" INSERT_FOR("i") ")"
-                              " select id, id in (select interview_id from p), " NOTE_INSERTED " from i";
+                              " select id, id in (select interview_id from p), " NOTE_KEPT " from i";
 const char statements_transact_move_sql[] =
-    "with n as materialized (select id from unnest((select $1)::uuid[]) as n (id) where id = " INSERTED "),"
+    "with n as materialized (select id from unnest((select $1)::uuid[]) as n (id) where " WAS_INSERTED("id") "),"
     " i as materialized (select id, status from interviews where id = any(array("
     "select interview_id from interview_enhanced_prompts where id = any(array(select id from n))))"
     " for no key update skip locked),"
@@ -137,7 +153,7 @@ const char statements_transact_move_sql[] =
  * deleted. It must not speak of the new one. In a statement of its own, so that its snapshot is newer than the insert;
  * nobody can make evidence for a prompt that is there. */
 static const char transact_clean_sql[] =
-    "delete from promptd_unsettled where prompt_id = any((select $1)::uuid[]) and prompt_id = " INSERTED;
+    "delete from promptd_unsettled where prompt_id = any((select $1)::uuid[]) and " WAS_INSERTED("prompt_id");
 
 /* Sub-selects, so that each row is one probe of an index. */
 #define VERIFY(unsettled)                                                                                              \
@@ -246,12 +262,16 @@ void statements_set_evidence(struct statements *statements, bool is_there)
 
 /* --- building ------------------------------------------------------------------------------------------------- */
 
-/* A plan that is kept was made for the tables as they were. A large batch has its own: the cost is shared by many
- * messages, and a bad plan would hurt it most. */
-static struct pg_statement statement_for(const struct batch *batch, const char *sql)
+/* To plan costs a batch as much as to write some dozens of its rows. The plan that is kept is as good for one as for
+ * thousands, and is made anew by the server when the table's statistics are. */
+static struct pg_statement statement_for(const char *sql)
 {
-    enum { SMALL_BATCH = 10 };
-    return (struct pg_statement){.sql = sql, .prepare = batch->count <= SMALL_BATCH};
+    return (struct pg_statement){.sql = sql, .prepare = true};
+}
+
+static bool is_single(const struct batch *batch)
+{
+    return batch->count == 1;
 }
 
 static void add_ids(struct pg_statement *out, const struct batch *batch)
@@ -260,13 +280,40 @@ static void add_ids(struct pg_statement *out, const struct batch *batch)
     add_parameter(out, array_parameter(PG_UUID_ARRAY, &batch->interview_ids));
 }
 
+/* The only element of an array, as it stands in it. */
+static struct pg_parameter element_parameter(unsigned type, const struct buffer *buffer)
+{
+    bool is_there = !buffer->failed && buffer->length >= ARRAY_HEADER_BYTES;
+    return (struct pg_parameter){.type = type,
+                                 .data = is_there ? buffer->data + ARRAY_HEADER_BYTES : "",
+                                 .length = is_there ? buffer->length - ARRAY_HEADER_BYTES : 0,
+                                 .binary = true};
+}
+
+static void add_single_ids(struct pg_statement *out, const struct batch *batch)
+{
+    add_parameter(out, element_parameter(PG_UUID, &batch->ids));
+    add_parameter(out, element_parameter(PG_UUID, &batch->interview_ids));
+}
+
+static void add_source(struct pg_statement *out, const struct buffer *text)
+{
+    add_parameter(out, (struct pg_parameter){
+                           .type = PG_UNTYPED, .data = text->failed ? "" : text->data, .length = text->length});
+}
+
 static void add_texts(struct pg_statement *out, struct batch *batch)
 {
     batch_fill_texts(batch);
     add_parameter(out, array_parameter(PG_TEXT_ARRAY, &batch->prompts));
-    add_parameter(out, (struct pg_parameter){.type = PG_UNTYPED,
-                                             .data = batch->sources.failed ? "" : batch->sources.data,
-                                             .length = batch->sources.length});
+    add_source(out, &batch->sources);
+}
+
+static void add_single_text(struct pg_statement *out, struct batch *batch)
+{
+    batch_fill_single_text(batch);
+    add_parameter(out, element_parameter(PG_TEXT, &batch->prompts));
+    add_source(out, &batch->sources);
 }
 
 static void add_statuses(struct pg_statement *out, const struct statements *statements, const struct buffer *listed)
@@ -284,8 +331,11 @@ static int complete(const struct batch *batch, int count)
 static void build_settle(const struct statements *statements, const struct batch *batch, const struct buffer *listed,
                          struct pg_statement *out)
 {
-    *out = statement_for(batch, statements_settle_sql);
-    add_ids(out, batch);
+    *out = statement_for(is_single(batch) ? settle_single_sql : statements_settle_sql);
+    if (is_single(batch))
+        add_single_ids(out, batch);
+    else
+        add_ids(out, batch);
     add_statuses(out, statements, listed);
     add_parameter(out, text_parameter(PG_UNTYPED, statements->statuses.ready));
 }
@@ -294,9 +344,15 @@ int statements_build_insert(const struct statements *statements, struct batch *b
                             struct pg_statement out[PG_STATEMENTS_MAX])
 {
     batch_fill_ids(batch);
-    out[0] = statement_for(batch, statements_insert_sql);
-    add_ids(&out[0], batch);
-    add_texts(&out[0], batch);
+    if (is_single(batch)) {
+        out[0] = statement_for(insert_single_sql);
+        add_single_ids(&out[0], batch);
+        add_single_text(&out[0], batch);
+    } else {
+        out[0] = statement_for(statements_insert_sql);
+        add_ids(&out[0], batch);
+        add_texts(&out[0], batch);
+    }
     add_boolean(&out[0], batch->settles);
     if (!batch->settles)
         return complete(batch, 1);
@@ -308,21 +364,20 @@ int statements_build_insert(const struct statements *statements, struct batch *b
 int statements_build_transact(const struct statements *statements, struct batch *batch,
                               struct pg_statement out[PG_STATEMENTS_MAX])
 {
-    bool is_single = batch->count == 1;
     int count = 1;
     batch_fill_ids(batch);
-    out[0] = statement_for(batch, is_single ? statements_transact_insert_sql : transact_sql);
+    out[0] = statement_for(is_single(batch) ? statements_transact_insert_sql : transact_sql);
     add_ids(&out[0], batch);
     add_texts(&out[0], batch);
     add_statuses(&out[0], statements, &statements->awaiting);
     add_parameter(&out[0], text_parameter(PG_UNTYPED, statements->statuses.ready));
-    if (is_single) {
-        out[count] = statement_for(batch, statements_transact_move_sql);
+    if (is_single(batch)) {
+        out[count] = statement_for(statements_transact_move_sql);
         add_parameter(&out[count], array_parameter(PG_UUID_ARRAY, &batch->ids));
         add_parameter(&out[count++], text_parameter(PG_UNTYPED, statements->statuses.ready));
     }
     if (statements->has_evidence) {
-        out[count] = statement_for(batch, transact_clean_sql);
+        out[count] = statement_for(transact_clean_sql);
         add_parameter(&out[count++], array_parameter(PG_UUID_ARRAY, &batch->ids));
     }
     return complete(batch, count);
@@ -349,7 +404,7 @@ int statements_build_undo(const struct statements *statements, struct batch *bat
 {
     (void)statements;
     batch_fill_ids(batch);
-    out[0] = statement_for(batch, statements_undo_sql);
+    out[0] = statement_for(statements_undo_sql);
     add_ids(&out[0], batch);
     return complete(batch, 1);
 }
@@ -358,7 +413,7 @@ int statements_build_mark(const struct statements *statements, struct batch *bat
                           struct pg_statement out[PG_STATEMENTS_MAX])
 {
     batch_fill_ids(batch);
-    out[0] = statement_for(batch, statements_mark_sql);
+    out[0] = statement_for(statements_mark_sql);
     add_parameter(&out[0], array_parameter(PG_UUID_ARRAY, &batch->interview_ids));
     add_statuses(&out[0], statements, &statements->awaiting);
     add_parameter(&out[0], text_parameter(PG_UNTYPED, statements->statuses.failed));
@@ -370,7 +425,7 @@ int statements_build_verify(const struct statements *statements, struct batch *b
                             struct pg_statement out[PG_STATEMENTS_MAX])
 {
     batch_fill_ids(batch);
-    out[0] = statement_for(batch, statements->has_evidence ? verify_sql : verify_without_evidence_sql);
+    out[0] = statement_for(statements->has_evidence ? verify_sql : verify_without_evidence_sql);
     add_ids(&out[0], batch);
     return complete(batch, 1);
 }

@@ -82,11 +82,18 @@ static enum step_verdict fail_insert(struct job *job, const struct job_failure *
     return job->inserted ? verify(job, job->step, true) : next(job, JOB_MARK);
 }
 
+/* The error by which a statement says so is none of the server's. */
+static const struct job_failure *settle_failure(const struct job_failure *failure)
+{
+    static const struct job_failure suppressed = {.text = "the update changed no row"};
+    return statements_is_suppressed(failure) ? &suppressed : failure;
+}
+
 /* Step 2 failed. */
 static enum step_verdict fail_settle(struct job *job, const struct job_failure *failure, int statement)
 {
     (void)statement;
-    keep_failure(job, failure);
+    keep_failure(job, settle_failure(failure));
     job->outcome = OUTCOME_ROLLED_BACK;
     return next(job, JOB_UNDO);
 }
@@ -101,10 +108,7 @@ static enum step_verdict fail_move(struct job *job, const struct job_failure *fa
 
 static enum step_verdict fail_transact(struct job *job, const struct job_failure *failure, int statement)
 {
-    const struct job_failure suppressed = {.text = "the update changed no row"};
-    if (statement == 0)
-        return fail_insert(job, failure, statement);
-    return fail_move(job, statements_is_suppressed(failure) ? &suppressed : failure);
+    return statement == 0 ? fail_insert(job, failure, statement) : fail_move(job, settle_failure(failure));
 }
 
 static struct job_failure no_longer_awaiting(const struct job_facts *facts)

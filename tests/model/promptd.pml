@@ -87,9 +87,13 @@ inline answered()
     :: answer == FAILED -> verdict = FAIL
     :: answer == CHANGED && step == UNDO -> step = MARK; verdict = (without == mark_follows_undo -> FINISH : NEXT)
     :: answer == CHANGED && step != UNDO -> verdict = FINISH
-    :: answer == NOTHING || answer == NOT_CHANGED ->
+    :: answer == NOT_CHANGED && SETTLES -> /* an error, after which it is tried again */
+        held = true;
+        step = (step == INSERT -> SETTLE : step);
+        verdict = AGAIN
+    :: answer == NOTHING || (answer == NOT_CHANGED && !SETTLES) ->
         held = answer == NOT_CHANGED;
-        verifies = (step == INSERT && held -> SETTLE : step);
+        verifies = step;
         step = VERIFY
     fi;
     answer = NOTHING
