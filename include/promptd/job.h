@@ -70,8 +70,9 @@ struct job {
     int64_t behind_sequence; /* in memory only, for the disk refuses: what the spool has up to here goes before it */
     enum job_kind kind;
 
-    /* inbox: the next job of the same interview, waiting for this one's outcome */
-    struct job *behind;
+    /* inbox */
+    struct interview *interview; /* its place in the table */
+    struct job *behind;          /* the next job of the same interview, waiting for this one's outcome */
 
     /* store */
     bool in_transaction; /* atomicity = transaction */

@@ -57,6 +57,19 @@ void buffer_append_u32(struct buffer *buffer, uint32_t value)
     buffer_append(buffer, bytes, sizeof bytes);
 }
 
+void buffer_append_number(struct buffer *buffer, int64_t number)
+{
+    char digits[sizeof "-9223372036854775808"];
+    char *at = digits + sizeof digits;
+    uint64_t left = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
+    do
+        *--at = (char)('0' + left % 10);
+    while (left /= 10);
+    if (number < 0)
+        *--at = '-';
+    buffer_append(buffer, at, (size_t)(digits + sizeof digits - at));
+}
+
 void buffer_printf(struct buffer *buffer, const char *format, ...)
 {
     va_list args;

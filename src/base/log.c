@@ -127,12 +127,15 @@ bool log_stderr_is_journal(void)
 static void append_text_fields(struct buffer *line, const struct log_field *fields)
 {
     for (; fields && fields->key; fields++) {
-        if (fields->is_number) {
-            buffer_printf(line, " %s=%" PRId64, fields->key, fields->number);
-        } else if (fields->text) {
-            buffer_printf(line, " %s=", fields->key);
+        if (!fields->is_number && !fields->text)
+            continue;
+        buffer_append_char(line, ' ');
+        buffer_append_text(line, fields->key);
+        buffer_append_char(line, '=');
+        if (fields->is_number)
+            buffer_append_number(line, fields->number);
+        else
             text_append_logfmt(line, fields->text);
-        }
     }
 }
 
@@ -145,7 +148,7 @@ static void append_json_fields(struct buffer *line, const struct log_field *fiel
         text_append_json(line, fields->key);
         buffer_append_char(line, ':');
         if (fields->is_number)
-            buffer_printf(line, "%" PRId64, fields->number);
+            buffer_append_number(line, fields->number);
         else
             text_append_json(line, fields->text);
     }
@@ -164,10 +167,16 @@ static void build_line(struct buffer *line, enum log_level level, const char *co
         buffer_append_text(line, "}\n");
         return;
     }
-    if (sink.format == LOG_FORMAT_JOURNAL)
-        buffer_printf(line, "<%d>%s %s: ", levels[level].priority, levels[level].name, component);
-    else
-        buffer_printf(line, "%s %s %s: ", time, levels[level].name, component);
+    if (sink.format == LOG_FORMAT_JOURNAL) {
+        buffer_printf(line, "<%d>", levels[level].priority);
+    } else {
+        buffer_append_text(line, time);
+        buffer_append_char(line, ' ');
+    }
+    buffer_append_text(line, levels[level].name);
+    buffer_append_char(line, ' ');
+    buffer_append_text(line, component);
+    buffer_append_text(line, ": ");
     text_append_escaped(line, message);
     append_text_fields(line, fields);
     buffer_append_char(line, '\n');

@@ -107,6 +107,7 @@ bool inbox_admit(struct inbox *inbox, struct job *job)
         TAILQ_INSERT_TAIL(&inbox->ready, job, link);
         inbox->ready_count++;
     }
+    job->interview = interview;
     job->behind = NULL;
     interview->tail = job;
     inbox->messages++;
@@ -126,8 +127,7 @@ struct job *inbox_take(struct inbox *inbox)
 
 void inbox_finish(struct inbox *inbox, struct job *job)
 {
-    const uint8_t *id = job->content.interview_id;
-    struct interview *interview = interview_find(inbox, id, hash_of(inbox, id));
+    struct interview *interview = job->interview;
     inbox->messages--;
     inbox->bytes -= job_size(job);
     struct job *next = job->behind;

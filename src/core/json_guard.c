@@ -47,23 +47,31 @@ static const char *skip_digits(const char *at, const char *end)
 
 typedef uint8_t byte_block __attribute__((vector_size(16))); /* gcc and clang make vector instructions of these */
 
-/* True when none of sixteen bytes ends, escapes or breaks a string. */
-static bool block_is_plain(const char *at)
+/* Which of sixteen bytes end, escape or break a string. */
+static byte_block special_bytes(const char *at)
 {
     byte_block bytes;
-    uint64_t found[2];
     memcpy(&bytes, at, sizeof bytes);
-    byte_block special = (byte_block)((bytes < ' ') | (bytes == '"') | (bytes == '\\'));
+    return (byte_block)((bytes < ' ') | (bytes == '"') | (bytes == '\\'));
+}
+
+static bool is_none(byte_block special)
+{
+    uint64_t found[2];
     memcpy(found, &special, sizeof found);
     return (found[0] | found[1]) == 0;
 }
 
-/* Almost all of a message is prompt text, which is why this takes it by sixteens. */
+/* Almost all of a message is prompt text, which is why this takes it by four blocks, or by one. */
 size_t json_guard_plain_length(const char *at, const char *end)
 {
+    const ptrdiff_t size = sizeof(byte_block);
     const char *start = at;
-    while (end - at >= (ptrdiff_t)sizeof(byte_block) && block_is_plain(at))
-        at += sizeof(byte_block);
+    while (end - at >= 4 * size && is_none(special_bytes(at) | special_bytes(at + size) |
+                                           special_bytes(at + 2 * size) | special_bytes(at + 3 * size)))
+        at += 4 * size;
+    while (end - at >= size && is_none(special_bytes(at)))
+        at += size;
     while (at < end && (unsigned char)*at >= ' ' && *at != '"' && *at != '\\')
         at++;
     return (size_t)(at - start);
