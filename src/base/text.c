@@ -33,10 +33,13 @@ bool utf8_is_valid(const char *bytes, size_t length)
     const unsigned char *at = (const unsigned char *)bytes;
     const unsigned char *end = at + length;
     while (at < end) {
-        uint64_t eight;
-        if (end - at >= 8 && (memcpy(&eight, at, 8), (eight & UINT64_C(0x8080808080808080)) == 0)) {
-            at += 8; /* most text is ASCII for long stretches */
-            continue;
+        uint64_t words[4];
+        if (end - at >= (ptrdiff_t)sizeof words) {
+            memcpy(words, at, sizeof words);
+            if (((words[0] | words[1] | words[2] | words[3]) & UINT64_C(0x8080808080808080)) == 0) {
+                at += sizeof words; /* most text is ASCII for long stretches */
+                continue;
+            }
         }
         size_t size = utf8_sequence(at, (size_t)(end - at));
         if (size == 0)
@@ -46,18 +49,33 @@ bool utf8_is_valid(const char *bytes, size_t length)
     return true;
 }
 
-/* Whatever does not continue a character begins one. Of eight bytes at once: those with the top bit and not the next.
- */
+typedef int8_t byte_block __attribute__((vector_size(16))); /* gcc and clang make vector instructions of these */
+
+static size_t sum_of(byte_block counts)
+{
+    uint8_t each[sizeof counts];
+    size_t sum = 0;
+    memcpy(each, &counts, sizeof each);
+    for (size_t i = 0; i < sizeof each; i++)
+        sum += each[i];
+    return sum;
+}
+
+/* Whatever does not continue a character begins one; 10xxxxxx does, less than 11000000 as a signed number. A comparison
+ * that holds is -1 in its byte, which has room for 255 of them. */
 size_t utf8_count(const char *bytes, size_t length)
 {
-    const uint64_t lowest_bits = UINT64_C(0x0101010101010101);
+    const size_t size = sizeof(byte_block);
     size_t continuing = 0;
     size_t i = 0;
-    for (; length - i >= sizeof(uint64_t); i += sizeof(uint64_t)) {
-        uint64_t eight;
-        memcpy(&eight, bytes + i, sizeof eight);
-        uint64_t marks = (eight >> 7) & ~(eight >> 6) & lowest_bits;
-        continuing += (size_t)((marks * lowest_bits) >> 56);
+    while (length - i >= size) {
+        byte_block counts = {0};
+        for (int n = 0; n < 255 && length - i >= size; n++, i += size) {
+            byte_block block;
+            memcpy(&block, bytes + i, size);
+            counts -= (byte_block)(block < (int8_t)-0x40);
+        }
+        continuing += sum_of(counts);
     }
     for (; i < length; i++)
         continuing += ((unsigned char)bytes[i] & 0xc0) == 0x80;

@@ -62,6 +62,22 @@ static bool is_none(byte_block special)
     return (found[0] | found[1]) == 0;
 }
 
+#define EACH_BYTE UINT64_C(0x0101010101010101)
+
+/* The top bit of each of eight bytes that is less than `limit`, at most 128; and perhaps of others, where there is one. */
+static uint64_t bytes_below(uint64_t bytes, uint64_t limit)
+{
+    return (bytes - EACH_BYTE * limit) & ~bytes & EACH_BYTE * 0x80;
+}
+
+static bool eight_are_plain(const char *at)
+{
+    uint64_t bytes;
+    memcpy(&bytes, at, sizeof bytes);
+    return (bytes_below(bytes, ' ') | bytes_below(bytes ^ EACH_BYTE * '"', 1) |
+            bytes_below(bytes ^ EACH_BYTE * '\\', 1)) == 0;
+}
+
 /* Almost all of a message is prompt text, which is why this takes it by four blocks, or by one. */
 size_t json_guard_plain_length(const char *at, const char *end)
 {
@@ -72,6 +88,8 @@ size_t json_guard_plain_length(const char *at, const char *end)
         at += 4 * size;
     while (end - at >= size && is_none(special_bytes(at)))
         at += size;
+    if (end - at >= (ptrdiff_t)sizeof(uint64_t) && eight_are_plain(at))
+        at += sizeof(uint64_t);
     while (at < end && (unsigned char)*at >= ' ' && *at != '"' && *at != '\\')
         at++;
     return (size_t)(at - start);

@@ -126,6 +126,13 @@ static void test_utf8_count(void **state)
             expected += (text[k] & 0xc0) != 0x80;
         assert_int_equal(utf8_count(text + i, sizeof text - 1 - i), expected);
     }
+
+    enum { LONG = 16 * 255 * 2 + 40 }; /* more than the counts of a block of bytes can hold */
+    static char many[LONG];
+    for (size_t n = 0; n < LONG; n++)
+        many[n] = n % 3 == 0 ? '\xc3' : '\xa4';
+    for (size_t length = LONG - 40; length <= LONG; length++)
+        assert_int_equal(utf8_count(many, length), (length + 2) / 3);
 }
 
 static void test_uuid_round_trip(void **state)
