@@ -40,19 +40,20 @@
 
 /*
  * The prompt and its evidence at once. With $5 the commit does not wait for the disk: a settle follows in the same
- * flush, whose own commit waits for both. Evidence that is there already was left by a prompt that somebody else has
- * deleted.
+ * flush, whose own commit waits for both.
  */
-#define INSERT(of_interviews, prompts)                                                                                 \
+#define INSERT(of_interviews, prompts, evidence)                                                                                 \
     "with k as materialized (select id from interviews where id " of_interviews                                        \
     " and (select case when $5::boolean then set_config('synchronous_commit', 'off', true) else '' end) is not null"   \
     " for key share skip locked),"                                                                                     \
     " p as (" prompts "),"                                                                                             \
-    " u as (insert into promptd_unsettled (prompt_id, interview_id) select id, interview_id from p"                    \
-    " on conflict (prompt_id) do update set inserted_at = now() returning interview_id)"                               \
+    " u as (insert into promptd_unsettled (prompt_id, interview_id) select id, interview_id from p" evidence           \
+    " returning interview_id)"                                                                                         \
     " select id, id in (select interview_id from u) from k"
 
-const char statements_insert_sql[] = INSERT("= any((select $2)::uuid[])", INSERT_FOR("k"));
+/* Evidence that is there already was left by a prompt that somebody else has deleted. That is so rare that a batch fails
+ * by it, and its messages go one by one: to look for it costs as much as to insert it. */
+const char statements_insert_sql[] = INSERT("= any((select $2)::uuid[])", INSERT_FOR("k"), "");
 
 /* A trigger may keep the interview as it is: by taking the update away, or by making it one to what was there before.
  * That it moves it on to a status of its own is none of our business. In terms of i (before) and m (after). */
@@ -72,7 +73,7 @@ const char statements_insert_sql[] = INSERT("= any((select $2)::uuid[])", INSERT
     "with i as materialized (select id, status from interviews where id " of_interviews " and " MAY_BE_READY           \
     " for no key update skip locked),"                                                                                 \
     " d as (delete from promptd_unsettled e where prompt_id " of_prompts                                               \
-    " and interview_id = any(array(select id from i))"                                                                 \
+    " and (interview_id in (select id from i)) is true"                                                                \
     " and (select true from interview_enhanced_prompts p where p.id = e.prompt_id) returning interview_id),"           \
     " m as (update interviews set status = $5 where id = any(array(select interview_id from d)) and status <> $5"      \
     " returning id, status)"                                                                                           \
@@ -84,7 +85,8 @@ const char statements_settle_sql[] = SETTLE("= any((select $1)::uuid[])", "= any
 /* Of a single message, whose ids, text and source travel as they are: half the work of the arrays. */
 static const char insert_single_sql[] =
     INSERT("= $2", "insert into interview_enhanced_prompts (id, interview_id, prompt, source)"
-                   " select $1, id, $3, $4 from k on conflict (id) do nothing returning id, interview_id");
+                   " select $1, id, $3, $4 from k on conflict (id) do nothing returning id, interview_id",
+           " on conflict (prompt_id) do update set inserted_at = now()");
 static const char settle_single_sql[] = SETTLE("= $1", "= $2");
 
 /* The evidence goes only where the prompt went, which a trigger or a policy may prevent; or where there is no prompt

@@ -248,3 +248,16 @@ def test_other_rules_and_the_recovery(judged_anew, database):
     counters = promptd.settle(1)
     assert counters["success"] + counters["duplicate"] == 1 and counters["rejected"] == 0
     expect_stored(database, message)
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_evidence_that_outlived_its_prompt(start_promptd, database, channel, count):
+    """Somebody has deleted the prompt that it speaks of. It goes with the new one's settle."""
+    promptd = start_promptd(atomicity="compensate", db_connections=1)
+    messages = [channel.message(interview) for interview in database.interviews(count)]
+    database.add_evidence(messages[count // 2], age="1 second")
+    channel.publish_burst(messages)
+    assert promptd.settle(count).outcomes() == {"success": count}
+    for message in messages:
+        expect_stored(database, message)
+    assert database.unsettled() == []
