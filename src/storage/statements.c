@@ -42,7 +42,7 @@
  * The prompt and its evidence at once. With $5 the commit does not wait for the disk: a settle follows in the same
  * flush, whose own commit waits for both.
  */
-#define INSERT(of_interviews, prompts, evidence)                                                                                 \
+#define INSERT(of_interviews, prompts, evidence)                                                                       \
     "with k as materialized (select id from interviews where id " of_interviews                                        \
     " and (select case when $5::boolean then set_config('synchronous_commit', 'off', true) else '' end) is not null"   \
     " for key share skip locked),"                                                                                     \
@@ -51,8 +51,8 @@
     " returning interview_id)"                                                                                         \
     " select id, id in (select interview_id from u) from k"
 
-/* Evidence that is there already was left by a prompt that somebody else has deleted. That is so rare that a batch fails
- * by it, and its messages go one by one: to look for it costs as much as to insert it. */
+/* Evidence that is there already was left by a prompt that somebody else has deleted. That is so rare that a batch
+ * fails by it, and its messages go one by one: to look for it costs as much as to insert it. */
 const char statements_insert_sql[] = INSERT("= any((select $2)::uuid[])", INSERT_FOR("k"), "");
 
 /* A trigger may keep the interview as it is: by taking the update away, or by making it one to what was there before.
@@ -69,25 +69,33 @@ const char statements_insert_sql[] = INSERT("= any((select $2)::uuid[])", INSERT
  * away locks it, and waits for nobody who waits for us: who settles has locked the interview first, which is not waited
  * for, and who undoes locks nothing else that is locked here.
  */
-#define SETTLE(of_prompts, of_interviews)                                                                              \
-    "with i as materialized (select id, status from interviews where id " of_interviews " and " MAY_BE_READY           \
-    " for no key update skip locked),"                                                                                 \
-    " d as (delete from promptd_unsettled e where prompt_id " of_prompts                                               \
-    " and (interview_id in (select id from i)) is true"                                                                \
-    " and (select true from interview_enhanced_prompts p where p.id = e.prompt_id) returning interview_id),"           \
-    " m as (update interviews set status = $5 where id = any(array(select interview_id from d)) and status <> $5"      \
-    " returning id, status)"                                                                                           \
-    " select id, true, " FAIL_UNLESS("status = $5 or " MOVED, "status")                                                \
-    " from i where (id in (select interview_id from d)) is true"
+#define IS_MADE_READY FAIL_UNLESS("status = $5 or " MOVED, "status")
+const char statements_settle_sql[] =
+    "with i as materialized (select id, status from interviews where id = any((select $2)::uuid[]) and " MAY_BE_READY
+    " for no key update skip locked),"
+    " d as (delete from promptd_unsettled e where prompt_id = any((select $1)::uuid[])"
+    " and (interview_id in (select id from i)) is true"
+    " and (select true from interview_enhanced_prompts p where p.id = e.prompt_id) returning interview_id),"
+    " m as (update interviews set status = $5 where id = any(array(select interview_id from d)) and status <> $5"
+    " returning id, status)"
+    " select id, true, " IS_MADE_READY " from i where (id in (select interview_id from d)) is true";
 
-const char statements_settle_sql[] = SETTLE("= any((select $1)::uuid[])", "= any((select $2)::uuid[])");
+/* The same two for a single message, whose ids, text and source travel as they are: half the work. */
+#define INSERT_ONE                                                                                                     \
+    "insert into interview_enhanced_prompts (id, interview_id, prompt, source) select $1, id, $3, $4 from k"           \
+    " on conflict (id) do nothing returning id, interview_id"
+#define RENEW_EVIDENCE " on conflict (prompt_id) do update set inserted_at = now()"
+static const char insert_single_sql[] = INSERT("= $2", INSERT_ONE, RENEW_EVIDENCE);
 
-/* Of a single message, whose ids, text and source travel as they are: half the work of the arrays. */
-static const char insert_single_sql[] =
-    INSERT("= $2", "insert into interview_enhanced_prompts (id, interview_id, prompt, source)"
-                   " select $1, id, $3, $4 from k on conflict (id) do nothing returning id, interview_id",
-           " on conflict (prompt_id) do update set inserted_at = now()");
-static const char settle_single_sql[] = SETTLE("= $1", "= $2");
+#define ONE_IS_MADE_READY FAIL_UNLESS("status = $5 or coalesce((select m.status <> i.status from m), false)", "status")
+static const char settle_single_sql[] =
+    "with i as materialized (select id, status from interviews where id = $2 and " MAY_BE_READY
+    " for no key update skip locked),"
+    " d as (delete from promptd_unsettled e where prompt_id = $1 and interview_id = (select id from i)"
+    " and (select true from interview_enhanced_prompts p where p.id = e.prompt_id) returning interview_id),"
+    " m as (update interviews set status = $5 where id = (select interview_id from d) and status <> $5"
+    " returning status)"
+    " select id, true, " ONE_IS_MADE_READY " from i where exists (select from d)";
 
 /* The evidence goes only where the prompt went, which a trigger or a policy may prevent; or where there is no prompt
  * any more: in the version of the evidence that this statement's snapshot sees, for a newer one speaks of a newer
@@ -113,43 +121,45 @@ const char statements_mark_sql[] =
     " select id, " MOVED " from i";
 
 /* Which prompts were there already, or are not inserted for another reason, in general none: for the statements that
- * follow in the same transaction. Where no interview is held it is not noted at all, and nothing was inserted. Not to be
- * told by xmin: a trigger may have touched a prompt in a subtransaction. */
+ * follow in the same transaction. Where no interview is held it is not noted at all, and nothing was inserted. Not to
+ * be told by xmin: a trigger may have touched a prompt in a subtransaction. */
 #define NOTE_KEPT                                                                                                      \
     "(select set_config('promptd.kept', array(select x.id from unnest((select $1)::uuid[]) as x (id)"                  \
     " where x.id not in (select id from p))::text, true))"
-#define WAS_INSERTED(id)                                                                                               \
-    "coalesce(" id " <> all(nullif(current_setting('promptd.kept', true), '')::uuid[]), false)"
+#define WAS_INSERTED(id) "coalesce(" id " <> all(nullif(current_setting('promptd.kept', true), '')::uuid[]), false)"
 
 /* Without its interview's move no prompt stays. */
+#define INSERTED_OF_I "p as (" INSERT_FOR("i") ")"
+#define STAYS_WITH_READY FAIL_UNLESS("status = $7 or " MOVED " or id not in (select interview_id from p)", "status")
 static const char transact_sql[] =
     "with i as materialized (select id, status from interviews where id = any((select $2)::uuid[])"
-    " and ((status::text = any($5::text[])) <> $6::boolean or status = $7) for no key update skip locked),"
-    " p as (" INSERT_FOR("i") "),"
-                              " m as (update interviews set status = $7 where id = any(array(select interview_id from "
-                              "p)) and status <> $7"
-                              " returning id, status)"
-                              " select id, id in (select interview_id from p), " FAIL_UNLESS(
-                                  "status = $7 or " MOVED " or id not in (select interview_id from p)",
-                                  "status") ", " NOTE_KEPT " from i";
+    " and ((status::text = any($5::text[])) <> $6::boolean or status = $7)"
+    " for no key update skip locked), " INSERTED_OF_I ","
+    " m as (update interviews set status = $7 where id = any(array(select interview_id from p)) and status <> $7"
+    " returning id, status)"
+    " select id, id in (select interview_id from p), " STAYS_WITH_READY ", " NOTE_KEPT " from i";
 
 /* A message that is alone with its failure: in the same transaction, but two statements, so that it is known which of
  * the two fails. The second moves only for a prompt that this very transaction has inserted, and that is still there.
  */
 const char statements_transact_insert_sql[] =
     "with i as materialized (select id from interviews where id = any((select $2)::uuid[])"
-    " and ((status::text = any($5::text[])) <> $6::boolean or status = $7) for no key update skip locked),"
-    " p as (" INSERT_FOR("i") ")"
-                              " select id, id in (select interview_id from p), " NOTE_KEPT " from i";
+    " and ((status::text = any($5::text[])) <> $6::boolean or status = $7)"
+    " for no key update skip locked), " INSERTED_OF_I " select id, id in (select interview_id from p), " NOTE_KEPT
+    " from i";
+
+#define INSERTED_IDS "select id from unnest((select $1)::uuid[]) as n (id) where " WAS_INSERTED("id")
+#define ITS_INTERVIEW_IS_READY                                                                                         \
+    FAIL_UNLESS("exists (select from i where status = $2 or " MOVED ")",                                               \
+                "coalesce((select status::text from i), 'unknown')")
 const char statements_transact_move_sql[] =
-    "with n as materialized (select id from unnest((select $1)::uuid[]) as n (id) where " WAS_INSERTED("id") "),"
+    "with n as materialized (" INSERTED_IDS "),"
     " i as materialized (select id, status from interviews where id = any(array("
     "select interview_id from interview_enhanced_prompts where id = any(array(select id from n))))"
     " for no key update skip locked),"
     " m as (update interviews set status = $2 where id = any(array(select id from i)) and status <> $2"
     " returning id, status)"
-    " select " FAIL_UNLESS("exists (select from i where status = $2 or " MOVED ")",
-                           "coalesce((select status::text from i), 'unknown')") " from n";
+    " select " ITS_INTERVIEW_IS_READY " from n";
 
 /* Where one that compensates was at it before, there may be evidence left over from a prompt that somebody else has
  * deleted. It must not speak of the new one. In a statement of its own, so that its snapshot is newer than the insert;
@@ -300,8 +310,8 @@ static void add_single_ids(struct pg_statement *out, const struct batch *batch)
 
 static void add_source(struct pg_statement *out, const struct buffer *text)
 {
-    add_parameter(out, (struct pg_parameter){
-                           .type = PG_UNTYPED, .data = text->failed ? "" : text->data, .length = text->length});
+    add_parameter(
+        out, (struct pg_parameter){.type = PG_UNTYPED, .data = text->failed ? "" : text->data, .length = text->length});
 }
 
 static void add_texts(struct pg_statement *out, struct batch *batch)
