@@ -19,10 +19,10 @@ void buffer_append(struct buffer *buffer, const void *bytes, size_t length);
 void buffer_append_text(struct buffer *buffer, const char *text);
 void buffer_append_char(struct buffer *buffer, char c);
 void buffer_append_number(struct buffer *buffer, int64_t number); /* in decimal */
-void buffer_append_u32(struct buffer *buffer, uint32_t value); /* big-endian, as PostgreSQL's wire has it */
+void buffer_append_u32(struct buffer *buffer, uint32_t value);    /* big-endian, as PostgreSQL's wire has it */
 void buffer_printf(struct buffer *buffer, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Room for at least `length` more bytes; false when memory is out. */
+/* Room for at least `length` more bytes; false when out of memory. */
 bool buffer_reserve(struct buffer *buffer, size_t length);
 
 /* Empties it. Memory above `keep` bytes is given back. */

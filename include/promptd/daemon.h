@@ -14,7 +14,7 @@ struct daemon_arguments {
 };
 
 /* Runs until asked to stop. Takes the settings over. Returns the exit status; may end the process itself, with _exit,
- * on a second signal or when a thread does not come home in time. */
+ * on a second signal or when a thread does not finish in time. */
 int daemon_run(struct settings *settings, const struct daemon_arguments *arguments);
 
 #endif

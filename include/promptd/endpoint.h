@@ -18,8 +18,8 @@ struct endpoint {
 /* false with a phrase ("has no port"), ERROR_CONFIG. `endpoint` may be NULL. */
 bool endpoint_parse(const char *text, struct endpoint *endpoint, struct error *phrase);
 
-/* Where to listen: host:port, unix:/path, or off. The same, for a setting's judge. */
-bool endpoint_judge_listen(const char *text, struct error *phrase);
+/* Where to listen: host:port, unix:/path, or off. The same, for a setting's check. */
+bool endpoint_validate_listen(const char *text, struct error *phrase);
 
 /* The path of unix:/path; NULL where `text` is something else. */
 const char *endpoint_unix_path(const char *text);

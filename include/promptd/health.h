@@ -11,7 +11,7 @@
 #include "promptd/history.h"
 #include "promptd/metrics.h"
 #include "promptd/outcome.h"
-#include "promptd/troubles.h"
+#include "promptd/recent_failures.h"
 
 enum { HEALTH_ORPHANS_MAX = 100, HEALTH_REASONS_MAX = 4 };
 
@@ -51,7 +51,7 @@ struct health {
         bool writable;
     } spool;
     const struct metrics *metrics; /* its gauges are of this moment too */
-    const struct troubles *troubles;
+    const struct recent_failures *recent_failures;
     const struct history *history;
     struct open_orphan orphans[HEALTH_ORPHANS_MAX];
     size_t orphan_count;

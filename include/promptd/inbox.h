@@ -26,7 +26,7 @@ struct inbox *inbox_new(const struct inbox_limits *limits); /* NULL, and errno: 
 void inbox_free(struct inbox *inbox);                       /* frees the jobs that were never taken too */
 void inbox_set_limits(struct inbox *inbox, const struct inbox_limits *limits);
 
-/* Takes the job over. false: a bound is reached or memory is out, the job stays with the caller. */
+/* Takes the job over. false: a bound is reached or out of memory, the job stays with the caller. */
 bool inbox_admit(struct inbox *inbox, struct job *job);
 
 /* The oldest ready job, or NULL. It counts as in work, and stays known to the inbox, until inbox_finish. */

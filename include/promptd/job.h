@@ -100,7 +100,7 @@ TAILQ_HEAD(job_queue, job);
 struct job *job_new_recovery(const uint8_t interview_id[UUID_SIZE], const uint8_t prompt_id[UUID_SIZE]);
 struct job *job_new_marking(const uint8_t interview_id[UUID_SIZE]);
 
-/* Takes the content over (also on failure, when it is freed). NULL when memory is out. */
+/* Takes the content over (also on failure, when it is freed). NULL when out of memory. */
 struct job *job_new(struct message_content *content, size_t payload_bytes, int64_t arrived_us);
 void job_free(struct job *job);
 

@@ -13,7 +13,7 @@
  * Whatever is logged, a line stays one line: control characters and invalid UTF-8 in message or values are escaped.
  * Never hand prompt text or passwords to these functions. errno is preserved. No call fails; lines that could not be
  * written are counted and the count is logged once writing works again. A line is one write(2), or part of one between
- * log_hold and log_release; when memory is out it comes without its fields. Any thread may log; opening, reopening and
+ * log_hold and log_release; when out of memory it comes without its fields. Any thread may log; opening, reopening and
  * closing belong to the main thread. A closed pipe raises SIGPIPE as ever: the program ignores it, or dies of its log.
  */
 #ifndef PROMPTD_LOG_H

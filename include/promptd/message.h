@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One message: what arrived, judged and decoded, and how far its work has come.
+ * One message: what arrived, checked and decoded, and how far its work has come.
  *
  * message_parse makes it, the inbox keeps it in order, the store moves it from step to step, the outcome ends it. It
  * has one owner at a time; whoever gives it away does not touch it again.
@@ -64,8 +64,8 @@ struct message_content {
 };
 
 /*
- * Judges `length` raw bytes and decodes them. The bytes need not be NUL-terminated and are not changed.
- * false only when memory is out: then nothing is known about the message, and *content is empty.
+ * Checks `length` raw bytes and decodes them. The bytes need not be NUL-terminated and are not changed.
+ * false only when out of memory: then nothing is known about the message, and *content is empty.
  */
 bool message_parse(const struct message_rules *rules, const char *bytes, size_t length,
                    struct message_content *content);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What systemd is told of the service, over $NOTIFY_SOCKET (Type=notify); without one nothing happens, and no call
+ * The service's state, sent to systemd over $NOTIFY_SOCKET (Type=notify); without one nothing happens, and no call
  * fails. The watchdog, where the unit has one, is fed from the loop: it says that the loop turns.
  */
 #ifndef PROMPTD_NOTIFY_H

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* The only place where a message's fate is recorded: its log line, its counters, and the list of the last troubles. */
+/* The only place where the fate of a message is recorded: its log line, its counters, the list of recent failures. */
 #ifndef PROMPTD_OUTCOME_H
 #define PROMPTD_OUTCOME_H
 
 #include "promptd/job.h"
 #include "promptd/log_rate.h"
 #include "promptd/metrics.h"
-#include "promptd/troubles.h"
+#include "promptd/recent_failures.h"
 
 /* A flood of messages that are dropped or rejected must not fill the disk with lines: beyond these, they are summed up.
  */
@@ -23,7 +23,7 @@ struct outcome_lines {
 /* Where it is recorded, besides the log. All are borrowed. */
 struct outcome_record {
     struct metrics *metrics;
-    struct troubles *troubles;
+    struct recent_failures *recent_failures;
     struct outcome_lines *lines;
 };
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The life of a message: received, judged, admitted, worked on, ended.
+ * The life of a message: received, checked, admitted, worked on, ended.
  *
- *     bytes ─▶ judge ─▶ (spool) ─▶ inbox ─▶ (store) ─▶ outcome
+ *     bytes ─▶ check ─▶ (spool) ─▶ inbox ─▶ (store) ─▶ outcome
  *                │         │         └ full: dropped, or left to the spool
  *                │         └ rows that memory has no room for wait here, in order
  *                └ rejected; with an interview id it goes the whole way, to mark that interview failed

@@ -12,7 +12,7 @@
 
 struct prompt_id_maker; /* holds libcrypto's digest and context; one thread at a time */
 
-/* NULL with *error set when libcrypto refuses SHA-1 (a FIPS provider does) or memory is out. */
+/* NULL with *error set when libcrypto refuses SHA-1 (a FIPS provider does) or out of memory. */
 struct prompt_id_maker *prompt_id_maker_new(struct error *error);
 void prompt_id_maker_free(struct prompt_id_maker *maker);
 

@@ -29,6 +29,6 @@ enum { REDIS_ADDRESS_NAME_SIZE = 272 };
 void redis_address_name(const struct redis_address *address, char name[REDIS_ADDRESS_NAME_SIZE]);
 
 /* For the settings: whether a link can be made to it, with a phrase as above. */
-bool redis_address_judge(const char *url, struct error *phrase);
+bool redis_address_validate(const char *url, struct error *phrase);
 
 #endif

@@ -52,8 +52,8 @@ struct redis_call {
     void *context;
 };
 
-struct redis_link *
-redis_link_new(const struct redis_link_options *options); /* NULL when memory is out; dials at once */
+/* Dials at once. NULL when out of memory. */
+struct redis_link *redis_link_new(const struct redis_link_options *options);
 
 /* Sends a command; lengths in bytes. For use between on_login and on_lost. A send that fails loses the connection. */
 void redis_link_command(struct redis_link *link, int argc, const char **argv, const size_t *lengths,

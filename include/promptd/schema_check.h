@@ -13,7 +13,7 @@
  * because of it. */
 extern const char schema_check_sql[];
 
-/* What a session tells about its server. */
+/* What a session says about its server. */
 struct schema_facts {
     int32_t backend_pid;
     bool has_evidence; /* promptd_unsettled is there, and may be used */

@@ -5,7 +5,7 @@
  *
  * A flag counts over the environment (PROMPTD_X or PROMPTD_X_FILE), that over the file, that over REDIS_URL and
  * DATABASE_URL, which other programs share, and those over the default. Every value given in promptd's own name is
- * judged, also one that another overrides. White space around a value does not count.
+ * checked, also one that another overrides. White space around a value does not count.
  */
 #ifndef PROMPTD_SETTINGS_H
 #define PROMPTD_SETTINGS_H
@@ -88,12 +88,12 @@ struct settings_flag {
 };
 
 /* What is to be said of a text that is a setting's value: false with a phrase ("has no port"), ERROR_CONFIG. */
-typedef bool settings_judge(const char *text, struct error *phrase);
+typedef bool settings_validate(const char *text, struct error *phrase);
 
 /* What the program that has the settings adds to them. */
 struct settings_program {
-    const struct settings_flag *flags; /* of its own, at most SETTINGS_MAX / 2; ends with a NULL name */
-    settings_judge *judge_redis_url;   /* settings know no Redis */
+    const struct settings_flag *flags;     /* of its own, at most SETTINGS_MAX / 2; ends with a NULL name */
+    settings_validate *validate_redis_url; /* settings know no Redis */
 };
 
 /* What the command line says besides settings. Words are borrowed from argv. */
@@ -107,13 +107,13 @@ struct settings_command {
 };
 
 /*
- * Reads everything and judges everything, in two steps: the command line, then environment and file below it. On
+ * Reads everything and checks everything, in two steps: the command line, then environment and file below it. On
  * success *settings is filled and the caller frees it; on failure it is empty and *error names the setting, where it
  * came from and what is allowed: ERROR_USAGE for flags, ERROR_CONFIG for file and environment.
  *
  * Where the program has flags of its own, operands may stand anywhere, and argv's words are moved to gather them; else
  * there are none of either, argv stays as it is, and a reload reads it again. Behind --help and --version nothing is
- * judged any more. `program` is borrowed until settings_load returns.
+ * checked any more. `program` is borrowed until settings_load returns.
  */
 bool settings_read_command(int argc, char *argv[], const struct settings_program *program, struct settings *settings,
                            struct settings_command *command, struct error *error);

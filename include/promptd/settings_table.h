@@ -41,7 +41,7 @@ struct setting {
     bool may_be_empty;
     const char *replaced_by;     /* it has no effect any more; NULL: it has */
     const char *shared_variable; /* counts where promptd's own are absent; or NULL */
-    settings_judge *judge;       /* what more there is to say of a text; or NULL */
+    settings_validate *validate; /* what more there is to say of a text; or NULL */
     const char *description;     /* a sentence or two, with periods */
 };
 
@@ -63,11 +63,11 @@ void setting_variable_name(const struct setting *row, char name[SETTING_NAME_SIZ
 void setting_flag_name(const char *name, char flag[SETTING_NAME_SIZE]);
 
 /*
- * Reads `text`, without the white space around it, into the row's member if `settings` is not NULL. `judge` may be
- * NULL. false with a phrase ("is not a number"), ERROR_CONFIG, or with ERROR_INTERNAL when memory is out; then nothing
+ * Reads `text`, without the white space around it, into the row's member if `settings` is not NULL. `validate` may be
+ * NULL. false with a phrase ("is not a number"), ERROR_CONFIG, or with ERROR_INTERNAL when out of memory; then nothing
  * has changed.
  */
-bool setting_parse(const struct setting *row, settings_judge *judge, const char *text, struct settings *settings,
+bool setting_parse(const struct setting *row, settings_validate *validate, const char *text, struct settings *settings,
                    struct error *phrase);
 
 /* What is allowed, as a phrase: "1 to 64". */

@@ -41,7 +41,7 @@ struct source_pubsub_options {
     void *context;
 };
 
-struct source_pubsub *source_pubsub_new(const struct source_pubsub_options *options); /* NULL when memory is out */
+struct source_pubsub *source_pubsub_new(const struct source_pubsub_options *options); /* NULL when out of memory */
 void source_pubsub_set_tuning(struct source_pubsub *source, const struct source_pubsub_tuning *tuning);
 bool source_pubsub_is_subscribed(const struct source_pubsub *source);
 unsigned source_pubsub_failures(const struct source_pubsub *source); /* of the link, in a row */

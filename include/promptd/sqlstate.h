@@ -22,6 +22,6 @@ struct sqlstate_rule {
 extern const struct sqlstate_rule sqlstate_rules[];
 
 /* "" and NULL mean that no server answered: an outage. */
-enum sqlstate_action sqlstate_judge(const char *sqlstate);
+enum sqlstate_action sqlstate_classify(const char *sqlstate);
 
 #endif

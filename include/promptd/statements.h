@@ -69,7 +69,7 @@ bool batch_init(struct batch *batch, size_t capacity);
 void batch_free(struct batch *batch);
 /* Ready for the next run: no jobs, and no more memory kept than a usual batch needs. */
 void batch_reset(struct batch *batch);
-void batch_give_back(struct batch *batch); /* the same, and its buffers' memory is freed */
+void batch_trim_memory(struct batch *batch); /* the same, and its buffers' memory is freed */
 
 /* The texts, for promptctl check; the parameters stand at each in statements.c. */
 extern const char statements_insert_sql[];

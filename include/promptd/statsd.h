@@ -22,7 +22,7 @@ struct statsd_options {
     struct metrics *metrics; /* borrowed; a flush takes the samples of durations out of it */
 };
 
-struct statsd *statsd_new(const struct statsd_options *options); /* NULL when memory is out */
+struct statsd *statsd_new(const struct statsd_options *options); /* NULL when out of memory */
 
 /* Sends what has changed. To be called once a second. */
 void statsd_flush(struct statsd *statsd);

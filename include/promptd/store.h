@@ -56,7 +56,7 @@ void store_set_tuning(struct store *store, const struct store_tuning *tuning);
 void store_kick(struct store *store);
 
 /* Frees the memory of batches that are not under way. */
-void store_give_back(struct store *store);
+void store_trim_memory(struct store *store);
 
 bool store_is_up(const struct store *store);
 bool store_circuit_is_open(const struct store *store);

@@ -54,7 +54,7 @@ const char *endpoint_unix_path(const char *text)
     return strncmp(text, prefix, sizeof prefix - 1) == 0 ? text + sizeof prefix - 1 : NULL;
 }
 
-bool endpoint_judge_listen(const char *text, struct error *phrase)
+bool endpoint_validate_listen(const char *text, struct error *phrase)
 {
     const char *path = endpoint_unix_path(text);
     if (strcmp(text, "off") == 0)

@@ -57,7 +57,7 @@ bool log_open(const struct log_options *options, struct error *error)
     if (options->file) {
         file = strdup(options->file);
         if (!file)
-            return error_set(error, ERROR_INTERNAL, "memory is out");
+            return error_set(error, ERROR_INTERNAL, "out of memory");
         fd = open_file(file, error);
         if (fd < 0) {
             free(file);
@@ -270,7 +270,7 @@ static void write_held(void)
     buffer_reset(&held.lines, LOG_HELD_BYTES);
 }
 
-/* false: memory is out, and the line must go alone. */
+/* false: out of memory, and the line must go alone. */
 static bool hold_line(enum log_level level, const char *component, const char *message, const struct log_field *fields)
 {
     size_t start = held.lines.length;

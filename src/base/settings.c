@@ -38,7 +38,7 @@ struct file_lines {
 
 static bool memory_is_out(struct loader *loader)
 {
-    return error_set(loader->error, ERROR_INTERNAL, "memory is out");
+    return error_set(loader->error, ERROR_INTERNAL, "out of memory");
 }
 
 static enum error_code code_of(enum setting_origin origin)
@@ -64,13 +64,13 @@ static bool refuse_value(struct loader *loader, const struct setting *row, enum 
     return false;
 }
 
-static settings_judge *judge_of(const struct loader *loader, const struct setting *row)
+static settings_validate *validator_of(const struct loader *loader, const struct setting *row)
 {
     bool is_redis_url = row->offset == offsetof(struct settings, redis_url);
-    return is_redis_url ? loader->program->judge_redis_url : row->judge;
+    return is_redis_url ? loader->program->validate_redis_url : row->validate;
 }
 
-/* Judges a value, and takes it unless one is there already that counts over it. */
+/* Checks a value, and takes it unless one is there already that counts over it. */
 static bool offer(struct loader *loader, const struct setting *row, enum setting_origin origin, const char *place,
                   const char *text)
 {
@@ -78,7 +78,7 @@ static bool offer(struct loader *loader, const struct setting *row, enum setting
     size_t index = settings_table_index(row);
     bool counts = origin >= settings->origins[index];
     struct error phrase = {0};
-    if (!setting_parse(row, judge_of(loader, row), text, counts ? settings : NULL, &phrase)) {
+    if (!setting_parse(row, validator_of(loader, row), text, counts ? settings : NULL, &phrase)) {
         if (phrase.code == ERROR_INTERNAL)
             return memory_is_out(loader);
         return refuse_value(loader, row, origin, place, text, phrase.text);
@@ -96,7 +96,7 @@ static bool take_defaults(struct loader *loader)
     for (size_t i = 0; settings_table_row(i); i++) {
         const struct setting *row = settings_table_row(i);
         struct error phrase = {0};
-        if (!setting_parse(row, row->judge, row->initial, loader->settings, &phrase))
+        if (!setting_parse(row, row->validate, row->initial, loader->settings, &phrase))
             return error_set(loader->error, ERROR_INTERNAL, "the default of %s %s", row->name, phrase.text);
     }
     if (log_stderr_is_journal())
@@ -264,7 +264,7 @@ static bool take_variable(struct loader *loader, const struct setting *row, char
     return !value || offer(loader, row, SETTING_ENVIRONMENT, place, value);
 }
 
-/* A variable that other programs use too. Empty is as good as absent there, and it is not judged unless it counts. */
+/* A variable that other programs use too. Empty is as good as absent there, and it is not checked unless it counts. */
 static bool take_shared_variable(struct loader *loader, const struct setting *row, char *const environment[])
 {
     if (!row->shared_variable || loader->settings->origins[settings_table_index(row)] > SETTING_SHARED)

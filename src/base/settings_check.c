@@ -46,7 +46,7 @@ static bool refuse(const struct settings *settings, const char *name, const char
     buffer_append_char(&message, '\0');
     bool usage = is_flag(row, settings) || is_flag(other, settings);
     if (message.failed)
-        error_set(error, ERROR_INTERNAL, "memory is out");
+        error_set(error, ERROR_INTERNAL, "out of memory");
     else
         error_set(error, usage ? ERROR_USAGE : ERROR_CONFIG, "%s", message.data);
     buffer_free(&message);

@@ -68,7 +68,7 @@ static bool take_line(struct file_reader *reader, const char *line, size_t lengt
     if (reader->ended)
         return false;
     if (result == -2)
-        return error_set(reader->error, ERROR_INTERNAL, "memory is out");
+        return error_set(reader->error, ERROR_INTERNAL, "out of memory");
     return result == 0 || refuse_line(reader, "is not of the form key = value");
 }
 
@@ -135,6 +135,6 @@ char *settings_read_value_file(const char *path, struct error *phrase)
     }
     char *value = strndup(text, length);
     if (!value)
-        error_set(phrase, ERROR_INTERNAL, "memory is out");
+        error_set(phrase, ERROR_INTERNAL, "out of memory");
     return value;
 }

@@ -17,7 +17,7 @@ void settings_print(const struct settings *settings, FILE *out)
         buffer_append_char(&value, '\0');
         const char *place = settings->places[i] ? settings->places[i] : "default";
         if (value.failed)
-            fprintf(out, "# %s: memory is out\n", row->name);
+            fprintf(out, "# %s: out of memory\n", row->name);
         else
             fprintf(out, "%s# %s\n%s =%s%s\n", i ? "\n" : "", place, row->name, *value.data ? " " : "", value.data);
         buffer_free(&value);

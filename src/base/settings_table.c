@@ -15,12 +15,12 @@ static const char *const atomicity_choices[] = {"compensate", "transaction", NUL
 static const char *const level_choices[] = {"debug", "info", "warning", "error", "critical", NULL};
 static const char *const format_choices[] = {"text", "json", "journal", NULL};
 
-static bool judge_status(const char *text, struct error *phrase)
+static bool validate_status(const char *text, struct error *phrase)
 {
     return strcmp(text, "*") != 0 || error_set(phrase, ERROR_CONFIG, "is not a status");
 }
 
-static bool judge_statsd(const char *text, struct error *phrase)
+static bool validate_statsd(const char *text, struct error *phrase)
 {
     struct endpoint endpoint;
     if (text[0] == '\0')
@@ -57,9 +57,9 @@ static const struct setting rows[] = {
     {CHOICE(atomicity, "compensate", atomicity_choices),
      .description = "How the two writes of a message belong together: compensate undoes the first when the second "
                     "fails, transaction does both in one database transaction."},
-    {TEXT(ready_status, "ready"), .judge = judge_status, .allowed = "any status but *",
+    {TEXT(ready_status, "ready"), .validate = validate_status, .allowed = "any status but *",
      .description = "The status of an interview whose prompt is stored."},
-    {TEXT(failed_status, "failed"), .judge = judge_status, .allowed = "any status but *",
+    {TEXT(failed_status, "failed"), .validate = validate_status, .allowed = "any status but *",
      .description = "The status of an interview whose prompt could not be stored."},
     {LIST(awaiting_statuses, "pending,not_started,enhancing,vector_search,web_scraping,processing,failed"),
      .allowed = "statuses with commas between them, without the ready_status, or * alone",
@@ -127,11 +127,12 @@ static const struct setting rows[] = {
     {NUMBER(reconcile_interval_s, "60", 0, 86400), .unit = "s", .live = true,
      .description = "How often the recovery looks for prompts left unsettled, orphans among them, and tries interviews "
                     "again that could not be marked failed. 0 turns it off, at the start and at reconnections, too."},
-    {TEXT(admin_listen, "127.0.0.1:9797"), .judge = endpoint_judge_listen, .allowed = "host:port, unix:/path or off",
+    {TEXT(admin_listen, "127.0.0.1:9797"), .validate = endpoint_validate_listen,
+     .allowed = "host:port, unix:/path or off",
      .description =
          "Where health, status page and metrics are served by HTTP. There is no login: whoever reaches it may "
          "read them, and close the circuits. Port 0 means any free one, which the log names."},
-    {TEXT(statsd, ""), .judge = judge_statsd, .may_be_empty = true, .allowed = "host:port",
+    {TEXT(statsd, ""), .validate = validate_statsd, .may_be_empty = true, .allowed = "host:port",
      .description =
          "The StatsD server that counters and durations are sent to by UDP, once a second. Empty means none."},
     {CHOICE(log_level, "info", level_choices), .live = true, .description = "The least severe lines that are logged."},
@@ -153,7 +154,7 @@ const struct settings_flag settings_flags[] = {
     {"help", NULL, SETTINGS_HELP, "Print this text."},
     {"version", NULL, SETTINGS_VERSION, "Print the version."},
     {"print-config", NULL, SETTINGS_PRINT, "Print all settings in force and where each came from, passwords as ***."},
-    {"check", NULL, SETTINGS_CHECK, "Judge the settings, say what is wrong, and end."},
+    {"check", NULL, SETTINGS_CHECK, "Check the settings, say what is wrong, and end."},
     {NULL, NULL, SETTINGS_RUN, NULL},
 };
 

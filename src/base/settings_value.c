@@ -33,7 +33,7 @@ static bool refuse(struct error *phrase, const char *text)
 
 static bool memory_is_out(struct error *phrase)
 {
-    return error_set(phrase, ERROR_INTERNAL, "memory is out");
+    return error_set(phrase, ERROR_INTERNAL, "out of memory");
 }
 
 static void list_free(struct text_list *list)
@@ -54,7 +54,7 @@ static const char *trim(const char *start, const char **end)
     return start;
 }
 
-static bool judge_text(const char *text, struct error *phrase)
+static bool validate_text(const char *text, struct error *phrase)
 {
     size_t length = strlen(text);
     if (length > SETTING_VALUE_MAX)
@@ -132,12 +132,12 @@ struct value {
     struct text_list list;
 };
 
-static bool parse_value(const struct setting *row, settings_judge *judge, const char *text, struct value *value,
+static bool parse_value(const struct setting *row, settings_validate *validate, const char *text, struct value *value,
                         struct error *phrase)
 {
     if (*text == '\0' && !row->may_be_empty)
         return refuse(phrase, "is empty");
-    if (!judge_text(text, phrase) || (judge && !judge(text, phrase)))
+    if (!validate_text(text, phrase) || (validate && !validate(text, phrase)))
         return false;
     switch (row->type) {
     case SETTING_NUMBER:
@@ -178,7 +178,7 @@ static void value_store(const struct setting *row, struct value *value, struct s
     }
 }
 
-bool setting_parse(const struct setting *row, settings_judge *judge, const char *text, struct settings *settings,
+bool setting_parse(const struct setting *row, settings_validate *validate, const char *text, struct settings *settings,
                    struct error *phrase)
 {
     const char *end = text + strlen(text);
@@ -187,7 +187,7 @@ bool setting_parse(const struct setting *row, settings_judge *judge, const char 
     if (!trimmed)
         return memory_is_out(phrase);
     struct value value = {0};
-    bool good = parse_value(row, judge, trimmed, &value, phrase);
+    bool good = parse_value(row, validate, trimmed, &value, phrase);
     if (good && settings)
         value_store(row, &value, settings);
     else

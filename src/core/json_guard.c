@@ -64,7 +64,8 @@ static bool is_none(byte_block special)
 
 #define EACH_BYTE UINT64_C(0x0101010101010101)
 
-/* The top bit of each of eight bytes that is less than `limit`, at most 128; and perhaps of others, where there is one. */
+/* The top bit of each of eight bytes that is less than `limit`, at most 128; and perhaps of others, where there is one.
+ */
 static uint64_t bytes_below(uint64_t bytes, uint64_t limit)
 {
     return (bytes - EACH_BYTE * limit) & ~bytes & EACH_BYTE * 0x80;
@@ -83,8 +84,8 @@ size_t json_guard_plain_length(const char *at, const char *end)
 {
     const ptrdiff_t size = sizeof(byte_block);
     const char *start = at;
-    while (end - at >= 4 * size && is_none(special_bytes(at) | special_bytes(at + size) |
-                                           special_bytes(at + 2 * size) | special_bytes(at + 3 * size)))
+    while (end - at >= 4 * size && is_none(special_bytes(at) | special_bytes(at + size) | special_bytes(at + 2 * size) |
+                                           special_bytes(at + 3 * size)))
         at += 4 * size;
     while (end - at >= size && is_none(special_bytes(at)))
         at += size;

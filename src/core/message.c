@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From raw bytes to a judged message.
+ * From raw bytes to a checked message.
  *
  *     bytes ── size, UTF-8 ──▶ framing ──▶ json_guard ──▶ cJSON ──▶ fields ──▶ content
  *              too_large,      BOM, "=",   not_json,      not_json  duplicate_field, missing_…, invalid_…, prompt_…
@@ -100,7 +100,7 @@ static bool is_all_space(const char *bytes, size_t length)
     return true;
 }
 
-/* *root is NULL where this is not JSON. false when memory is out: cJSON says no more than NULL, but malloc sets errno,
+/* *root is NULL where this is not JSON. false when out of memory: cJSON says no more than NULL, but malloc sets errno,
  * and free leaves it alone. */
 static bool parse_text(const char *value, size_t length, cJSON **root)
 {
@@ -215,7 +215,7 @@ static size_t count_chars(const char *text, size_t length, bool *has_nul)
     return count + utf8_count(text, (size_t)(end - text));
 }
 
-static enum reject_reason judge_prompt(const struct message_rules *rules, const cJSON *value)
+static enum reject_reason validate_prompt(const struct message_rules *rules, const cJSON *value)
 {
     if (!value)
         return REJECT_MISSING_ENHANCED_PROMPT;
@@ -260,8 +260,8 @@ static void take_source(const struct message_rules *rules, cJSON *value, struct 
         content->source = value ? NULL : rules->default_source;
 }
 
-static enum reject_reason judge_object(const struct message_rules *rules, const cJSON *object,
-                                       struct message_content *content)
+static enum reject_reason validate_object(const struct message_rules *rules, const cJSON *object,
+                                          struct message_content *content)
 {
     struct fields fields = find_fields(object);
     content->has_interview_id = read_interview_id(&fields, content->interview_id);
@@ -273,7 +273,7 @@ static enum reject_reason judge_object(const struct message_rules *rules, const 
         return REJECT_MISSING_INTERVIEW_ID;
     if (!content->has_interview_id)
         return REJECT_INVALID_INTERVIEW_ID;
-    enum reject_reason reason = judge_prompt(rules, fields.value[FIELD_ENHANCED_PROMPT]);
+    enum reject_reason reason = validate_prompt(rules, fields.value[FIELD_ENHANCED_PROMPT]);
     if (reason != REJECT_NONE)
         return reason;
     take_source(rules, fields.value[FIELD_SOURCE], content);
@@ -284,9 +284,9 @@ static enum reject_reason judge_object(const struct message_rules *rules, const 
     return REJECT_NONE;
 }
 
-/* From the first byte of the value on. false when memory is out. */
-static bool judge_value(const struct message_rules *rules, const char *value, size_t length,
-                        struct message_content *content)
+/* From the first byte of the value on. false when out of memory. */
+static bool validate_value(const struct message_rules *rules, const char *value, size_t length,
+                           struct message_content *content)
 {
     struct json_guard guard;
     cJSON *root = NULL;
@@ -304,7 +304,7 @@ static bool judge_value(const struct message_rules *rules, const char *value, si
     else if (!cJSON_IsObject(root))
         content->reject = REJECT_NOT_OBJECT;
     else
-        content->reject = judge_object(rules, root, content);
+        content->reject = validate_object(rules, root, content);
     cJSON_Delete(root);
     return true;
 }
@@ -325,7 +325,7 @@ bool message_parse(const struct message_rules *rules, const char *bytes, size_t 
         return true;
     }
     size_t framing = framing_length(bytes, length);
-    if (!judge_value(rules, bytes + framing, length - framing, content)) {
+    if (!validate_value(rules, bytes + framing, length - framing, content)) {
         *content = (struct message_content){0};
         return false;
     }

@@ -31,10 +31,10 @@ static const char *text_of(const struct job_failure *failure)
     return failure ? failure->text : NULL;
 }
 
-static void set_interview(struct trouble *trouble, const uint8_t interview_id[UUID_SIZE])
+static void set_interview(struct recent_failure *failure, const uint8_t interview_id[UUID_SIZE])
 {
-    trouble->has_interview_id = true;
-    memcpy(trouble->interview_id, interview_id, UUID_SIZE);
+    failure->has_interview_id = true;
+    memcpy(failure->interview_id, interview_id, UUID_SIZE);
 }
 
 static int64_t duration_ms(const struct job *job)
@@ -123,13 +123,13 @@ void outcome_sum_up(struct outcome_lines *lines)
         log_error(LOG_FIELDS(log_number("messages", rejected)), "more messages rejected than lines are written");
 }
 
-static struct trouble *count_rejected(const struct outcome_record *record, enum reject_reason reason)
+static struct recent_failure *count_rejected(const struct outcome_record *record, enum reject_reason reason)
 {
     record->metrics->rejected++;
     record->metrics->rejected_by[reason]++;
-    struct trouble *trouble = troubles_add(record->troubles, OUTCOME_REJECTED);
-    strncpy(trouble->reason, reject_name(reason), sizeof trouble->reason - 1);
-    return trouble;
+    struct recent_failure *failure = recent_failures_add(record->recent_failures, OUTCOME_REJECTED);
+    strncpy(failure->reason, reject_name(reason), sizeof failure->reason - 1);
+    return failure;
 }
 
 void outcome_record_rejected(const struct outcome_record *record, enum reject_reason reason, size_t payload_bytes)
@@ -142,7 +142,7 @@ void outcome_record_lost_memory(const struct outcome_record *record, size_t payl
 {
     static const char reason[] = "out of memory";
     record->metrics->dropped++;
-    memcpy(troubles_add(record->troubles, OUTCOME_DROPPED)->reason, reason, sizeof reason);
+    memcpy(recent_failures_add(record->recent_failures, OUTCOME_DROPPED)->reason, reason, sizeof reason);
     log_error(LOG_FIELDS(log_number("bytes", payload_bytes)), "message dropped: out of memory");
 }
 
@@ -168,24 +168,24 @@ static void log_dropped(const struct outcome_record *record, const struct job *j
 static void record_rejected_job(const struct outcome_record *record, const struct job *job)
 {
     const struct names names = names_of(job);
-    struct trouble *trouble = count_rejected(record, job->content.reject);
+    struct recent_failure *failure = count_rejected(record, job->content.reject);
     if (job->content.has_interview_id)
-        set_interview(trouble, job->content.interview_id);
+        set_interview(failure, job->content.interview_id);
     log_rejected(record, job->content.reject, job->payload_bytes,
                  job->content.has_interview_id ? names.interview : NULL);
 }
 
-static void note_trouble(const struct outcome_record *record, const struct job *job)
+static void note_failure(const struct outcome_record *record, const struct job *job)
 {
-    struct trouble *trouble = troubles_add(record->troubles, job->outcome);
+    struct recent_failure *failure = recent_failures_add(record->recent_failures, job->outcome);
     if (job->content.has_interview_id)
-        set_interview(trouble, job->content.interview_id);
-    trouble->has_prompt_id = job->content.prompt;
-    memcpy(trouble->prompt_id, job->prompt_id, UUID_SIZE);
+        set_interview(failure, job->content.interview_id);
+    failure->has_prompt_id = job->content.prompt;
+    memcpy(failure->prompt_id, job->prompt_id, UUID_SIZE);
     if (!job->failure)
         return;
-    memcpy(trouble->sqlstate, job->failure->sqlstate, sizeof trouble->sqlstate);
-    memcpy(trouble->reason, job->failure->text, sizeof trouble->reason);
+    memcpy(failure->sqlstate, job->failure->sqlstate, sizeof failure->sqlstate);
+    memcpy(failure->reason, job->failure->text, sizeof failure->reason);
 }
 
 /* Of an operation that was begun and has ended. What was rejected or dropped never was one. */
@@ -236,15 +236,15 @@ void outcome_record(const struct outcome_record *record, const struct job *job)
         log_success(job, "duplicate prompt, nothing changed,");
         break;
     case OUTCOME_NOT_STORED:
-        note_trouble(record, job);
+        note_failure(record, job);
         log_failure(job, "prompt not stored");
         break;
     case OUTCOME_ROLLED_BACK:
-        note_trouble(record, job);
+        note_failure(record, job);
         log_failure(job, "prompt rolled back");
         break;
     case OUTCOME_ORPHANED: /* its line stands in the log already */
-        note_trouble(record, job);
+        note_failure(record, job);
         break;
     case OUTCOME_REJECTED:
         record_rejected_job(record, job);
@@ -253,7 +253,7 @@ void outcome_record(const struct outcome_record *record, const struct job *job)
     case OUTCOME_NONE:
     case OUTCOME_COUNT:
         record->metrics->dropped++;
-        note_trouble(record, job);
+        note_failure(record, job);
         log_dropped(record, job);
         break;
     }

@@ -58,7 +58,7 @@ void pipeline_receive(struct pipeline *pipeline, const char *bytes, size_t lengt
         pipeline_spool_receive(pipeline, bytes, length);
         return;
     }
-    struct job *job = pipeline_judge(pipeline, bytes, length, false);
+    struct job *job = pipeline_validate(pipeline, bytes, length, false);
     if (!job)
         return;
     pipeline_trace(job, "received");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The first and the last of a message in the pipeline, on whatever way: judged and made a job, admitted, recorded. */
+/* The first and the last of a message in the pipeline, on whatever way: checked and made a job, admitted, recorded. */
 #include "pipeline_private.h"
 
 #include <stdio.h>
@@ -56,7 +56,7 @@ static bool find_earlier_prompt(struct pipeline *pipeline, const char *bytes, si
     return made;
 }
 
-struct job *pipeline_judge(struct pipeline *pipeline, const char *bytes, size_t length, bool redelivered)
+struct job *pipeline_validate(struct pipeline *pipeline, const char *bytes, size_t length, bool redelivered)
 {
     struct message_content content;
     struct job *job = NULL;

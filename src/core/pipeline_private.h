@@ -32,8 +32,8 @@ struct pipeline {
 
 /* --- pipeline_jobs.c --- */
 
-/* Judges the bytes and makes a job of them. NULL when out of memory: counted and logged. */
-struct job *pipeline_judge(struct pipeline *pipeline, const char *bytes, size_t length, bool redelivered);
+/* Checks the bytes and makes a job of them. NULL when out of memory: counted and logged. */
+struct job *pipeline_validate(struct pipeline *pipeline, const char *bytes, size_t length, bool redelivered);
 
 /* One debug line a stage of a message: with them the log tells the way of each, for tests/faults and for people. */
 void pipeline_trace(const struct job *job, const char *stage);

@@ -59,7 +59,7 @@ static bool goes_on_at_once(const struct pipeline *pipeline)
 
 void pipeline_spool_receive(struct pipeline *pipeline, const char *bytes, size_t length)
 {
-    struct job *job = pipeline_judge(pipeline, bytes, length, false);
+    struct job *job = pipeline_validate(pipeline, bytes, length, false);
     if (!job)
         return;
     pipeline_trace(job, "received");
@@ -84,7 +84,7 @@ void pipeline_spool_receive(struct pipeline *pipeline, const char *bytes, size_t
     pipeline->put_bytes += held_bytes;
     if (at_once)
         return;
-    put->job = NULL; /* should the disk refuse, it is judged again */
+    put->job = NULL; /* should the disk refuse, it is checked again */
     job_free(job);
     pipeline->puts--;
     pipeline->late_puts++;
@@ -96,7 +96,7 @@ static void put_refused(struct pipeline *pipeline, struct put *put, enum spool_p
     struct job *job = put->job;
     if (!job) {
         pipeline->on_disk_only--;
-        job = pipeline_judge(pipeline, put->payload, put->length, false);
+        job = pipeline_validate(pipeline, put->payload, put->length, false);
         if (!job)
             return;
     }
@@ -204,7 +204,7 @@ static void take_up(struct pipeline *pipeline, const struct spool_entry *entry)
     admit_unspooled(pipeline, entry->sequence);
     pipeline->loaded = entry->sequence;
     pipeline->on_disk_only--;
-    struct job *job = pipeline_judge(pipeline, entry->payload, entry->length, entry->redelivered);
+    struct job *job = pipeline_validate(pipeline, entry->payload, entry->length, entry->redelivered);
     if (!job)
         return; /* counted as dropped; the row is there at the next start */
     pipeline->in_spool++;

@@ -82,7 +82,7 @@ static void ask_for_help(struct arguments *arguments)
 
 bool arguments_read(int argc, char *argv[], struct arguments *arguments, struct settings *settings, struct error *error)
 {
-    static const struct settings_program program = {.flags = ctl_options, .judge_redis_url = redis_address_judge};
+    static const struct settings_program program = {.flags = ctl_options, .validate_redis_url = redis_address_validate};
     *arguments = (struct arguments){0};
     if (!settings_read_command(argc, argv, &program, settings, &arguments->line, error))
         return false;
@@ -95,7 +95,7 @@ bool arguments_read(int argc, char *argv[], struct arguments *arguments, struct 
     case SETTINGS_CHECK:
         return error_set(error, ERROR_USAGE,
                          "unknown flag --check; `promptctl check` tries the connections, and"
-                         " `promptd --check` judges the settings");
+                         " `promptd --check` checks the settings");
     case SETTINGS_PRINT:
         if (arguments->line.operand_count == 0)
             return true;

@@ -28,9 +28,9 @@ static bool check_connection(struct trial *trial, struct error *error)
         return false;
     }
     const char *version = PQparameterStatus(database->connection, "server_version");
-    check_tell(trial->check, "database_connection", CHECK_OK, "%s at %s:%s as %s, PostgreSQL %s",
-               PQdb(database->connection), PQhost(database->connection), PQport(database->connection),
-               PQuser(database->connection), version ? version : "of an unknown version");
+    check_report_step(trial->check, "database_connection", CHECK_OK, "%s at %s:%s as %s, PostgreSQL %s",
+                      PQdb(database->connection), PQhost(database->connection), PQport(database->connection),
+                      PQuser(database->connection), version ? version : "of an unknown version");
     return true;
 }
 
@@ -49,7 +49,7 @@ static bool check_writes(struct trial *trial, struct error *error)
         check_fail(trial->check, "database_writes", error);
         return false;
     }
-    check_tell(trial->check, "database_writes", CHECK_OK, "the server takes them");
+    check_report_step(trial->check, "database_writes", CHECK_OK, "the server takes them");
     return true;
 }
 
@@ -68,8 +68,8 @@ static bool check_tables(struct trial *trial, struct error *error)
         bool is_about_unsettled = strcmp(PQgetvalue(result, i, 1), "t") == 0;
         (void)error_set(error, ERROR_CONFIG, "%s%s", fault, strstr(fault, "apply sql/") ? "" : "; apply sql/");
         if (in_transaction && is_about_unsettled) {
-            check_tell(trial->check, "database_tables", CHECK_NOTE, "%s (not needed with atomicity = transaction)",
-                       error->text);
+            check_report_step(trial->check, "database_tables", CHECK_NOTE,
+                              "%s (not needed with atomicity = transaction)", error->text);
             continue;
         }
         check_fail(trial->check, "database_tables", error);
@@ -78,7 +78,7 @@ static bool check_tables(struct trial *trial, struct error *error)
     bool good = result && faults == 0;
     PQclear(result);
     if (good)
-        check_tell(trial->check, "database_tables", CHECK_OK, "tables, columns, types and privileges");
+        check_report_step(trial->check, "database_tables", CHECK_OK, "tables, columns, types and privileges");
     return good;
 }
 
@@ -91,10 +91,10 @@ static void check_views(struct trial *trial, struct error *error)
     if (!result && error->code != ERROR_CONFIG)
         check_fail(trial->check, "database_views", error);
     else if (result)
-        check_tell(trial->check, "database_views", CHECK_OK, "for promptctl orphans and stuck");
+        check_report_step(trial->check, "database_views", CHECK_OK, "for promptctl orphans and stuck");
     else
-        check_tell(trial->check, "database_views", CHECK_NOTE,
-                   "promptctl orphans and stuck will not work: %s; apply sql/03_views.sql", error->text);
+        check_report_step(trial->check, "database_views", CHECK_NOTE,
+                          "promptctl orphans and stuck will not work: %s; apply sql/03_views.sql", error->text);
 }
 
 /* ---- the trial ---- */
@@ -177,7 +177,7 @@ static bool insert_with(struct trial *trial, const char *source, write_function 
     static const char texts[] = "{\"Written by promptctl check, and rolled back.\"}";
     char *sources = database_array(&source, 1);
     if (!sources)
-        return error_set(error, ERROR_INTERNAL, "memory is out");
+        return error_set(error, ERROR_INTERNAL, "out of memory");
     const char *ready = trial->check->ctl->settings.ready_status;
     const char *const compensated[] = {trial->ids, trial->interviews, texts, sources, "false", NULL};
     const char *const in_transaction[] = {trial->ids, trial->interviews, texts, sources, "{}", "true", ready, NULL};
@@ -204,7 +204,7 @@ static bool check_insert(struct trial *trial, struct error *error)
         good = false;
     }
     if (good)
-        check_tell(trial->check, "insert_prompt", CHECK_OK, "with each of the sources, rolled back");
+        check_report_step(trial->check, "insert_prompt", CHECK_OK, "with each of the sources, rolled back");
     return working && insert_with(trial, working, run_write, error);
 }
 
@@ -215,15 +215,15 @@ static bool is_about_the_column(const char *sqlstate)
            strcmp(sqlstate, "22001") == 0;
 }
 
-static void judge_status(struct trial *trial, const char *step, const char *status, bool written, struct error *error)
+static void report_status(struct trial *trial, const char *step, const char *status, bool written, struct error *error)
 {
     if (written)
-        check_tell(trial->check, step, CHECK_OK, "%s can be written, rolled back", status);
+        check_report_step(trial->check, step, CHECK_OK, "%s can be written, rolled back", status);
     else if (trial->is_awaiting || is_about_the_column(trial->database.sqlstate) || error->code == ERROR_UNAVAILABLE)
         fail_with(trial, step, status, error);
     else
-        check_tell(trial->check, step, CHECK_NOTE, "%s could be tried only on an interview that is not awaiting: %s",
-                   status, error->text);
+        check_report_step(trial->check, step, CHECK_NOTE,
+                          "%s could be tried only on an interview that is not awaiting: %s", status, error->text);
 }
 
 /* All statuses are taken for awaiting: the interview may be any. */
@@ -235,7 +235,7 @@ static void check_ready(struct trial *trial, struct error *error)
     trial->database.sqlstate[0] = '\0';
     bool written = is_in_transaction(trial) ? try_write(trial, statements_transact_move_sql, in_transaction, error)
                                             : try_write(trial, statements_settle_sql, compensated, error);
-    judge_status(trial, "ready_status", ready, written, error);
+    report_status(trial, "ready_status", ready, written, error);
 }
 
 static void check_failed(struct trial *trial, struct error *error)
@@ -245,16 +245,16 @@ static void check_failed(struct trial *trial, struct error *error)
                                       settings->ready_status, NULL};
     trial->database.sqlstate[0] = '\0';
     bool written = try_write(trial, statements_mark_sql, parameters, error);
-    judge_status(trial, "failed_status", settings->failed_status, written, error);
+    report_status(trial, "failed_status", settings->failed_status, written, error);
 }
 
 static void check_undo(struct trial *trial, struct error *error)
 {
     const char *const parameters[] = {trial->ids, trial->interviews, NULL};
     if (is_in_transaction(trial))
-        check_tell(trial->check, "delete_prompt", CHECK_OK, "not needed with atomicity = transaction");
+        check_report_step(trial->check, "delete_prompt", CHECK_OK, "not needed with atomicity = transaction");
     else if (try_write(trial, statements_undo_sql, parameters, error))
-        check_tell(trial->check, "delete_prompt", CHECK_OK, "rolled back");
+        check_report_step(trial->check, "delete_prompt", CHECK_OK, "rolled back");
     else
         check_fail(trial->check, "delete_prompt", error);
 }
@@ -264,7 +264,7 @@ static const char *const trial_steps[] = {"insert_prompt", "ready_status", "fail
 static void skip_all(struct check *check, const char *const *steps, const char *why)
 {
     for (; *steps; steps++)
-        check_tell(check, *steps, CHECK_SKIPPED, "%s", why);
+        check_report_step(check, *steps, CHECK_SKIPPED, "%s", why);
 }
 
 static void run_trial(struct trial *trial, struct error *error)
@@ -277,7 +277,8 @@ static void run_trial(struct trial *trial, struct error *error)
     }
     if (!trial->interview[0]) {
         for (size_t i = 0; trial_steps[i]; i++)
-            check_tell(trial->check, trial_steps[i], CHECK_NOTE, "not tried: promptd sees no interview in the table");
+            check_report_step(trial->check, trial_steps[i], CHECK_NOTE,
+                              "not tried: promptd sees no interview in the table");
         return;
     }
     (void)snprintf(trial->interviews, sizeof trial->interviews, "{%s}", trial->interview);
@@ -285,12 +286,12 @@ static void run_trial(struct trial *trial, struct error *error)
     if (inserted)
         check_ready(trial, error);
     else
-        check_tell(trial->check, "ready_status", CHECK_SKIPPED, "not tried");
+        check_report_step(trial->check, "ready_status", CHECK_SKIPPED, "not tried");
     check_failed(trial, error);
     if (inserted)
         check_undo(trial, error);
     else
-        check_tell(trial->check, "delete_prompt", CHECK_SKIPPED, "not tried");
+        check_report_step(trial->check, "delete_prompt", CHECK_SKIPPED, "not tried");
 }
 
 static void check_trial(struct trial *trial, struct error *error)
@@ -300,7 +301,7 @@ static void check_trial(struct trial *trial, struct error *error)
     if (!any) {
         trial->awaiting = database_array((const char *const *)awaiting->items, awaiting->count);
         if (!trial->awaiting) {
-            (void)error_set(error, ERROR_INTERNAL, "memory is out");
+            (void)error_set(error, ERROR_INTERNAL, "out of memory");
             check_fail(trial->check, trial_steps[0], error);
             return;
         }

@@ -12,7 +12,7 @@ static bool check_connection(struct check *check, struct redis_client *client, s
         check_fail(check, "redis_connection", error);
         return false;
     }
-    check_tell(check, "redis_connection", CHECK_OK, "%s", client->server);
+    check_report_step(check, "redis_connection", CHECK_OK, "%s", client->server);
     return true;
 }
 
@@ -32,8 +32,9 @@ static bool check_login(struct check *check, struct redis_client *client, struct
         check_fail(check, "redis_login", error);
         return false;
     }
-    check_tell(check, "redis_login", CHECK_OK, "as user %s%s", client->address.user ? client->address.user : "default",
-               client->address.password ? "" : ", without a password");
+    check_report_step(check, "redis_login", CHECK_OK, "as user %s%s",
+                      client->address.user ? client->address.user : "default",
+                      client->address.password ? "" : ", without a password");
     return true;
 }
 
@@ -46,13 +47,15 @@ static void check_listeners(struct check *check, struct redis_client *client, st
     if (!reply && error->code != ERROR_CONFIG)
         check_fail(check, "redis_listeners", error);
     else if (!reply || reply->type != REDIS_REPLY_ARRAY || reply->elements != 2)
-        check_tell(check, "redis_listeners", CHECK_NOTE, "cannot be seen: %s", reply ? "no answer" : error->text);
+        check_report_step(check, "redis_listeners", CHECK_NOTE, "cannot be seen: %s",
+                          reply ? "no answer" : error->text);
     else if (reply->element[1]->integer == 0)
-        check_tell(check, "redis_listeners", CHECK_OK, "nobody else listens on %s", channel);
+        check_report_step(check, "redis_listeners", CHECK_OK, "nobody else listens on %s", channel);
     else
-        check_tell(check, "redis_listeners", CHECK_NOTE,
-                   "%lld other%s on %s: a running promptd is one; is each of them meant to be there?",
-                   reply->element[1]->integer, reply->element[1]->integer == 1 ? " listens" : "s listen", channel);
+        check_report_step(check, "redis_listeners", CHECK_NOTE,
+                          "%lld other%s on %s: a running promptd is one; is each of them meant to be there?",
+                          reply->element[1]->integer, reply->element[1]->integer == 1 ? " listens" : "s listen",
+                          channel);
     freeReplyObject(reply);
 }
 
@@ -64,7 +67,7 @@ static void check_subscription(struct check *check, struct redis_client *client,
     if (!reply)
         check_fail(check, "redis_subscribe", error);
     else
-        check_tell(check, "redis_subscribe", CHECK_OK, "%s", channel);
+        check_report_step(check, "redis_subscribe", CHECK_OK, "%s", channel);
     freeReplyObject(reply);
 }
 
@@ -74,13 +77,13 @@ void check_redis(struct check *check)
     struct error error;
     bool connected = check_connection(check, &client, &error);
     if (!connected)
-        check_tell(check, "redis_login", CHECK_SKIPPED, "not tried");
+        check_report_step(check, "redis_login", CHECK_SKIPPED, "not tried");
     if (connected && check_login(check, &client, &error)) {
         check_listeners(check, &client, &error);
         check_subscription(check, &client, &error);
     } else {
-        check_tell(check, "redis_listeners", CHECK_SKIPPED, "not tried");
-        check_tell(check, "redis_subscribe", CHECK_SKIPPED, "not tried");
+        check_report_step(check, "redis_listeners", CHECK_SKIPPED, "not tried");
+        check_report_step(check, "redis_subscribe", CHECK_SKIPPED, "not tried");
     }
     redis_client_close(&client);
 }

@@ -31,7 +31,7 @@ static void append_step(struct buffer *line, const char *step)
     buffer_printf(line, "%*s", width < STEP_WIDTH ? (int)(STEP_WIDTH - width) : 1, "");
 }
 
-static void tell(struct check *check, const char *step, enum check_verdict verdict, const char *detail)
+static void report(struct check *check, const char *step, enum check_verdict verdict, const char *detail)
 {
     struct buffer line = {0};
     if (ctl_has(check->ctl, CTL_OPTION_JSON)) {
@@ -53,14 +53,14 @@ static void tell(struct check *check, const char *step, enum check_verdict verdi
     check->steps++;
 }
 
-void check_tell(struct check *check, const char *step, enum check_verdict verdict, const char *format, ...)
+void check_report_step(struct check *check, const char *step, enum check_verdict verdict, const char *format, ...)
 {
     char detail[DETAIL_SIZE];
     va_list arguments;
     va_start(arguments, format);
     (void)vsnprintf(detail, sizeof detail, format, arguments);
     va_end(arguments);
-    tell(check, step, verdict, detail);
+    report(check, step, verdict, detail);
 }
 
 void check_fail(struct check *check, const char *step, const struct error *error)
@@ -68,5 +68,5 @@ void check_fail(struct check *check, const char *step, const struct error *error
     check->unreachable |= error->code == ERROR_UNAVAILABLE;
     check->wrong |= error->code == ERROR_CONFIG;
     check->broken |= error->code != ERROR_UNAVAILABLE && error->code != ERROR_CONFIG;
-    tell(check, step, CHECK_FAILED, error->text);
+    report(check, step, CHECK_FAILED, error->text);
 }

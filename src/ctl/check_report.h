@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What promptctl check tells: one line a step, and in the end how it went. */
+/* What promptctl check reports: one line a step, and in the end how it went. */
 #ifndef PROMPTCTL_CHECK_REPORT_H
 #define PROMPTCTL_CHECK_REPORT_H
 
@@ -24,7 +24,7 @@ struct check {
 };
 
 /* `step` is the stable name in --json: "redis_login". */
-void check_tell(struct check *check, const char *step, enum check_verdict verdict, const char *format, ...)
+void check_report_step(struct check *check, const char *step, enum check_verdict verdict, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
 /* A failed step; the error's code is remembered. */

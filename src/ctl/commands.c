@@ -55,7 +55,7 @@ const struct ctl_command ctl_commands[] = {
      .settings = DEAD_SETTINGS,
      .summary = "have promptd try dead letters again",
      .details = "They are dead letters no more, and wait in the spool like any other message: a running promptd takes "
-                "them up within a second or two, another at its start. Mend first what they died of. Their interviews "
+                "them up within a second or two, another at its start. Fix first what they died of. Their interviews "
                 "are failed by now, which is among the shipped --awaiting-statuses, so they become ready.\n"
                 "If one of the IDs is no dead letter, nothing is changed.\n",
      .run = ctl_dead_replay},
@@ -96,7 +96,7 @@ const struct ctl_command ctl_commands[] = {
      .options = CTL_TAKES(INTERVIEW) | CTL_TAKES(SOURCE) | CTL_TAKES(JSON),
      .settings = REDIS_SETTINGS " " MESSAGE_SETTINGS,
      .summary = "send a prompt as the workflow would",
-     .details = "The text of FILE, to the last byte, is the prompt; - is standard input. The message is judged first: "
+     .details = "The text of FILE, to the last byte, is the prompt; - is standard input. The message is checked first: "
                 "what promptd would reject is not sent. Says how many received it; that nobody did is exit code 1, for "
                 "Redis keeps nothing of it.\n",
      .run = ctl_publish},
@@ -105,7 +105,7 @@ const struct ctl_command ctl_commands[] = {
      .settings = "--admin-listen",
      .summary = "ask the running daemon how it is",
      .details =
-         "Readiness and what it lacks, links, queue, spool, counters, open orphans and the last troubles. With "
+         "Readiness and what it lacks, links, queue, spool, counters, open orphans and the last failures. With "
          "--json the answer of GET /status as it is. Exit code 0: ready; 1: it answers, and is not ready; 69: it "
          "cannot be reached. With --quiet a health check.\n",
      .run = ctl_status},

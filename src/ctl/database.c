@@ -21,7 +21,7 @@ enum { CONNECT_TIMEOUT_MS = 10000 };
 /* Nobody's set-up is wrong where the same would work later; a standby stays one. */
 static enum error_code code_of(const char *sqlstate)
 {
-    enum sqlstate_action action = sqlstate_judge(sqlstate);
+    enum sqlstate_action action = sqlstate_classify(sqlstate);
     bool later = action == SQLSTATE_OUTAGE || action == SQLSTATE_TRANSIENT;
     return later && strcmp(sqlstate, "25006") != 0 ? ERROR_UNAVAILABLE : ERROR_CONFIG;
 }
@@ -113,7 +113,7 @@ bool database_open(struct database *database, const struct settings *settings, s
     const char *const values[] = {"10000", settings->database_url, "promptctl", "UTF8", NULL};
     database->connection = PQconnectStartParams(keys, values, 1);
     if (!database->connection)
-        return error_set(error, ERROR_INTERNAL, "memory is out");
+        return error_set(error, ERROR_INTERNAL, "out of memory");
     if (PQstatus(database->connection) == CONNECTION_BAD)
         return connect_failed(database, NULL, error);
     (void)PQsetErrorVerbosity(database->connection, PQERRORS_VERBOSE);
@@ -166,7 +166,7 @@ static bool wait_for_result(struct database *database, int64_t deadline_us, stru
     return true;
 }
 
-static PGresult *judge_result(struct database *database, PGresult *result, struct error *error)
+static PGresult *check_result(struct database *database, PGresult *result, struct error *error)
 {
     ExecStatusType status = PQresultStatus(result);
     if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK)
@@ -201,7 +201,7 @@ PGresult *database_run(struct database *database, const char *sql, const char *c
         }
         PGresult *next = PQgetResult(database->connection);
         if (!next)
-            return judge_result(database, result, error);
+            return check_result(database, result, error);
         PQclear(result);
         result = next;
     }
@@ -233,7 +233,7 @@ char *database_array(const char *const *items, size_t count)
     return array.data;
 }
 
-bool database_tell_views(struct database *database, const struct settings *settings, struct error *error)
+bool database_set_view_statuses(struct database *database, const struct settings *settings, struct error *error)
 {
     struct buffer awaiting = {0};
     for (size_t i = 0; i < settings->awaiting_statuses.count; i++)
@@ -241,7 +241,7 @@ bool database_tell_views(struct database *database, const struct settings *setti
     buffer_append_char(&awaiting, '\0');
     if (awaiting.failed) {
         buffer_free(&awaiting);
-        return error_set(error, ERROR_INTERNAL, "memory is out");
+        return error_set(error, ERROR_INTERNAL, "out of memory");
     }
     const char *const parameters[] = {awaiting.data, settings->ready_status, settings->failed_status, NULL};
     PGresult *result = database_run(database,

@@ -36,10 +36,10 @@ PGresult *database_run(struct database *database, const char *sql, const char *c
 /* The same for a statement whose result does not matter. */
 bool database_do(struct database *database, const char *sql, struct error *error);
 
-/* A list as PostgreSQL writes an array: {"a","b"}. The caller frees it; NULL when memory is out. */
+/* A list as PostgreSQL writes an array: {"a","b"}. The caller frees it; NULL when out of memory. */
 char *database_array(const char *const *items, size_t count);
 
 /* The settings of the views in sql/03_views.sql, for the transaction that is open. */
-bool database_tell_views(struct database *database, const struct settings *settings, struct error *error);
+bool database_set_view_statuses(struct database *database, const struct settings *settings, struct error *error);
 
 #endif

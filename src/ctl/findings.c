@@ -35,12 +35,13 @@ static bool read_age(const struct ctl *ctl, char seconds[24], struct error *erro
     return true;
 }
 
-/* The views are told the statuses for one transaction. A view that is missing is the one fault that has a cure. */
+/* The views get the statuses for one transaction. A view that is missing is the one fault that has a cure. */
 static bool find(struct work *work, const char *seconds, struct error *error)
 {
     struct database *database = &work->database;
     const char *const parameters[] = {seconds, work->findings->select_parameter, NULL};
-    if (!database_do(database, "begin read only", error) || !database_tell_views(database, &work->ctl->settings, error))
+    if (!database_do(database, "begin read only", error) ||
+        !database_set_view_statuses(database, &work->ctl->settings, error))
         return false;
     work->rows = database_run(database, work->findings->select, parameters, error);
     if (!work->rows && strncmp(database->sqlstate, "42", 2) == 0) {
@@ -52,7 +53,7 @@ static bool find(struct work *work, const char *seconds, struct error *error)
         return false;
     work->count = PQntuples(work->rows);
     work->done = calloc((size_t)work->count + 1, sizeof *work->done);
-    return work->done || error_set(error, ERROR_INTERNAL, "memory is out");
+    return work->done || error_set(error, ERROR_INTERNAL, "out of memory");
 }
 
 static const char *value_of(const struct work *work, int row, int column)

@@ -41,7 +41,7 @@ static bool find_target(const char *listen, const char *path, struct target *tar
     if (strcmp(listen, "off") == 0)
         return error_set(error, ERROR_CONFIG, "setting admin_listen is off: the daemon cannot be asked");
     if (!endpoint_parse(listen, &endpoint, NULL))
-        return error_set(error, ERROR_CONFIG, "setting admin_listen: this is no address"); /* it was judged */
+        return error_set(error, ERROR_CONFIG, "setting admin_listen: this is no address"); /* it was checked */
     if (strcmp(endpoint.port, "0") == 0)
         return error_set(error, ERROR_CONFIG,
                          "setting admin_listen has port 0, so the daemon has chosen one: its log"
@@ -104,10 +104,10 @@ bool http_get(const char *listen, const char *path, struct buffer *body, struct 
         return false;
     CURL *curl = curl_easy_init();
     if (!curl)
-        return error_set(error, ERROR_INTERNAL, "memory is out");
+        return error_set(error, ERROR_INTERNAL, "out of memory");
     bool good = perform(curl, listen, &target, body, error);
     curl_easy_cleanup(curl);
     curl_global_cleanup();
     buffer_append_char(body, '\0');
-    return good && (!body->failed || error_set(error, ERROR_INTERNAL, "memory is out"));
+    return good && (!body->failed || error_set(error, ERROR_INTERNAL, "out of memory"));
 }

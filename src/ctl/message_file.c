@@ -41,7 +41,7 @@ bool message_file_read(FILE *file, const char *path, size_t limit, struct buffer
     size_t got = 1;
     while (got > 0 && limit > 0) {
         if (!buffer_reserve(bytes, READ_BYTES))
-            return error_set(error, ERROR_INTERNAL, "memory is out");
+            return error_set(error, ERROR_INTERNAL, "out of memory");
         got = fread(bytes->data + bytes->length, 1, limit < READ_BYTES ? limit : READ_BYTES, file);
         bytes->length += got;
         limit -= got;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Messages and prompts from files, judged as the daemon would. */
+/* Messages and prompts from files, checked as the daemon would. */
 #ifndef PROMPTCTL_MESSAGE_FILE_H
 #define PROMPTCTL_MESSAGE_FILE_H
 
@@ -18,7 +18,7 @@ struct message_rules message_file_rules(const struct settings *settings);
 /* Opens a file for reading, "-" being standard input. NULL with *error. Not to be closed if it is stdin. */
 FILE *message_file_open(const char *path, struct error *error);
 
-/* Appends up to `limit` bytes. false with *error when reading fails or memory is out. */
+/* Appends up to `limit` bytes. false with *error when reading fails or out of memory. */
 bool message_file_read(FILE *file, const char *path, size_t limit, struct buffer *bytes, struct error *error);
 
 /* The prompt's id, as text. false with *error when it cannot be computed. */

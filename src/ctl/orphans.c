@@ -93,7 +93,7 @@ int ctl_orphans(struct ctl *ctl)
     bool scan = ctl_has(ctl, CTL_OPTION_SCAN);
     char *statuses = abandoned_statuses(&ctl->settings);
     if (!statuses)
-        return output_fail(&(struct error){.code = ERROR_INTERNAL, .text = "memory is out"});
+        return output_fail(&(struct error){.code = ERROR_INTERNAL, .text = "out of memory"});
     int status = findings_run(ctl, &(struct findings){
                                        .select = scan ? scan_sql : list_sql,
                                        .select_parameter = scan ? statuses : NULL,

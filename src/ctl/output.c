@@ -40,7 +40,7 @@ void output_write(struct buffer *buffer)
 int output_end(int status)
 {
     if (text_is_missing)
-        return output_fail(&(struct error){.code = ERROR_INTERNAL, .text = "memory is out"});
+        return output_fail(&(struct error){.code = ERROR_INTERNAL, .text = "out of memory"});
     errno = 0;
     if (fflush(stdout) == 0 && !ferror(stdout))
         return status;

@@ -51,7 +51,7 @@ static bool refuse(enum reject_reason reason, struct error *error)
                      reject_meaning(reason));
 }
 
-/* Made into JSON and judged as the daemon will judge it: what it would reject is not sent. */
+/* Made into JSON and checked as the daemon will check it: what it would reject is not sent. */
 static bool write_payload(const struct ctl *ctl, const struct message_rules *rules, struct buffer *prompt,
                           struct outgoing *outgoing, struct error *error)
 {
@@ -61,7 +61,7 @@ static bool write_payload(const struct ctl *ctl, const struct message_rules *rul
         return refuse(REJECT_PROMPT_HAS_NUL, error);
     buffer_append_char(prompt, '\0');
     if (prompt->failed)
-        return error_set(error, ERROR_INTERNAL, "memory is out");
+        return error_set(error, ERROR_INTERNAL, "out of memory");
     json_open(&outgoing->payload, NULL, '{');
     json_text(&outgoing->payload, "interview_id", ctl->options[CTL_OPTION_INTERVIEW]);
     json_text(&outgoing->payload, "enhanced_prompt", prompt->data);
@@ -70,7 +70,7 @@ static bool write_payload(const struct ctl *ctl, const struct message_rules *rul
     json_close(&outgoing->payload, '}');
     struct message_content content;
     if (outgoing->payload.failed || !message_parse(rules, outgoing->payload.data, outgoing->payload.length, &content))
-        return error_set(error, ERROR_INTERNAL, "memory is out");
+        return error_set(error, ERROR_INTERNAL, "out of memory");
     bool good = content.reject == REJECT_NONE ? message_file_prompt_id(&content, outgoing->prompt_id, error)
                                               : refuse(content.reject, error);
     message_content_free(&content);

@@ -26,14 +26,14 @@ bool redis_client_connect(struct redis_client *client, const struct settings *se
     struct error phrase;
     *client = (struct redis_client){0};
     if (!redis_address_parse(settings->redis_url, &client->address, &phrase))
-        return error_set(error, ERROR_CONFIG, "setting redis_url %s", phrase.text); /* cannot be: it was judged */
+        return error_set(error, ERROR_CONFIG, "setting redis_url %s", phrase.text); /* cannot be: it was checked */
     name_server(client);
     if (client->address.unix_path)
         client->context = redisConnectUnixWithTimeout(client->address.unix_path, timeout);
     else
         client->context = redisConnectWithTimeout(client->address.host, client->address.port, timeout);
     if (!client->context)
-        return error_set(error, ERROR_INTERNAL, "memory is out");
+        return error_set(error, ERROR_INTERNAL, "out of memory");
     if (client->context->err != 0)
         return unavailable(client, client->context->errstr, error);
     return redisSetTimeout(client->context, timeout) == REDIS_OK || unavailable(client, client->context->errstr, error);
@@ -59,7 +59,7 @@ static bool passes_by_itself(const char *message)
     return false;
 }
 
-static redisReply *judge_reply(struct redis_client *client, redisReply *reply, struct error *error)
+static redisReply *check_reply(struct redis_client *client, redisReply *reply, struct error *error)
 {
     if (!reply) {
         bool silent = client->context->err == REDIS_ERR_IO && strstr(client->context->errstr, "unavailable");
@@ -82,7 +82,7 @@ redisReply *redis_client_call(struct redis_client *client, int argc, const char 
     const char *words[REDIS_ARGUMENTS_MAX];
     for (int i = 0; i < argc; i++)
         words[i] = argv[i];
-    return judge_reply(client, redisCommandArgv(client->context, argc, words, lengths), error);
+    return check_reply(client, redisCommandArgv(client->context, argc, words, lengths), error);
 }
 
 static bool call_for_ok(struct redis_client *client, int argc, const char *const *argv, struct error *error)

@@ -10,7 +10,7 @@
 #include "promptd/commands.h"
 #include "promptd/text.h"
 
-enum { TROUBLES_SHOWN = 5, LABEL_WIDTH = 10 };
+enum { RECENT_FAILURES_SHOWN = 5, LABEL_WIDTH = 10 };
 
 struct page {
     const struct ctl *ctl;
@@ -173,22 +173,22 @@ static void show_orphans(struct page *page)
     }
 }
 
-static void show_troubles(struct page *page)
+static void show_recent_failures(struct page *page)
 {
-    const cJSON *trouble;
+    const cJSON *failure;
     int shown = 0;
-    cJSON_ArrayForEach(trouble, at(page->root, "troubles"))
+    cJSON_ArrayForEach(failure, at(page->root, "troubles"))
     {
-        if (shown == TROUBLES_SHOWN)
+        if (shown == RECENT_FAILURES_SHOWN)
             break;
         label(page, shown++ == 0 ? "troubles" : "");
-        text(page, text_at(trouble, "time"));
+        text(page, text_at(failure, "time"));
         text(page, " ");
-        text(page, text_at(trouble, "outcome"));
+        text(page, text_at(failure, "outcome"));
         text(page, ", interview ");
-        text(page, text_at(trouble, "interview_id"));
+        text(page, text_at(failure, "interview_id"));
         text(page, ": ");
-        text(page, text_at(trouble, "reason"));
+        text(page, text_at(failure, "reason"));
         end_line(page);
     }
     int more = cJSON_GetArraySize(at(page->root, "troubles")) - shown;
@@ -207,7 +207,7 @@ static void show(const struct ctl *ctl, const cJSON *root)
     show_queue(&page);
     show_counters(&page);
     show_orphans(&page);
-    show_troubles(&page);
+    show_recent_failures(&page);
     output_write(&page.out);
 }
 

@@ -22,7 +22,7 @@ int ctl_stuck(struct ctl *ctl)
     bool any = awaiting->count == 1 && strcmp(awaiting->items[0], "*") == 0;
     char *array = any ? database_array(over, 4) : database_array((const char *const *)awaiting->items, awaiting->count);
     if (!array)
-        return output_fail(&(struct error){.code = ERROR_INTERNAL, .text = "memory is out"});
+        return output_fail(&(struct error){.code = ERROR_INTERNAL, .text = "out of memory"});
     int status = findings_run(
         ctl, &(struct findings){
                  .select = "select interview_id, status,"

@@ -63,13 +63,13 @@ static void append_json(const struct validation *validation, const struct messag
     json_close(out, '}');
 }
 
-/* Judges one message. false: something else than the message is wrong. */
-static bool judge(struct validation *validation, const char *bytes, size_t length, struct error *error)
+/* Checks one message. false: something else than the message is wrong. */
+static bool validate_message(struct validation *validation, const char *bytes, size_t length, struct error *error)
 {
     struct message_content content;
     char id[UUID_TEXT_SIZE] = "";
     if (!message_parse(&validation->rules, bytes, length, &content))
-        return error_set(error, ERROR_INTERNAL, "memory is out");
+        return error_set(error, ERROR_INTERNAL, "out of memory");
     bool good = content.reject == REJECT_NONE;
     bool known = !good || message_file_prompt_id(&content, id, error);
     if (known) {
@@ -90,11 +90,11 @@ static bool judge(struct validation *validation, const char *bytes, size_t lengt
 }
 
 /* One more byte than a message may have: that is enough to know. */
-static bool judge_file(struct validation *validation, FILE *file, struct error *error)
+static bool validate_file(struct validation *validation, FILE *file, struct error *error)
 {
     struct buffer bytes = {0};
     bool good = message_file_read(file, validation->path, validation->rules.max_bytes + 1, &bytes, error) &&
-                judge(validation, bytes.data ? bytes.data : "", bytes.length, error);
+                validate_message(validation, bytes.data ? bytes.data : "", bytes.length, error);
     buffer_free(&bytes);
     return good;
 }
@@ -122,7 +122,7 @@ static bool read_line(const struct validation *validation, FILE *file, struct bu
     return any || byte == '\n';
 }
 
-static bool judge_lines(struct validation *validation, FILE *file, struct error *error)
+static bool validate_lines(struct validation *validation, FILE *file, struct error *error)
 {
     struct buffer line = {0};
     bool good = true;
@@ -130,9 +130,9 @@ static bool judge_lines(struct validation *validation, FILE *file, struct error 
     while (good && read_line(validation, file, &line)) {
         validation->line++;
         if (line.failed)
-            good = error_set(error, ERROR_INTERNAL, "memory is out");
+            good = error_set(error, ERROR_INTERNAL, "out of memory");
         else if (!is_blank(&line))
-            good = judge(validation, line.data, line.length, error);
+            good = validate_message(validation, line.data, line.length, error);
     }
     buffer_free(&line);
     if (good && ferror(file))
@@ -141,14 +141,14 @@ static bool judge_lines(struct validation *validation, FILE *file, struct error 
     return good;
 }
 
-static bool judge_path(struct validation *validation, const char *path, struct error *error)
+static bool validate_path(struct validation *validation, const char *path, struct error *error)
 {
     FILE *file = message_file_open(path, error);
     if (!file)
         return false;
     validation->path = path;
-    bool good = ctl_has(validation->ctl, CTL_OPTION_LINES) ? judge_lines(validation, file, error)
-                                                           : judge_file(validation, file, error);
+    bool good = ctl_has(validation->ctl, CTL_OPTION_LINES) ? validate_lines(validation, file, error)
+                                                           : validate_file(validation, file, error);
     if (file != stdin)
         (void)fclose(file); /* it was only read */
     return good;
@@ -160,10 +160,10 @@ int ctl_validate(struct ctl *ctl)
     int status = CTL_OK;
     for (int i = 0; i == 0 || i < ctl->operand_count; i++) {
         struct error error;
-        if (judge_path(&validation, ctl->operand_count > 0 ? ctl->operands[i] : "-", &error))
+        if (validate_path(&validation, ctl->operand_count > 0 ? ctl->operands[i] : "-", &error))
             continue;
         status = output_fail(&error);
-        if (status != CTL_FOUND) /* a file that cannot be read; the others are judged all the same */
+        if (status != CTL_FOUND) /* a file that cannot be read; the others are checked all the same */
             break;
     }
     unsigned long count = validation.accepted + validation.rejected;

@@ -35,7 +35,7 @@ static void give_back_memory(struct daemon *daemon)
         return;
     daemon->given_back_at = received;
     if (daemon->store_open)
-        store_give_back(daemon->store);
+        store_trim_memory(daemon->store);
 #ifdef __GLIBC__
     (void)malloc_trim(0);
 #endif

@@ -36,7 +36,7 @@ struct daemon {
     int64_t last_message_wall_ms;
     int64_t ready_since_wall_ms; /* when metrics.ready became what it is */
     struct metrics metrics;
-    struct troubles troubles;
+    struct recent_failures recent_failures;
     struct outcome_lines lines;
     struct history history;
     struct pipeline *pipeline;

@@ -52,7 +52,7 @@ static bool open_log(const struct settings *settings, struct error *error)
 
 int main(int argc, char *argv[])
 {
-    static const struct settings_program program = {.judge_redis_url = redis_address_judge};
+    static const struct settings_program program = {.validate_redis_url = redis_address_validate};
     struct settings settings;
     struct settings_command command;
     struct error error = {.code = ERROR_NONE};

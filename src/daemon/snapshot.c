@@ -79,7 +79,7 @@ void snapshot_look(void *context, struct health *health)
         .started_ms = daemon->started_wall_ms,
         .uptime_ms = (int64_t)uv_now(&daemon->loop) - daemon->started_ms,
         .metrics = &daemon->metrics,
-        .troubles = &daemon->troubles,
+        .recent_failures = &daemon->recent_failures,
         .history = &daemon->history,
     };
     look_at_redis(daemon, health);

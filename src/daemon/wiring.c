@@ -107,16 +107,16 @@ static bool open_notify(struct daemon *daemon, struct error *error)
 static bool open_pipeline(struct daemon *daemon, struct error *error)
 {
     const struct settings *settings = &daemon->settings;
-    daemon->pipeline = pipeline_new(
-        &(struct pipeline_options){
-            .rules = options_rules(settings),
-            .limits = options_limits(settings),
-            .record = {.metrics = &daemon->metrics, .troubles = &daemon->troubles, .lines = &daemon->lines},
-            .can_store = on_can_store,
-            .may_be_unsettled = store_may_be_unsettled,
-            .on_ready = on_ready,
-            .context = daemon},
-        error);
+    daemon->pipeline = pipeline_new(&(struct pipeline_options){.rules = options_rules(settings),
+                                                               .limits = options_limits(settings),
+                                                               .record = {.metrics = &daemon->metrics,
+                                                                          .recent_failures = &daemon->recent_failures,
+                                                                          .lines = &daemon->lines},
+                                                               .can_store = on_can_store,
+                                                               .may_be_unsettled = store_may_be_unsettled,
+                                                               .on_ready = on_ready,
+                                                               .context = daemon},
+                                    error);
     return daemon->pipeline;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* SUBSCRIBE on a redis_link. Pub/Sub keeps nothing for a subscriber that is away: each gap is owned up to. */
+/* SUBSCRIBE on a redis_link. Pub/Sub keeps nothing for a subscriber that is away: each gap is reported. */
 #include "promptd/source_pubsub.h"
 
 #include <stdlib.h>

@@ -16,7 +16,7 @@ struct redis_adapter_cap {
     void (*on_exceeded)(redisAsyncContext *redis); /* may free the context */
 };
 
-/* false: the socket cannot be watched or memory is out; the context is untouched and the caller frees it. */
+/* false: the socket cannot be watched or out of memory; the context is untouched and the caller frees it. */
 bool redis_adapter_attach(uv_loop_t *loop, redisAsyncContext *redis, const struct redis_adapter_cap *cap);
 
 #endif

@@ -41,7 +41,7 @@ static const char *span_find(struct span span, char c)
 static bool copy_span(struct span span, char **copy, struct error *error)
 {
     *copy = strndup(span.start, span_length(span));
-    return *copy || error_set(error, ERROR_INTERNAL, "memory is out");
+    return *copy || error_set(error, ERROR_INTERNAL, "out of memory");
 }
 
 static int hex_value(char c)
@@ -116,7 +116,7 @@ static bool parse_ipv6(struct span host, struct redis_address *address, struct e
     if (!copy_span(host, &address->host, error))
         return false;
     struct in6_addr ignored;
-    char *zone = strchr(address->host, '%'); /* fe80::1%eth0 is for the resolver to judge */
+    char *zone = strchr(address->host, '%'); /* fe80::1%eth0 is for the resolver to check */
     if (zone)
         *zone = '\0';
     bool good = inet_pton(AF_INET6, address->host, &ignored) == 1;
@@ -258,7 +258,7 @@ void redis_address_name(const struct redis_address *address, char name[REDIS_ADD
                        address->port);
 }
 
-bool redis_address_judge(const char *url, struct error *phrase)
+bool redis_address_validate(const char *url, struct error *phrase)
 {
     struct redis_address address;
     if (!redis_address_parse(url, &address, phrase))

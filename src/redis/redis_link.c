@@ -48,10 +48,10 @@ struct redis_link {
     uv_timer_t later; /* acts on `failed` outside of hiredis */
     bool failed;      /* the connection is to be given up, for `reason` */
     char reason[256];
-    bool refused;           /* the server itself said no: a matter of set-up */
-    bool told;              /* this outage stands in the log */
-    char told_refusal[256]; /* and so does this refusal in it */
-    bool was_up;            /* at least once */
+    bool refused;               /* the server itself said no: a matter of set-up */
+    bool is_reported;           /* this outage stands in the log */
+    char reported_refusal[256]; /* and so does this refusal in it */
+    bool was_up;                /* at least once */
     int64_t up_since_ms;
     int64_t down_since_ms;
     unsigned attempts;
@@ -82,9 +82,9 @@ static void link_move(struct redis_link *link, enum link_state state)
 }
 
 /* Once an outage. What changes meanwhile is news only when the server itself answers, with a refusal. */
-static void tell_failure(struct redis_link *link, bool lost)
+static void report_failure(struct redis_link *link, bool lost)
 {
-    bool is_news = !link->told || (link->refused && strcmp(link->told_refusal, link->reason) != 0);
+    bool is_news = !link->is_reported || (link->refused && strcmp(link->reported_refusal, link->reason) != 0);
     if (!is_news)
         return;
     char server[REDIS_ADDRESS_NAME_SIZE];
@@ -96,12 +96,12 @@ static void tell_failure(struct redis_link *link, bool lost)
         log_error(fields, "Redis refuses; trying again");
     else
         log_error(fields, "Redis cannot be reached; trying again");
-    link->told = true;
+    link->is_reported = true;
     if (link->refused)
-        memcpy(link->told_refusal, link->reason, sizeof link->told_refusal);
+        memcpy(link->reported_refusal, link->reason, sizeof link->reported_refusal);
 }
 
-static void tell_up(struct redis_link *link)
+static void report_up(struct redis_link *link)
 {
     if (link->was_up)
         log_info(LOG_FIELDS(log_number("attempts", link->attempts)), "Redis connection back after %.1f s",
@@ -109,8 +109,8 @@ static void tell_up(struct redis_link *link)
     else
         log_info(NULL, "Redis connected");
     link->was_up = true;
-    link->told = false;
-    link->told_refusal[0] = '\0';
+    link->is_reported = false;
+    link->reported_refusal[0] = '\0';
 }
 
 /* --- failing -------------------------------------------------------------------------------------------------- */
@@ -191,7 +191,7 @@ static void on_later(uv_timer_t *timer)
         link->down_since_ms = now_ms;
         link->attempts = 0;
     }
-    tell_failure(link, lost);
+    report_failure(link, lost);
     if (lost && now_ms - link->up_since_ms >= link->options.backoff_base_ms)
         dial_at_once(link);
     else
@@ -446,7 +446,7 @@ void redis_link_confirm(struct redis_link *link)
     link->up_since_ms = (int64_t)uv_now(link->options.loop);
     if (breaker_close(&link->breaker))
         log_info(NULL, "Redis circuit closed");
-    tell_up(link);
+    report_up(link);
 }
 
 void redis_link_set_tuning(struct redis_link *link, const struct redis_link_tuning *tuning)

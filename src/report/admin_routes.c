@@ -219,7 +219,7 @@ static bool add_headers(struct MHD_Response *response, const struct answer *answ
            MHD_add_response_header(response, "Referrer-Policy", "no-referrer");
 }
 
-/* MHD_NO closes the connection: all that is left when memory is out. */
+/* MHD_NO closes the connection: all that is left when out of memory. */
 static enum MHD_Result send_answer(struct MHD_Connection *connection, struct answer *answer)
 {
     if (answer->body.failed || !answer->body.data) {

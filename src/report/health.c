@@ -203,18 +203,18 @@ static void append_orphans(struct buffer *buffer, const struct health *health)
     json_close(buffer, ']');
 }
 
-static void append_troubles(struct buffer *buffer, const struct troubles *troubles)
+static void append_recent_failures(struct buffer *buffer, const struct recent_failures *recent_failures)
 {
     json_open(buffer, "troubles", '[');
-    const struct trouble *trouble;
-    for (size_t i = 0; (trouble = troubles_at(troubles, i)); i++) {
+    const struct recent_failure *failure;
+    for (size_t i = 0; (failure = recent_failures_at(recent_failures, i)); i++) {
         json_open(buffer, NULL, '{');
-        json_time(buffer, "time", trouble->wall_ms);
-        json_text(buffer, "outcome", outcome_name(trouble->outcome));
-        json_uuid(buffer, "interview_id", trouble->has_interview_id ? trouble->interview_id : NULL);
-        json_uuid(buffer, "prompt_id", trouble->has_prompt_id ? trouble->prompt_id : NULL);
-        json_text(buffer, "reason", trouble->reason);
-        json_text(buffer, "sqlstate", trouble->sqlstate[0] ? trouble->sqlstate : NULL);
+        json_time(buffer, "time", failure->wall_ms);
+        json_text(buffer, "outcome", outcome_name(failure->outcome));
+        json_uuid(buffer, "interview_id", failure->has_interview_id ? failure->interview_id : NULL);
+        json_uuid(buffer, "prompt_id", failure->has_prompt_id ? failure->prompt_id : NULL);
+        json_text(buffer, "reason", failure->reason);
+        json_text(buffer, "sqlstate", failure->sqlstate[0] ? failure->sqlstate : NULL);
         json_close(buffer, '}');
     }
     json_close(buffer, ']');
@@ -230,6 +230,6 @@ void health_append_status(const struct health *health, struct buffer *buffer)
     append_counters(buffer, health->metrics);
     append_history(buffer, health->history);
     append_orphans(buffer, health);
-    append_troubles(buffer, health->troubles);
+    append_recent_failures(buffer, health->recent_failures);
     json_close(buffer, '}');
 }

@@ -18,7 +18,7 @@ struct notify {
     bool told_failure;
 };
 
-static void tell(struct notify *notify, const char *state)
+static void send_state(struct notify *notify, const char *state)
 {
     int result = sd_notify(0, state);
     if (result >= 0) {
@@ -26,13 +26,13 @@ static void tell(struct notify *notify, const char *state)
         return;
     }
     if (!notify->told_failure)
-        log_warning(LOG_FIELDS(log_text("error", strerror(-result))), "systemd cannot be told of the service's state");
+        log_warning(LOG_FIELDS(log_text("error", strerror(-result))), "the service's state cannot be sent to systemd");
     notify->told_failure = true;
 }
 
 static void on_watchdog(uv_timer_t *timer)
 {
-    tell(timer->data, "WATCHDOG=1");
+    send_state(timer->data, "WATCHDOG=1");
 }
 
 static void start_watchdog(struct notify *notify)
@@ -50,19 +50,19 @@ static void start_watchdog(struct notify *notify)
 
 void notify_ready(struct notify *notify)
 {
-    tell(notify, "READY=1");
+    send_state(notify, "READY=1");
 }
 
 void notify_reloading(struct notify *notify)
 {
     char state[64];
     (void)snprintf(state, sizeof state, "RELOADING=1\nMONOTONIC_USEC=%" PRId64, clock_monotonic_us());
-    tell(notify, state);
+    send_state(notify, state);
 }
 
 void notify_stopping(struct notify *notify)
 {
-    tell(notify, "STOPPING=1");
+    send_state(notify, "STOPPING=1");
 }
 
 void notify_status(struct notify *notify, const struct health *health)
@@ -81,7 +81,7 @@ void notify_status(struct notify *notify, const struct health *health)
         return;
     memcpy(notify->status, status, sizeof status);
     (void)snprintf(state, sizeof state, "STATUS=%s", status);
-    tell(notify, state);
+    send_state(notify, state);
 }
 
 struct notify *notify_new(uv_loop_t *loop)

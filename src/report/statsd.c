@@ -93,7 +93,7 @@ static void use_address(struct statsd *statsd, const struct addrinfo *found)
 }
 
 /* Once each time that it begins. The address that was known goes on being used. */
-static void tell_unknown(struct statsd *statsd, int status)
+static void report_unknown(struct statsd *statsd, int status)
 {
     if (!statsd->told_unknown)
         log_warning(LOG_FIELDS(log_text("server", statsd->server.host), log_text("error", uv_strerror(status))),
@@ -109,7 +109,7 @@ static void on_found(uv_getaddrinfo_t *lookup, int status, struct addrinfo *foun
         statsd->told_unknown = false;
         use_address(statsd, found);
     } else if (!statsd->stopped) {
-        tell_unknown(statsd, status);
+        report_unknown(statsd, status);
     }
     int64_t wait_ms = status == 0 ? LOOK_AGAIN_MS : LOOK_AGAIN_AFTER_FAILURE_MS;
     statsd->look_due_ms = clock_monotonic_us() / 1000 + wait_ms;
@@ -175,7 +175,7 @@ struct statsd *statsd_new(const struct statsd_options *options)
     statsd->options = *options;
     statsd->fd = -1;
     if (!endpoint_parse(options->server, &statsd->server, &error)) {
-        free(statsd); /* the settings have judged it before */
+        free(statsd); /* the settings have checked it before */
         return NULL;
     }
     look_up_if_due(statsd);

@@ -64,7 +64,7 @@ void batch_reset(struct batch *batch)
     batch_keep(batch, BATCH_KEEP_BYTES);
 }
 
-void batch_give_back(struct batch *batch)
+void batch_trim_memory(struct batch *batch)
 {
     batch_keep(batch, 0);
 }

@@ -31,9 +31,9 @@ enum pool_state {
 struct lane {
     struct pg_pool *pool;
     struct pg_session *session;
-    bool unchecked; /* it is open and waits for its turn to check the schema */
-    bool proved;    /* its check was answered */
-    bool refused;   /* given up because of an outage that the server itself reported */
+    bool unchecked;  /* it is open and waits for its turn to check the schema */
+    bool is_checked; /* its check was answered */
+    bool refused;    /* given up because of an outage that the server itself reported */
 };
 
 struct pg_pool {
@@ -222,7 +222,7 @@ static void probe_writes(struct lane *lane)
 static void probe_any(struct pg_pool *pool)
 {
     for (size_t i = 0; i < pool->options.connections; i++) {
-        if (!pool->lanes[i].proved || !pg_session_is_idle(pool->lanes[i].session))
+        if (!pool->lanes[i].is_checked || !pg_session_is_idle(pool->lanes[i].session))
             continue;
         probe_writes(&pool->lanes[i]);
         return;
@@ -261,7 +261,7 @@ static void on_checked(void *context, struct pg_session *session, const struct p
     } else {
         is_fit = take_facts(lane, answer);
     }
-    lane->proved = true;
+    lane->is_checked = true;
     if (!is_fit) {
         link_is_well(pool);
         pool_move(pool, POOL_UNFIT, NULL);
@@ -312,7 +312,7 @@ static void ping_idle(struct pg_pool *pool)
     struct pg_statement ping[PG_STATEMENTS_MAX];
     int count = statements_build_probe(false, NULL, ping);
     for (size_t i = 0; i < pool->options.connections; i++)
-        if (pool->lanes[i].proved && pg_session_is_idle(pool->lanes[i].session))
+        if (pool->lanes[i].is_checked && pg_session_is_idle(pool->lanes[i].session))
             pg_session_run(pool->lanes[i].session, ping, count, 0, on_pong, pool);
 }
 
@@ -323,7 +323,7 @@ static void on_ping(uv_timer_t *timer)
     struct pg_pool *pool = timer->data;
     bool is_due = pool->state == POOL_UNFIT || schema_report_has_findings(&pool->report) || !pool->has_evidence;
     for (size_t i = 0; is_due && !pool->checking && i < pool->options.connections; i++)
-        if (pool->lanes[i].proved && pg_session_is_idle(pool->lanes[i].session)) {
+        if (pool->lanes[i].is_checked && pg_session_is_idle(pool->lanes[i].session)) {
             pool->lanes[i].unchecked = true;
             check_next(pool);
         }
@@ -346,7 +346,7 @@ static void on_session_up(void *context, struct pg_session *session)
     (void)session;
     struct lane *lane = context;
     lane->unchecked = true;
-    lane->proved = false;
+    lane->is_checked = false;
     lane->refused = false;
     if (pg_pool_open_count(lane->pool) == lane->pool->options.connections) {
         lane->pool->is_short = false;
@@ -362,10 +362,10 @@ static void on_session_down(void *context, struct pg_session *session, const cha
     struct pg_pool *pool = lane->pool;
     struct job_failure why = {.sqlstate = ""};
     strncpy(why.text, reason, sizeof why.text - 1);
-    bool fresh_loss = lane->proved && !lane->refused;
-    bool is_surplus = !lane->proved && !lane->refused && pool->state == POOL_UP && pg_pool_open_count(pool) > 0;
+    bool fresh_loss = lane->is_checked && !lane->refused;
+    bool is_surplus = !lane->is_checked && !lane->refused && pool->state == POOL_UP && pg_pool_open_count(pool) > 0;
     lane->unchecked = false;
-    lane->proved = false;
+    lane->is_checked = false;
     lane->refused = false;
     log_debug(LOG_FIELDS(log_text("error", reason)), "connection %s", fresh_loss ? "lost" : "failed");
     if (pg_pool_open_count(pool) == 0 && pool->state != POOL_READ_ONLY)
@@ -411,7 +411,7 @@ static void retire_idle(struct pg_pool *pool)
 {
     for (size_t i = 0; i < pool->options.connections; i++) {
         struct lane *lane = &pool->lanes[i];
-        if (!lane->proved || !pg_session_is_idle(lane->session))
+        if (!lane->is_checked || !pg_session_is_idle(lane->session))
             continue;
         lane->refused = true;
         pg_session_drop(lane->session, "made before the server took no writes");
@@ -423,7 +423,7 @@ struct pg_session *pg_pool_idle(struct pg_pool *pool)
     if (pool->state == POOL_READ_ONLY)
         retire_idle(pool);
     for (size_t i = 0; pool->state == POOL_UP && i < pool->options.connections; i++)
-        if (pool->lanes[i].proved && pg_session_is_idle(pool->lanes[i].session))
+        if (pool->lanes[i].is_checked && pg_session_is_idle(pool->lanes[i].session))
             return pool->lanes[i].session;
     return NULL;
 }
@@ -454,7 +454,7 @@ void pg_pool_report_outage(struct pg_pool *pool, struct pg_session *session, con
         pool_move(pool, POOL_READ_ONLY, failure);
     for (size_t i = 0; i < pool->options.connections; i++) {
         struct lane *lane = &pool->lanes[i];
-        if (lane->session != session && !(of_writes && lane->proved && pg_session_is_idle(lane->session)))
+        if (lane->session != session && !(of_writes && lane->is_checked && pg_session_is_idle(lane->session)))
             continue;
         lane->refused = true;
         pg_session_drop(lane->session, failure->text);

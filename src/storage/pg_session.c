@@ -10,7 +10,7 @@
  *
  * Work in the thread pool (a dial, a cancel) cannot be interrupted. A dial is waited for, so that a PGconn is only ever
  * touched by one thread. A cancel is waited for before the next run of the same connection, which it might hit; when
- * the connection is lost meanwhile nobody needs it any more, and it comes home in its own time. Should it hit the
+ * the connection is lost meanwhile nobody needs it any more, and it finishes in its own time. Should it hit the
  * second transaction of its run instead of the first, that one has failed as cancelled, and is tried again as such.
  */
 #include "promptd/pg_session.h"

@@ -15,7 +15,7 @@ enum pg_state {
     PG_STATE_BUSY,       /* a run awaits its answer; leaves with the answer, the deadline or a loss */
     PG_STATE_CANCELLING, /* the deadline has passed; leaves with the answer, a second deadline or a loss */
     PG_STATE_ENDING,     /* pg_session_close has cancelled the run; leaves with its answer or a loss */
-    PG_STATE_GONE        /* pg_session_close was called; waits for thread and handles to come home */
+    PG_STATE_GONE        /* pg_session_close was called; waits for the end of its threads and handles */
 };
 
 enum {
@@ -62,7 +62,7 @@ struct pg_session {
     PGconn *connection;
 
     uv_work_t dial_work;
-    PGconn *dialled; /* what the dial brought home */
+    PGconn *dialled; /* what the dial has made */
     uv_work_t cancel_work;
     PGcancel *cancel;
     bool dial_in_thread;
@@ -95,9 +95,9 @@ bool pg_session_flush(struct pg_session *session);
 void pg_session_start_deadline(struct pg_session *session);
 /* The run that pg_session_close has cancelled is complete. */
 void pg_session_end(struct pg_session *session);
-/* All is answered but the cancel that is under way, which has the usual time to come home. */
+/* All is answered but the cancel that is under way, which has the usual time to end. */
 void pg_session_await_cancel(struct pg_session *session);
-/* At most 200 characters of what the server said, as they are: whether they quote a prompt must still be told. */
+/* At most 200 characters of what the server said, as they are: whether they quote a prompt is still to be checked. */
 void pg_session_copy_shortened(char *out, size_t size, const char *text);
 
 /* pg_session_run.c */

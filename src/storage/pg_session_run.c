@@ -254,7 +254,7 @@ static void take_sync(struct pg_session *session)
         pg_session_start_deadline(session);
 }
 
-/* false when it tells nothing. */
+/* false when it means nothing. */
 static bool take_result(struct pg_session *session, PGresult *result)
 {
     bool is_clear = true;
@@ -335,7 +335,7 @@ void pg_run_read(struct pg_session *session)
         if (PQstatus(session->connection) == CONNECTION_BAD)
             return;
         if (!is_clear) {
-            pg_session_lose(session, "libpq did not tell what was answered");
+            pg_session_lose(session, "libpq does not say what was answered");
             return;
         }
     }

@@ -27,7 +27,7 @@ const struct sqlstate_rule sqlstate_rules[] = {
     {NULL, SQLSTATE_FINAL, NULL},
 };
 
-enum sqlstate_action sqlstate_judge(const char *sqlstate)
+enum sqlstate_action sqlstate_classify(const char *sqlstate)
 {
     if (!sqlstate || !sqlstate[0])
         return SQLSTATE_OUTAGE;

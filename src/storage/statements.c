@@ -121,8 +121,8 @@ const char statements_mark_sql[] =
     " select id, " MOVED " from i";
 
 /* Which prompts were there already, or are not inserted for another reason, in general none: for the statements that
- * follow in the same transaction. Where no interview is held it is not noted at all, and nothing was inserted. Not to
- * be told by xmin: a trigger may have touched a prompt in a subtransaction. */
+ * follow in the same transaction. Where no interview is held it is not noted at all, and nothing was inserted. The
+ * xmin would not do: a trigger may have touched a prompt in a subtransaction. */
 #define NOTE_KEPT                                                                                                      \
     "(select set_config('promptd.kept', array(select x.id from unnest((select $1)::uuid[]) as x (id)"                  \
     " where x.id not in (select id from p))::text, true))"
@@ -483,7 +483,7 @@ bool statements_probe_passed(bool writes, const struct pg_answer *answer)
 {
     if (!writes)
         return answer->status == PG_OK;
-    bool is_refused = answer->failed_statement == 0 && sqlstate_judge(answer->failure.sqlstate) == SQLSTATE_OUTAGE;
+    bool is_refused = answer->failed_statement == 0 && sqlstate_classify(answer->failure.sqlstate) == SQLSTATE_OUTAGE;
     if (answer->status == PG_FAILED && strcmp(answer->failure.sqlstate, "57014") == 0)
         return true; /* it waited for somebody's lock, which proves nothing */
     return answer->status == PG_FAILED && !is_refused && pg_answer_is_committed(answer, 2);

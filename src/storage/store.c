@@ -317,10 +317,10 @@ static void on_pool_closed(void *context)
     uv_close((uv_handle_t *)&store->work, on_handle_closed);
 }
 
-void store_give_back(struct store *store)
+void store_trim_memory(struct store *store)
 {
     for (struct store_batch *slot = store->free_batches; slot; slot = slot->next_free)
-        batch_give_back(&slot->batch);
+        batch_trim_memory(&slot->batch);
 }
 
 void store_close(struct store *store, void (*on_closed)(void *context), void *context)

@@ -74,7 +74,7 @@ static void fail_job(struct store *store, struct job *job, const struct job_fail
 {
     const struct job_failure shown = failure_for_log(job, failure);
     bool was_orphaned = job->outcome == OUTCOME_ORPHANED;
-    if (sqlstate_judge(shown.sqlstate) == SQLSTATE_SETUP)
+    if (sqlstate_classify(shown.sqlstate) == SQLSTATE_SETUP)
         report_setup(store, &shown);
     enum step_verdict verdict = step_of(job->step)->failed(job, &shown, statement);
     if (job->outcome == OUTCOME_ORPHANED && !was_orphaned)
@@ -361,7 +361,7 @@ void store_on_answer(void *context, struct pg_session *session, const struct pg_
         slot->failure = answer->failure;
         slot->failed_statement = batch->settles ? 0 : answer->failed_statement;
         take_committed(store, batch, answer);
-        enum sqlstate_action action = sqlstate_judge(answer->failure.sqlstate);
+        enum sqlstate_action action = sqlstate_classify(answer->failure.sqlstate);
         bool is_doubtful = batch->count > 0 && (action == SQLSTATE_OUTAGE || may_lack_evidence(slot));
         if (is_doubtful && pg_session_is_idle(session)) {
             if (action == SQLSTATE_OUTAGE)

@@ -210,7 +210,7 @@ static void print_sqlstates(void)
 {
     static const char dots[] = ".....";
     begin_list();
-    print_sqlstate("none", "No server answered: connection lost, refused, timed out", sqlstate_judge(""));
+    print_sqlstate("none", "No server answered: connection lost, refused, timed out", sqlstate_classify(""));
     const struct sqlstate_rule *rule = sqlstate_rules;
     for (; rule->prefix; rule++) {
         char state[sizeof dots];

@@ -32,7 +32,7 @@ int main(void)
 {
     printf("| SQLSTATE | meaning | what promptd does |\n| --- | --- | --- |\n");
     printf("| none | no server answered: connection lost, refused, timed out | %s |\n",
-           action_text(sqlstate_judge("")));
+           action_text(sqlstate_classify("")));
     const struct sqlstate_rule *rule = sqlstate_rules;
     for (; rule->prefix; rule++)
         print_rule(rule);

@@ -87,7 +87,7 @@ struct start {
 static inline bool load_all(int argc, char *argv[], const struct settings_flag *flags, char *const environment[],
                             struct settings *settings, struct settings_command *command, struct error *error)
 {
-    const struct settings_program program = {.flags = flags, .judge_redis_url = redis_address_judge};
+    const struct settings_program program = {.flags = flags, .validate_redis_url = redis_address_validate};
     struct settings_command unwanted;
     if (!command)
         command = &unwanted;

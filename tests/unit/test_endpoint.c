@@ -72,15 +72,15 @@ static void test_where_to_listen(void **state)
     struct error phrase;
     char long_path[200] = "unix:/";
     memset(long_path + 6, 'a', sizeof long_path - 7);
-    assert_true(endpoint_judge_listen("off", &phrase));
-    assert_true(endpoint_judge_listen("127.0.0.1:9797", &phrase));
-    assert_true(endpoint_judge_listen("unix:/run/promptd/admin.sock", &phrase));
+    assert_true(endpoint_validate_listen("off", &phrase));
+    assert_true(endpoint_validate_listen("127.0.0.1:9797", &phrase));
+    assert_true(endpoint_validate_listen("unix:/run/promptd/admin.sock", &phrase));
     assert_string_equal(endpoint_unix_path("unix:/run/x"), "/run/x");
     assert_null(endpoint_unix_path("127.0.0.1:1"));
-    assert_false(endpoint_judge_listen("on", &phrase));
-    assert_false(endpoint_judge_listen("unix:relative", &phrase));
+    assert_false(endpoint_validate_listen("on", &phrase));
+    assert_false(endpoint_validate_listen("unix:relative", &phrase));
     assert_string_equal(phrase.text, "has a path that does not begin with /");
-    assert_false(endpoint_judge_listen(long_path, &phrase));
+    assert_false(endpoint_validate_listen(long_path, &phrase));
     assert_string_equal(phrase.text, "has a path that is too long for a socket");
 }
 

@@ -22,7 +22,7 @@ struct world {
     struct pipeline *pipeline;
     struct spool *spool;
     struct metrics metrics;
-    struct troubles troubles;
+    struct recent_failures recent_failures;
     struct outcome_lines lines;
     bool can_store;
     bool fail; /* jobs end as rolled back, and are dead letters */
@@ -78,7 +78,7 @@ static void open_world(void)
                       .source_count = 1,
                       .default_source = "rag"},
             .limits = {.max_messages = 100, .max_bytes = 10000000},
-            .record = {.metrics = &world.metrics, .troubles = &world.troubles, .lines = &world.lines},
+            .record = {.metrics = &world.metrics, .recent_failures = &world.recent_failures, .lines = &world.lines},
             .can_store = on_can_store,
             .on_ready = on_ready},
         &error);

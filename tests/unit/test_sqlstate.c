@@ -34,8 +34,8 @@ static void test_actions(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof expectations / sizeof expectations[0]; i++)
-        if (sqlstate_judge(expectations[i].sqlstate) != expectations[i].action)
-            fail_msg("%s has action %d", expectations[i].sqlstate, sqlstate_judge(expectations[i].sqlstate));
+        if (sqlstate_classify(expectations[i].sqlstate) != expectations[i].action)
+            fail_msg("%s has action %d", expectations[i].sqlstate, sqlstate_classify(expectations[i].sqlstate));
 }
 
 /* The manual prints the table: it must be in order and explain each row. */

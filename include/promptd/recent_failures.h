@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The last outcomes that went wrong, for people who look: ids, times and reasons, never a message's content. */
-#ifndef PROMPTD_TROUBLES_H
-#define PROMPTD_TROUBLES_H
+#ifndef PROMPTD_RECENT_FAILURES_H
+#define PROMPTD_RECENT_FAILURES_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -10,9 +10,9 @@
 #include "promptd/job.h"
 #include "promptd/text.h"
 
-enum { TROUBLES_MAX = 100 };
+enum { RECENT_FAILURES_MAX = 100 };
 
-struct trouble {
+struct recent_failure {
     int64_t wall_ms;
     enum outcome outcome;
     bool has_interview_id;
@@ -24,16 +24,16 @@ struct trouble {
 };
 
 /* A ring: the oldest is forgotten first. Zero-initialised is empty. */
-struct troubles {
-    struct trouble list[TROUBLES_MAX];
+struct recent_failures {
+    struct recent_failure list[RECENT_FAILURES_MAX];
     size_t count;
     size_t next;
 };
 
 /* Room for one more, cleared but for its time and outcome; the caller fills it in at once. */
-struct trouble *troubles_add(struct troubles *troubles, enum outcome outcome);
+struct recent_failure *recent_failures_add(struct recent_failures *failures, enum outcome outcome);
 
 /* The newest is 0; NULL past the oldest. */
-const struct trouble *troubles_at(const struct troubles *troubles, size_t index);
+const struct recent_failure *recent_failures_at(const struct recent_failures *failures, size_t index);
 
 #endif
