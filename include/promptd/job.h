@@ -17,7 +17,7 @@
 #include "promptd/message.h"
 #include "promptd/text.h"
 
-/* What is done next for a job. What each is in the database is in statements.c, what comes after it in steps.c. */
+/* What is done next for a job. What each is in the database is in statements_sql.c, what comes after it in steps.c. */
 enum job_step {
     JOB_INSERT,   /* insert the prompt and its row in promptd_unsettled; where it can be, settle in the same flush */
     JOB_TRANSACT, /* atomicity = transaction: insert the prompt and move the interview in one transaction */

@@ -71,7 +71,7 @@ void batch_free(struct batch *batch);
 void batch_reset(struct batch *batch);
 void batch_trim_memory(struct batch *batch); /* the same, and its buffers' memory is freed */
 
-/* The texts, for promptctl check; the parameters stand at each in statements.c. */
+/* The texts, for promptctl check; the parameters stand at each in statements_sql.c. */
 extern const char statements_insert_sql[];
 extern const char statements_settle_sql[];
 extern const char statements_undo_sql[];

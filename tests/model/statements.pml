@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The statements of src/storage/statements.c, in their moments. The letters are their parts there.
+ * The statements of src/storage/statements_sql.c, in their moments. The letters are their parts there.
  *
  *     insert      k, p | u and an asynchronous commit; then, in the same flush, settle
  *     settle      snapshot | i | d | m and commit, or an error
