@@ -31,9 +31,9 @@ enum pool_state {
 struct lane {
     struct pg_pool *pool;
     struct pg_session *session;
-    bool unchecked;  /* it is open and waits for its turn to check the schema */
-    bool is_checked; /* its check was answered */
-    bool refused;    /* given up because of an outage that the server itself reported */
+    bool awaits_check; /* it is open and waits for its turn to check the schema */
+    bool is_checked;   /* its check was answered */
+    bool refused;      /* given up because of an outage that the server itself reported */
 };
 
 struct pg_pool {
@@ -272,10 +272,10 @@ static void on_checked(void *context, struct pg_session *session, const struct p
     }
 }
 
-static struct lane *next_unchecked(struct pg_pool *pool)
+static struct lane *next_to_check(struct pg_pool *pool)
 {
     for (size_t i = 0; i < pool->options.connections; i++)
-        if (pool->lanes[i].unchecked && pg_session_is_idle(pool->lanes[i].session))
+        if (pool->lanes[i].awaits_check && pg_session_is_idle(pool->lanes[i].session))
             return &pool->lanes[i];
     return NULL;
 }
@@ -283,12 +283,12 @@ static struct lane *next_unchecked(struct pg_pool *pool)
 /* One at a time: of two at once, the answer that comes last need not be the one that saw the schema last. */
 static void check_next(struct pg_pool *pool)
 {
-    struct lane *lane = pool->checking || pool->state == POOL_CLOSING ? NULL : next_unchecked(pool);
+    struct lane *lane = pool->checking || pool->state == POOL_CLOSING ? NULL : next_to_check(pool);
     if (!lane)
         return;
     struct pg_statement statements[2];
     schema_check_build(pool->options.needs_evidence, statements);
-    lane->unchecked = false;
+    lane->awaits_check = false;
     pool->checking = lane;
     pg_session_run(lane->session, statements, 2, 0, on_checked, lane);
 }
@@ -324,7 +324,7 @@ static void on_ping(uv_timer_t *timer)
     bool is_due = pool->state == POOL_UNFIT || schema_report_has_findings(&pool->report) || !pool->has_evidence;
     for (size_t i = 0; is_due && !pool->checking && i < pool->options.connections; i++)
         if (pool->lanes[i].is_checked && pg_session_is_idle(pool->lanes[i].session)) {
-            pool->lanes[i].unchecked = true;
+            pool->lanes[i].awaits_check = true;
             check_next(pool);
         }
     if (pool->options.tuning.ping_interval_ms > 0)
@@ -345,7 +345,7 @@ static void on_session_up(void *context, struct pg_session *session)
 {
     (void)session;
     struct lane *lane = context;
-    lane->unchecked = true;
+    lane->awaits_check = true;
     lane->is_checked = false;
     lane->refused = false;
     if (pg_pool_open_count(lane->pool) == lane->pool->options.connections) {
@@ -364,7 +364,7 @@ static void on_session_down(void *context, struct pg_session *session, const cha
     strncpy(why.text, reason, sizeof why.text - 1);
     bool fresh_loss = lane->is_checked && !lane->refused;
     bool is_surplus = !lane->is_checked && !lane->refused && pool->state == POOL_UP && pg_pool_open_count(pool) > 0;
-    lane->unchecked = false;
+    lane->awaits_check = false;
     lane->is_checked = false;
     lane->refused = false;
     log_debug(LOG_FIELDS(log_text("error", reason)), "connection %s", fresh_loss ? "lost" : "failed");
