@@ -96,9 +96,9 @@ typedef bool statements_read(const struct statements *statements, struct batch *
 statements_read statements_read_write; /* one statement that writes; of an insert, its settle too */
 statements_read statements_read_verify;
 
-/* The error by which the transaction of a `transact` fails when something keeps the interview from being made ready
- * without an error of its own. */
-bool statements_is_suppressed(const struct job_failure *failure);
+/* Is this the error by which a statement fails when something keeps the interview from being made ready without an
+ * error of its own? */
+bool statements_is_suppressed(const char *sqlstate, const char *text);
 
 /* A page of what stands in promptd_unsettled: prompt id, interview id; by prompt id, from the one after `after` on. */
 enum { UNSETTLED_PAGE_ROWS = 256 };

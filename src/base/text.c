@@ -49,7 +49,7 @@ bool utf8_is_valid(const char *bytes, size_t length)
     return true;
 }
 
-typedef int8_t byte_block __attribute__((vector_size(16))); /* gcc and clang make vector instructions of these */
+typedef uint8_t byte_block __attribute__((vector_size(16))); /* gcc and clang make vector instructions of these */
 
 static size_t sum_of(byte_block counts)
 {
@@ -61,8 +61,8 @@ static size_t sum_of(byte_block counts)
     return sum;
 }
 
-/* Whatever does not continue a character begins one; 10xxxxxx does, less than 11000000 as a signed number. A comparison
- * that holds is -1 in its byte, which has room for 255 of them. */
+/* Whatever does not continue a character begins one; 10xxxxxx does. A comparison that holds is all ones in its byte,
+ * which is one less; there is room for 255 of them. */
 size_t utf8_count(const char *bytes, size_t length)
 {
     const size_t size = sizeof(byte_block);
@@ -73,7 +73,7 @@ size_t utf8_count(const char *bytes, size_t length)
         for (int n = 0; n < 255 && length - i >= size; n++, i += size) {
             byte_block block;
             memcpy(&block, bytes + i, size);
-            counts -= (byte_block)(block < (int8_t)-0x40);
+            counts -= (byte_block)((block & 0xc0) == 0x80);
         }
         continuing += sum_of(counts);
     }

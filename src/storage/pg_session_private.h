@@ -19,8 +19,9 @@ enum pg_state {
 };
 
 enum {
-    PREPARED_MAX = 16, /* more than there are statements marked so */
-    COMMANDS_MAX = 3 * PG_STATEMENTS_MAX,
+    PREPARED_MAX = 16,    /* more than there are statements marked so */
+    PLANS_KEPT_MS = 5000, /* tables grow, and the server plans anew by itself only when it has new statistics */
+    COMMANDS_MAX = 3 * PG_STATEMENTS_MAX + 1,
     STATEMENT_NAME_SIZE = 64
 };
 
@@ -31,7 +32,7 @@ struct prepared {
 
 /* What the server gets for a statement: it may have to be prepared first, and it may end a transaction. */
 struct command {
-    enum { COMMAND_PREPARE, COMMAND_EXECUTE, COMMAND_SYNC } kind;
+    enum { COMMAND_DISCARD_PLANS, COMMAND_PREPARE, COMMAND_EXECUTE, COMMAND_SYNC } kind;
     int statement; /* its index in the run */
 };
 
@@ -79,6 +80,7 @@ struct pg_session {
     bool is_direct;                         /* no pooler in between; of this connection, as what follows */
     struct prepared prepared[PREPARED_MAX]; /* what the server knows by name */
     int prepared_count;
+    int64_t planned_ms; /* on the loop's clock: since when the plans of these may have been made */
     struct pg_run run;
 };
 

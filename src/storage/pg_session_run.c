@@ -172,6 +172,17 @@ static bool send_statement(struct pg_session *session, int index)
     return PQsendQueryPrepared(session->connection, prepared.name, count, values, lengths, formats, 1) == 1;
 }
 
+/* The statements stay prepared; the next to run is planned for the tables as they are now. */
+static bool discard_old_plans(struct pg_session *session, int first)
+{
+    int64_t now_ms = (int64_t)uv_now(session->options.loop);
+    if (session->prepared_count == 0 || !session->is_direct || now_ms - session->planned_ms < PLANS_KEPT_MS)
+        return true;
+    session->planned_ms = now_ms;
+    add_command(&session->run, COMMAND_DISCARD_PLANS, first);
+    return PQsendQueryParams(session->connection, "discard plans", 0, NULL, NULL, NULL, NULL, 1) == 1;
+}
+
 /* Sends the transactions from the one that begins with this statement on. */
 static void send_from(struct pg_session *session, int first)
 {
@@ -181,7 +192,7 @@ static void send_from(struct pg_session *session, int first)
     run->transaction = first;
     run->is_named = false;
     pg_session_start_deadline(session);
-    bool sent = true;
+    bool sent = discard_old_plans(session, first);
     for (int i = first; i < run->statement_count && sent; i++) {
         sent = send_statement(session, i);
         if (!sent || (i + 1 < run->statement_count && !run->statements[i].commits))
@@ -215,6 +226,8 @@ static void take_rows(struct pg_session *session, PGresult *result)
         run->answer.results[command->statement] = result;
         return;
     }
+    if (command->kind == COMMAND_PREPARE && session->prepared_count == 0)
+        session->planned_ms = (int64_t)uv_now(session->options.loop);
     if (command->kind == COMMAND_PREPARE)
         session->prepared[session->prepared_count++] = name_statement(run->statements[command->statement].sql);
     PQclear(result);

@@ -398,7 +398,7 @@ bool statements_read_verify(const struct statements *statements, struct batch *b
     return (size_t)rows == batch->count;
 }
 
-bool statements_is_suppressed(const struct job_failure *failure)
+bool statements_is_suppressed(const char *sqlstate, const char *text)
 {
-    return strcmp(failure->sqlstate, "22P02") == 0 && strstr(failure->text, STATEMENTS_SUPPRESSED) != NULL;
+    return strcmp(sqlstate, "22P02") == 0 && strstr(text, STATEMENTS_SUPPRESSED) != NULL;
 }

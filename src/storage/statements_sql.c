@@ -58,21 +58,21 @@ const char statements_insert_sql[] = INSERT("= any((select $2)::uuid[])", INSERT
 #define FAIL_UNLESS(moved, status)                                                                                     \
     "case when not (" moved ") then ('" STATEMENTS_SUPPRESSED ", in status ' || " status ")::boolean end"
 
-/*
- * The evidence goes only where the interview is moved, or was ready before: else all of it fails. To take the evidence
- * away locks it, and waits for nobody who waits for us: who settles has locked the interview first, which is not waited
- * for, and who undoes locks nothing else that is locked here.
- */
-#define IS_MADE_READY FAIL_UNLESS("status = $5 or " MOVED, "status")
+/* The evidence goes only where the interview is moved, or was ready before: else all of it fails. Where something keeps
+ * the evidence itself, nothing is moved. */
+#define IS_MADE_READY FAIL_UNLESS("status = $5 or " MOVED " or id not in (select interview_id from d)", "status")
 const char statements_settle_sql[] =
     "with i as materialized (select id, status from interviews where id = any((select $2)::uuid[]) and " MAY_BE_READY
     " for no key update skip locked),"
-    " d as (delete from promptd_unsettled e where prompt_id = any((select $1)::uuid[])"
-    " and (interview_id in (select id from i)) is true"
-    " and (select true from interview_enhanced_prompts p where p.id = e.prompt_id) returning interview_id),"
+    " u as materialized (select prompt_id, interview_id from promptd_unsettled e"
+    " where prompt_id = any((select $1)::uuid[]) and (interview_id in (select id from i)) is true"
+    " and (select true from interview_enhanced_prompts p where p.id = e.prompt_id) for update skip locked),"
+    " d as (delete from promptd_unsettled where prompt_id = any(array(select prompt_id from u)) returning "
+    "interview_id),"
     " m as (update interviews set status = $5 where id = any(array(select interview_id from d)) and status <> $5"
     " returning id, status)"
-    " select id, true, " IS_MADE_READY " from i where (id in (select interview_id from d)) is true";
+    " select id, id in (select interview_id from d), " IS_MADE_READY
+    " from i where (id in (select interview_id from u)) is true";
 
 /* The same two for a single message, whose ids, text and source travel as they are: half the work. */
 #define INSERT_ONE                                                                                                     \
@@ -81,15 +81,20 @@ const char statements_settle_sql[] =
 #define RENEW_EVIDENCE " on conflict (prompt_id) do update set inserted_at = now()"
 const char statements_insert_single_sql[] = INSERT("= $2", INSERT_ONE, RENEW_EVIDENCE);
 
-#define ONE_IS_MADE_READY FAIL_UNLESS("status = $5 or coalesce((select m.status <> i.status from m), false)", "status")
+#define ONE_IS_MADE_READY                                                                                              \
+    FAIL_UNLESS("status = $5 or not exists (select from d)"                                                            \
+                " or coalesce((select m.status is distinct from i.status from m), false)",                             \
+                "status")
 const char statements_settle_single_sql[] =
     "with i as materialized (select id, status from interviews where id = $2 and " MAY_BE_READY
     " for no key update skip locked),"
-    " d as (delete from promptd_unsettled e where prompt_id = $1 and interview_id = (select id from i)"
-    " and (select true from interview_enhanced_prompts p where p.id = e.prompt_id) returning interview_id),"
+    " u as materialized (select prompt_id from promptd_unsettled e"
+    " where prompt_id = $1 and interview_id = (select id from i)"
+    " and (select true from interview_enhanced_prompts p where p.id = e.prompt_id) for update skip locked),"
+    " d as (delete from promptd_unsettled where prompt_id = (select prompt_id from u) returning interview_id),"
     " m as (update interviews set status = $5 where id = (select interview_id from d) and status <> $5"
     " returning status)"
-    " select id, true, " ONE_IS_MADE_READY " from i where exists (select from d)";
+    " select id, exists (select from d), " ONE_IS_MADE_READY " from i where exists (select from u)";
 
 /* The evidence goes only where the prompt went, which a trigger or a policy may prevent; or where there is no prompt
  * any more: in the version of the evidence that this statement's snapshot sees, for a newer one speaks of a newer

@@ -73,27 +73,22 @@ static void keep_failure(struct job *job, const struct job_failure *failure)
         job->failure = failure_copy(failure);
 }
 
-/* Step 1 failed. An earlier attempt, whose answer never came, may have inserted the prompt all the same. */
+/* Step 1 failed. An earlier attempt, whose answer never came, may have inserted the prompt all the same; or an earlier
+ * process. */
 static enum step_verdict fail_insert(struct job *job, const struct job_failure *failure, int statement)
 {
     (void)statement;
     keep_failure(job, failure);
     job->outcome = OUTCOME_NOT_STORED;
-    return job->inserted ? verify(job, job->step, true) : next(job, JOB_MARK);
-}
-
-/* The error by which a statement says so is none of the server's. */
-static const struct job_failure *settle_failure(const struct job_failure *failure)
-{
-    static const struct job_failure suppressed = {.text = "the update changed no row"};
-    return statements_is_suppressed(failure) ? &suppressed : failure;
+    bool may_be_there = job->inserted || job->redelivered;
+    return may_be_there ? verify(job, job->step, true) : next(job, JOB_MARK);
 }
 
 /* Step 2 failed. */
 static enum step_verdict fail_settle(struct job *job, const struct job_failure *failure, int statement)
 {
     (void)statement;
-    keep_failure(job, settle_failure(failure));
+    keep_failure(job, failure);
     job->outcome = OUTCOME_ROLLED_BACK;
     return next(job, JOB_UNDO);
 }
@@ -108,7 +103,7 @@ static enum step_verdict fail_move(struct job *job, const struct job_failure *fa
 
 static enum step_verdict fail_transact(struct job *job, const struct job_failure *failure, int statement)
 {
-    return statement == 0 ? fail_insert(job, failure, statement) : fail_move(job, settle_failure(failure));
+    return statement == 0 ? fail_insert(job, failure, statement) : fail_move(job, failure);
 }
 
 static struct job_failure no_longer_awaiting(const struct job_facts *facts)

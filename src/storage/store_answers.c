@@ -154,12 +154,14 @@ static void apply_success(struct store *store, struct batch *batch)
     log_release();
 }
 
-/* Nobody's fault yet: the batch goes again, in halves, or one by one if it took too long. Alone, a job answers for
- * itself. */
-static void apply_failure(struct store *store, struct batch *batch, const struct job_failure *failure, int statement,
-                          bool is_transient)
+/* Nobody's fault yet: the batch goes again, in halves, or one by one if it took too long. Only what was sent alone
+ * answers for itself: whoever is left of several may have failed by one that is settled by now. */
+static void apply_failure(struct store_batch *slot, bool is_transient)
 {
-    if (batch->count > 1) {
+    struct store *store = slot->store;
+    struct batch *batch = &slot->batch;
+    const struct job_failure *failure = &slot->failure;
+    if (batch->count > 0 && slot->had_company) {
         bool is_timeout = strcmp(failure->sqlstate, "57014") == 0;
         unsigned limit = is_timeout ? 1 : (unsigned)(batch->count + 1) / 2;
         for (size_t i = 0; i < batch->count; i++)
@@ -169,9 +171,9 @@ static void apply_failure(struct store *store, struct batch *batch, const struct
                   "batch failed; sent again %s", is_timeout ? "one by one" : "in halves");
         store_requeue_batch(store, batch);
     } else if (batch->count == 1 && is_transient) {
-        retry_job(store, batch->jobs[0], failure, statement);
+        retry_job(store, batch->jobs[0], failure, slot->failed_statement);
     } else if (batch->count == 1) {
-        fail_job(store, batch->jobs[0], failure, statement);
+        fail_job(store, batch->jobs[0], failure, slot->failed_statement);
     }
 }
 
@@ -273,7 +275,7 @@ static void on_probed(void *context, struct pg_session *session, const struct pg
     if (batch->count == 0) {
         /* store_abandon was faster */
     } else if (statements_probe_passed(is_about_writing(slot->failure.sqlstate), answer)) {
-        apply_failure(store, batch, &slot->failure, slot->failed_statement, true);
+        apply_failure(slot, true);
     } else {
         const struct job_failure shown = batch_failure_for_log(batch, &slot->failure);
         handle_outage(store, batch);
@@ -307,7 +309,7 @@ static void on_schema_checked(void *context, struct pg_session *session, const s
                                            slot->had_evidence != pg_pool_has_evidence(store->pool))) {
         store_requeue_batch(store, batch);
     } else {
-        apply_failure(store, batch, &slot->failure, slot->failed_statement, false);
+        apply_failure(slot, false);
     }
     store_finish_run(slot);
 }
@@ -358,7 +360,12 @@ void store_on_answer(void *context, struct pg_session *session, const struct pg_
     } else if (answer->status == PG_LOST) {
         apply_loss(store, batch, answer);
     } else {
-        slot->failure = answer->failure;
+        /* By which a statement fails that has not made an interview ready: an error of ours, and none of the server's.
+         */
+        bool is_suppressed = statements_is_suppressed(answer->failure.sqlstate, answer->failure.text);
+        const struct job_failure unchanged = {.text = "the update changed no row"};
+        slot->failure = is_suppressed ? unchanged : answer->failure;
+        slot->had_company = batch->count > 1;
         slot->failed_statement = batch->settles ? 0 : answer->failed_statement;
         take_committed(store, batch, answer);
         enum sqlstate_action action = sqlstate_classify(answer->failure.sqlstate);
@@ -373,8 +380,7 @@ void store_on_answer(void *context, struct pg_session *session, const struct pg_
         if (is_doubtful) /* the session was lost, or closed, meanwhile: nobody can be asked */
             handle_outage(store, batch);
         else
-            apply_failure(store, batch, &slot->failure, slot->failed_statement,
-                          action == SQLSTATE_TRANSIENT || statements_is_suppressed(&slot->failure));
+            apply_failure(slot, action == SQLSTATE_TRANSIENT || is_suppressed);
     }
     store_finish_run(slot);
 }

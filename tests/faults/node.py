@@ -16,7 +16,7 @@ from .ledger import Ledger
 
 EXIT_SPOOL = 73
 SHUTDOWN_GRACE_S = 2.0
-SPOOL_MB = 64
+SPOOL_MB = 192  # twenty minutes of dead letters, and some room
 
 PROGRAM = "the program's behaviour"
 

@@ -214,6 +214,16 @@ def test_interview_that_is_not_awaiting_proves_little(promptctl, database):
     assert promptctl("check").code == 78
 
 
+@pytest.mark.parametrize("atomicity", ["compensate", "transaction"])
+@pytest.mark.parametrize("status, code, result", [("completed", 0, "note"), ("enhancing", 78, "failed")])
+def test_trigger_that_keeps_an_interview_in_silence(promptctl, database, atomicity, status, code, result):
+    database.interview(status)
+    database.trigger("interviews", "update", "return null;", when="new.status = 'ready'")
+    done = promptctl("check", "--json", atomicity=atomicity)
+    (step,) = (step for step in done.json() if step["step"] == "ready_status")
+    assert done.code == code and step["result"] == result and "row level security keeps it" in step["detail"]
+
+
 def test_no_interview_to_try_with(promptctl):
     result = promptctl("check", "--json")
     assert result.code == 0 and {step["result"] for step in result.json()[-4:]} == {"note"}

@@ -72,7 +72,7 @@ def test_answer_is_lost_and_promptd_killed(start_promptd, atomicity, database, d
                             database_url=database.url(database_proxy.port))
     with database.locked():
         messages = burst(channel, database.interviews(count))
-        promptd.wait_counters(received=count, spool_messages=count)
+        promptd.wait_line("DEBUG", "message is on disk", count=count)
         database.wait_blocked()
         database_proxy.stall(TO_CLIENT)
     moved = move_on(database)
@@ -90,7 +90,7 @@ def test_killed_between_the_outcome_and_its_mark_on_disk(start_promptd, atomicit
     promptd = start_promptd(atomicity=atomicity, spool_dir=spool.folder)
     with database.held("interviews", "update") as held:
         messages = burst(channel, database.interviews(count))
-        promptd.wait_counters(received=count, spool_messages=count)
+        promptd.wait_line("DEBUG", "message is on disk", count=count)
         other = sqlite3.connect(spool.path, isolation_level=None)
         with contextlib.closing(other):
             other.execute("begin immediate")  # nothing is written there from now on
@@ -261,3 +261,53 @@ def test_evidence_that_outlived_its_prompt(start_promptd, database, channel, cou
     for message in messages:
         expect_stored(database, message)
     assert database.unsettled() == []
+
+
+def in_one_batch(promptd, database, channel, messages):
+    """The only session is busy with a first message until all of the others are there."""
+    first = channel.message(database.interview())
+    with database.held(PROMPTS, "insert", when=f"new.id = '{first.id}'"):
+        channel.publish_burst([first])
+        database.wait_blocked()
+        channel.publish_burst(messages)
+        promptd.wait_counters(received=1 + len(messages))
+    return promptd.settle(1 + len(messages)).outcomes()
+
+
+@pytest.mark.parametrize("others", [1, 19])
+def test_who_is_left_of_a_batch_does_not_answer_for_it(start_promptd, database, channel, others):
+    """The insert fails by one of them; all the others are settled in the same flush, and leave it alone with that."""
+    promptd = start_promptd(atomicity="compensate", db_connections=1)
+    messages = [channel.message(interview) for interview in database.interviews(others + 1)]
+    database.add_evidence(messages[0], age="1 second")
+    database.leave_unsettled(*messages[1:], age="1 second")
+    outcomes = in_one_batch(promptd, database, channel, messages)
+    assert sum(outcomes.values()) == others + 2 and set(outcomes) <= {"success", "duplicate"}
+    expect_stored(database, *messages)
+    assert database.unsettled() == []
+
+
+def test_who_is_left_of_a_batch_does_not_answer_for_the_one_that_was_settled(start_promptd, database, channel):
+    promptd = start_promptd(atomicity="compensate", db_connections=1)
+    there, other = (channel.message(interview) for interview in database.interviews(2))
+    database.leave_unsettled(there, age="1 second")
+    database.raise_on(PROMPTS, "insert", when=f"new.id = '{there.id}'")
+    outcomes = in_one_batch(promptd, database, channel, [there, other])
+    assert set(outcomes) <= {"success", "duplicate"} and promptd.find("ERROR") == []
+    expect_stored(database, there, other)
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+def test_evidence_that_somebody_has_locked_holds_up_no_other(start_promptd, database, channel, connections):
+    promptd = start_promptd(atomicity="compensate", db_connections=connections)
+    held = [channel.message(interview) for interview in database.interviews(connections)]
+    database.leave_unsettled(*held, age="1 second")
+    with database.cluster.connect(database.name) as somebody, somebody.transaction():
+        somebody.execute("select from promptd_unsettled for update")
+        channel.publish_burst(held)
+        others = [channel.publish(interview) for interview in database.interviews(20)]
+        promptd.wait_counters(success=20, waiting=connections, timeout=5)
+        assert all(event != "Lock" for _, _, event, _ in database.sessions())
+        expect_stored(database, *others)
+    promptd.settle(20 + connections)
+    expect_stored(database, *held)

@@ -124,7 +124,7 @@ def test_row_is_held_while_promptd_is_killed(start_promptd, atomicity, database,
     interviews = database.interviews(count)
     with database.rows_locked(*interviews, mode=mode):
         messages = burst(channel, interviews)
-        promptd.wait_counters(received=count, spool_messages=count)
+        promptd.wait_line("DEBUG", "message is on disk", count=count)
         if mode == "for no key update" and atomicity == "compensate":
             wait_until(lambda: database.prompt_count() == count, "the inserts")
         promptd.crash()
@@ -146,7 +146,7 @@ def test_row_is_held_until_patience_ends(start_promptd, atomicity, database, cha
     interview = database.interview()
     with database.rows_locked(interview, mode=mode):
         channel.publish(interview)
-        promptd.wait_counters(received=1, spool_messages=1)
+        promptd.wait_line("DEBUG", "message is on disk")
         promptd.crash()
         promptd = start_promptd(**settings)
         counters = promptd.settle(1)

@@ -203,6 +203,15 @@ def test_update_to_ready_that_a_trigger_skips_in_silence(promptd, database, chan
     assert promptd.find("CRITICAL") == []
 
 
+def test_that_nothing_was_changed_is_said_whatever_the_prompt_says(promptd, database, channel):
+    """The error by which promptd's own statement fails is not the server's, and quotes nothing."""
+    database.trigger("interviews", "update", "return null;", TO_READY)
+    channel.publish(database.interview(), "Tell me how the interview was not made ready for you.")
+    assert promptd.settle(1).outcomes() == {"failure": 1, "rollback": 1}
+    line = promptd.one("ERROR", "prompt rolled back")
+    assert line.fields["error"] == "the update changed no row" and "sqlstate" not in line.fields
+
+
 def test_row_level_security_that_forbids_ready(promptd, database, channel):
     database.execute("""
         alter table interviews enable row level security;

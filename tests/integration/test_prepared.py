@@ -2,6 +2,7 @@
 """Prepared statements: where nothing is in between, and never to anybody's harm."""
 
 import re
+import time
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_statements_that_are_gone(start_one, database, channel, executed):
 
 
 def test_a_name_that_is_taken(start_one, database, channel, executed):
-    """The first batch is too large to be prepared; while it is stored, somebody takes the name of the insert."""
+    """While a batch is stored, whose statements have other names, somebody takes that of a single insert."""
     probe = start_one()
     store(probe, channel, database, 1)
     name = executed()[0]
@@ -164,3 +165,16 @@ def test_an_enum_is_replaced(changed, database):
                      " alter status type old_state using status::text::old_state")
     changed(f"create type state as enum ({STATUSES})",
             "alter table interviews alter status type state using status::text::state", "drop type old_state")
+
+
+def test_planned_anew_for_tables_that_have_grown(start_one, database, channel, executed):
+    promptd = start_one()
+    store(promptd, channel, database, 1)
+    assert "<unnamed>" not in executed()
+    time.sleep(5.2)  # PLANS_KEPT_MS
+    for number in (2, 3):
+        message = channel.publish(database.interview())
+        promptd.wait_counters(received=number, waiting=0)
+        expect_stored(database, message)
+    with open(database.cluster.log_path, encoding="utf-8", errors="replace") as log:
+        assert log.read().count(f"{database.name} LOG:  execute <unnamed>: discard plans") == 1

@@ -162,7 +162,7 @@ def test_what_waits_survives_a_crash(start, atomicity, database, channel, databa
     promptd.wait_line("ERROR", "database lost")
     messages = messages_for(channel, database.interviews(20), versions=20)
     channel.publish_burst(messages)
-    promptd.wait_counters(received=400, spool_messages=400)
+    promptd.wait_line("DEBUG", "message is on disk", count=400)
     promptd.crash()
     assert spool.waiting() == [(message.interview, message.prompt) for message in messages]
 
@@ -293,7 +293,7 @@ def test_killed_and_the_prompt_of_another_is_not_deleted(start, database, channe
     database_proxy.refuse()
     promptd.wait_line("ERROR", "database lost")
     message = channel.publish(database.interview("completed"))
-    promptd.wait_counters(spool_messages=1)
+    promptd.wait_line("DEBUG", "message is on disk")
     promptd.crash()
     database.add_prompt(message)
     database_proxy.restore()

@@ -3,7 +3,7 @@
  * The statements of src/storage/statements_sql.c, in their moments. The letters are their parts there.
  *
  *     insert      k, p | u and an asynchronous commit; then, in the same flush, settle
- *     settle      snapshot | i | d | m and commit, or an error
+ *     settle      snapshot | i, u | d, m and commit; or an error, where m does not move what it should
  *     recover     the same; `failed` does not count as awaiting
  *     undo        snapshot | u | p, g, d and commit
  *     mark        all at once, for one row
@@ -133,22 +133,16 @@ inline settle_begin()
 inline settle_lock()
 {
     holds = GUARD(settle_locks_interview, interview_lock == FREE) && status != missing &&
-            GUARD(settle_judges_locked_row, MAY_BE_READY);
+            GUARD(settle_judges_locked_row, MAY_BE_READY) &&
+            GUARD(settle_needs_evidence, GUARD(settle_locks_evidence, EVIDENCE_CAN_BE_LOCKED));
     interview_lock = (holds && without != settle_locks_interview -> me : interview_lock);
-    at = (holds -> owned : ends)
-}
-
-/* A delete waits for who has locked the row, and looks for it again then. What it deletes is locked until the end. */
-inline settle_take()
-{
-    holds = GUARD(settle_needs_evidence, GUARD(settle_locks_evidence, evidence[p] && SEES(sees_evidence)));
     lock_evidence_if(holds);
     FORGET(sees_evidence);
     at = (holds -> locked : ends)
 }
 
-/* m finds the interview by the snapshot and judges it again: one that was ready then, or is now, is not moved. One that
- * should have been and was not makes all of it fail. The look at the prompt is as old as the snapshot. That the application has deleted it since is excused, for it might as well
+/* m finds the interview by the snapshot and judges it again: one that was ready then, or is now, is not moved. The look
+ * at the prompt is as old as the snapshot. That the application has deleted it since is excused, for it might as well
  * have done so right after the commit; that promptd has is not. */
 inline settle_commit()
 {
@@ -256,7 +250,7 @@ inline transact_commit()
  * the insert of evidence, transact's delete of it. What the statement has locked before is its own. */
 #define IS_MINE(lock) (lock == FREE || lock == me)
 #define CAN_GO_ON                                                                                                      \
-    (((at != inserted && at != owned && at != locked) || IS_MINE(evidence_lock[p])) &&                                                \
+    (((at != inserted && at != locked) || IS_MINE(evidence_lock[p])) &&                                                \
      (at != locked || step == UNDO || IS_MINE(interview_lock)) &&                                                      \
      (step != INSERT || at != begins || prompt_lock[p] == FREE) &&                                                     \
      (step != TRANSACT || at != locked || prompt_lock[p] == FREE) &&                                                   \
@@ -295,7 +289,6 @@ inline go_on()
         :: step == INSERT && at == settles -> settle_begin()
         :: (step == SETTLE || step == RECOVER) && at == begins -> settle_begin()
         :: SETTLES && at == seen -> settle_lock()
-        :: SETTLES && at == owned -> settle_take()
         :: SETTLES && at == locked -> settle_commit()
         :: step == UNDO && at == begins -> undo_begin()
         :: step == UNDO && at == seen -> undo_lock()

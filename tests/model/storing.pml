@@ -93,7 +93,7 @@ inline make_world()
 mtype = {
     missing, enhancing, failed, ready, in_progress, timed_out, /* the interview: no row, or its status */
     IDLE, INSERT, TRANSACT, SETTLE, RECOVER, UNDO, MARK, VERIFY, /* steps; IDLE: no job */
-    begins, inserted, settles, seen, owned, locked, ends, /* where a statement is */
+    begins, inserted, settles, seen, locked, ends, /* where a statement is */
     NOTHING, CHANGED, NOT_CHANGED, FAILED, /* answers; NOT_CHANGED: it held the rows, but a trigger kept them */
     NEXT, AGAIN, FAIL, FINISH, /* verdicts on a step */
     none, stored, failure, lost /* outcomes; stored or duplicate; any other; lost with a promptd that has no spool */
