@@ -61,7 +61,13 @@ struct message_content {
     size_t prompt_bytes; /* without the NUL */
     const char *source;  /* one of rules->sources; with any_source the default, or own_source */
     char *own_source;    /* malloc'ed, or NULL */
+    size_t not_json_at;  /* REJECT_NOT_JSON: the byte of the payload, from 0, that cannot stand where it does */
+    bool is_stringified; /* REJECT_NOT_OBJECT: a string that holds an object, whose interview id is the one that was
+                            read */
 };
+
+/* What may have gone wrong where the message was made; NULL: nothing is known. */
+const char *message_hint(const struct message_content *content);
 
 /*
  * Checks `length` raw bytes and decodes them. The bytes need not be NUL-terminated and are not changed.

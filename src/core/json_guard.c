@@ -5,8 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Each scan_… function gets the first byte of its token and returns the byte behind it, or NULL where it is malformed.
- */
+/* Each scan_… function gets the first byte of its token and returns the byte behind it, or NULL where it is malformed:
+ * there, or at guard->failed_at. */
 
 enum { UNICODE_ESCAPE_LENGTH = 6 }; /* \uXXXX */
 
@@ -132,11 +132,13 @@ static const char *scan_string(const char *at, const char *end, struct json_guar
     at += json_guard_plain_length(at, end);
     while (at < end && *at == '\\') {
         const char *next = scan_escape(at, end);
+        guard->failed_at = at;
         if (!next)
             return NULL;
         guard->needs_mask |= is_nul_escape(at);
         at = next + json_guard_plain_length(next, end);
     }
+    guard->failed_at = at;
     if (at == end || *at != '"')
         return NULL;
     note_longest(guard, content, (size_t)(at - content));
@@ -179,6 +181,7 @@ static const char *scan_literal(const char *at, const char *end)
 /* Strings, numbers and literals; anything else is no token of JSON. */
 static const char *scan_scalar(const char *at, const char *end, struct json_guard *guard)
 {
+    guard->failed_at = at;
     if (*at == '"')
         return scan_string(at, end, guard);
     if (*at == '-' || is_digit(*at)) {
@@ -197,6 +200,7 @@ bool json_guard_scan(const char *bytes, size_t length, struct json_guard *guard)
     *guard = (struct json_guard){0};
     do {
         at = skip_spaces(at, end);
+        guard->failed_at = at;
         if (at == end)
             return false;
         switch (*at) {

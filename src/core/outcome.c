@@ -2,6 +2,7 @@
 /* Log lines and counters of outcomes. Ids, lengths and reasons only: never a message's content. */
 #include "promptd/outcome.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define LOG_COMPONENT "store"
@@ -103,14 +104,20 @@ static void log_failure(const struct job *job, const char *text)
               "%s for interview %s", text, names.interview);
 }
 
-static void log_rejected(const struct outcome_record *record, enum reject_reason reason, size_t payload_bytes,
-                         const char *interview)
+static void log_rejected(const struct outcome_record *record, const struct message_content *content,
+                         size_t payload_bytes)
 {
+    char interview[UUID_TEXT_SIZE];
+    char at[24];
     if (!log_rate_allows(&record->lines->rejected, clock_monotonic_us()))
         return;
-    log_error(LOG_FIELDS(log_text("reason", reject_name(reason)), log_number("bytes", payload_bytes),
-                         log_text("interview_id", interview)),
-              "message rejected: %s", reject_meaning(reason));
+    uuid_format(content->interview_id, interview);
+    (void)snprintf(at, sizeof at, "%zu", content->not_json_at);
+    log_error(LOG_FIELDS(log_text("reason", reject_name(content->reject)), log_number("bytes", payload_bytes),
+                         log_text("at", content->reject == REJECT_NOT_JSON ? at : NULL),
+                         log_text("hint", message_hint(content)),
+                         log_text("interview_id", content->has_interview_id ? interview : NULL)),
+              "message rejected: %s", reject_meaning(content->reject));
 }
 
 void outcome_sum_up(struct outcome_lines *lines)
@@ -134,8 +141,9 @@ static struct recent_failure *count_rejected(const struct outcome_record *record
 
 void outcome_record_rejected(const struct outcome_record *record, enum reject_reason reason, size_t payload_bytes)
 {
+    const struct message_content content = {.reject = reason};
     (void)count_rejected(record, reason);
-    log_rejected(record, reason, payload_bytes, NULL);
+    log_rejected(record, &content, payload_bytes);
 }
 
 void outcome_record_lost_memory(const struct outcome_record *record, size_t payload_bytes)
@@ -167,12 +175,10 @@ static void log_dropped(const struct outcome_record *record, const struct job *j
 
 static void record_rejected_job(const struct outcome_record *record, const struct job *job)
 {
-    const struct names names = names_of(job);
     struct recent_failure *failure = count_rejected(record, job->content.reject);
     if (job->content.has_interview_id)
         set_interview(failure, job->content.interview_id);
-    log_rejected(record, job->content.reject, job->payload_bytes,
-                 job->content.has_interview_id ? names.interview : NULL);
+    log_rejected(record, &job->content, job->payload_bytes);
 }
 
 static void note_failure(const struct outcome_record *record, const struct job *job)

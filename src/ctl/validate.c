@@ -27,6 +27,16 @@ static void append_accepted(const struct message_content *content, const char *i
     buffer_printf(out, " prompt_id=%s characters=%zu\n", id, utf8_count(content->prompt, content->prompt_bytes));
 }
 
+static void append_rejected(const struct message_content *content, struct buffer *out)
+{
+    buffer_printf(out, "rejected %s: %s", reject_name(content->reject), reject_meaning(content->reject));
+    if (content->reject == REJECT_NOT_JSON)
+        buffer_printf(out, " at=%zu", content->not_json_at);
+    if (message_hint(content))
+        buffer_printf(out, " hint=\"%s\"", message_hint(content));
+    buffer_append_char(out, '\n');
+}
+
 static void append_text(const struct validation *validation, const struct message_content *content, const char *id,
                         struct buffer *out)
 {
@@ -39,7 +49,7 @@ static void append_text(const struct validation *validation, const struct messag
     if (good)
         append_accepted(content, id, out);
     else
-        buffer_printf(out, "rejected %s: %s\n", reject_name(content->reject), reject_meaning(content->reject));
+        append_rejected(content, out);
     buffer_append_text(out, output_colour(ctl, OUTPUT_PLAIN));
 }
 
@@ -56,6 +66,9 @@ static void append_json(const struct validation *validation, const struct messag
     json_boolean(out, "accepted", good);
     json_text(out, "reason", good ? NULL : reject_name(content->reject));
     json_text(out, "meaning", good ? NULL : reject_meaning(content->reject));
+    if (content->reject == REJECT_NOT_JSON)
+        json_number(out, "at", content->not_json_at);
+    json_text(out, "hint", message_hint(content));
     json_number(out, "bytes", length);
     json_text(out, "interview_id", content->has_interview_id ? interview : NULL);
     json_text(out, "source", good ? content->source : NULL);

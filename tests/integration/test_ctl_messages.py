@@ -47,6 +47,18 @@ def file(new_folder):
 # validate
 
 
+def test_where_and_why_it_is_rejected(promptctl, file):
+    path = file(b'=={"interview_id": "x",}')
+    result = promptctl("validate", path)
+    assert result.code == 1 and result.out.startswith(f"{path}: rejected not_json: ") and result.out.endswith(" at=23\n")
+    assert promptctl("validate", "--json", path).json()[0]["at"] == 23
+    path = file(json.dumps(GOOD.decode()).encode())
+    result = promptctl("validate", path)
+    assert result.out.endswith(': the JSON value is not an object hint="a string that holds JSON: stringified twice?"\n')
+    (verdict,) = promptctl("validate", "--json", path).json()
+    assert verdict["hint"] == "a string that holds JSON: stringified twice?" and verdict["interview_id"] == INTERVIEW
+
+
 @pytest.mark.parametrize("payload", [GOOD, frame(GOOD), b"\xef\xbb\xbf" + GOOD], ids=["plain", "n8n", "mark"])
 def test_good_message(promptctl, file, payload):
     path = file(payload)

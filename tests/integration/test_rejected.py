@@ -40,10 +40,17 @@ CASES = {
     "lone surrogate": ("not_json", b'{"interview_id":"ID","enhanced_prompt":"\\ud83d a prompt that is long"}', False),
     "trailing comma": ("not_json", b'{"interview_id":"ID","enhanced_prompt":"a prompt that is long",}', False),
     "nested too deeply": ("not_json", b'{"x":' + b"[" * 1001 + b"]" * 1001 + b"}", False),
-    "two objects": ("trailing_data", render(fields()) + b" {}", False),
-    "text behind": ("trailing_data", render(fields()) + b";", False),
+    "two objects": ("trailing_data", render(fields()) + b" {}", True),
+    "text behind": ("trailing_data", render(fields()) + b";", True),
+    "text behind an id that stands there twice": ("trailing_data", b'{"interview_id":"ID","interview_id":"ID"};', False),
+    "text behind a list": ("trailing_data", render([fields()]) + b";", False),
     "array": ("not_object", [fields()], False),
     "string": ("not_object", "a message", False),
+    "stringified twice": ("not_object", json.dumps(fields()), True),
+    "stringified twice, and framed": ("not_object", "==" + json.dumps(fields(enhanced_prompt="x" * 400)) + "\n", True),
+    "stringified twice, without an id": ("not_object", json.dumps(without("interview_id")), False),
+    "stringified thrice": ("not_object", json.dumps(json.dumps(fields())), False),
+    "a list that was stringified twice": ("not_object", json.dumps([fields()]), False),
     "null": ("not_object", b"null", False),
     "id twice": ("duplicate_field", b'{"interview_id":"ID","interview_id":"ID","enhanced_prompt":"long enough"}', False),
     "prompt twice": ("duplicate_field", b'{"interview_id":"ID","enhanced_prompt":"long enough","enhanced_prompt":"xyzxyzxyzx"}',
@@ -90,6 +97,26 @@ def test_reason(start_promptd, database, channel, name):
         assert word not in line.text
     expect_nothing_stored(database, interview, "failed" if readable else "enhancing")
     assert promptd.find("CRITICAL") == []
+
+
+@pytest.mark.parametrize("payload, at", [
+    (b"", 0), (b"==\n", 3), (b"good", 0), (b"==[1,]", 5), (b'{"a":tru}', 5), (b'{"a":"two\nlines"}', 9),
+    (b'={"a":"' + b"x" * 300 + b'\\q"}', 307), (b'{"a":"' + b"x" * 300 + b'" "b":1}', 308), (b'{"a":1', 6)])
+def test_where_it_is_no_json(promptd, channel, payload, at):
+    """The byte, counted from 0, that cannot stand where it does."""
+    channel.publish_raw(payload)
+    assert promptd.settle(1).outcomes() == {"rejected": 1}
+    line = promptd.one("ERROR", "not_json")
+    assert line.fields["at"] == str(at) and "hint" not in line.fields
+
+
+def test_hint_that_it_was_stringified_twice(promptd, database, channel):
+    interview = database.interview()
+    channel.publish_raw(frame(render(json.dumps(fields(interview_id=interview)))))
+    assert promptd.settle(1).outcomes() == {"rejected": 1}
+    line = promptd.one("ERROR", "not_object")
+    assert line.fields["hint"] == "a string that holds JSON: stringified twice?" and "at" not in line.fields
+    expect_nothing_stored(database, interview, "failed")
 
 
 @pytest.mark.parametrize("status", ["ready", "completed", "timeout"])

@@ -107,8 +107,8 @@ static void test_framing(void **state)
         REJECTED(BOM BOM VALID, NOT_JSON),
         REJECTED("==" BOM "=" BOM VALID, NOT_JSON),
         REJECTED("\xef\xbb" VALID, INVALID_UTF8),
-        REJECTED(VALID BOM, TRAILING_DATA),
-        REJECTED(VALID "=", TRAILING_DATA),
+        REJECTED_WITH_ID(VALID BOM, TRAILING_DATA),
+        REJECTED_WITH_ID(VALID "=", TRAILING_DATA),
         REJECTED("", NOT_JSON),
         REJECTED("=", NOT_JSON),
         REJECTED("====================", NOT_JSON),
@@ -219,9 +219,9 @@ static void test_control_characters(void **state)
         REJECTED("{" ID ",\"enhanced_prompt\":\"a raw \0 byte\"}", NOT_JSON),
         REJECTED("{" ID "," PROMPT ",\"\n\":1}", NOT_JSON),
         REJECTED("{" ID "," PROMPT ",\"x\":\"\0\"}", NOT_JSON),
-        REJECTED(VALID "\0", TRAILING_DATA),
-        REJECTED(VALID "\v", TRAILING_DATA),
-        REJECTED(VALID "\n\x01", TRAILING_DATA),
+        REJECTED_WITH_ID(VALID "\0", TRAILING_DATA),
+        REJECTED_WITH_ID(VALID "\v", TRAILING_DATA),
+        REJECTED_WITH_ID(VALID "\n\x01", TRAILING_DATA),
     };
     CHECK_ROWS(rows);
 }
@@ -270,12 +270,12 @@ static void test_trailing_data_and_other_values(void **state)
 {
     (void)state;
     static const struct row rows[] = {
-        REJECTED(VALID "x", TRAILING_DATA),
-        REJECTED(VALID VALID, TRAILING_DATA),
-        REJECTED(VALID "\n" VALID, TRAILING_DATA),
-        REJECTED(VALID "}", TRAILING_DATA),
-        REJECTED(VALID " \n,", TRAILING_DATA),
-        REJECTED(VALID ";", TRAILING_DATA),
+        REJECTED_WITH_ID(VALID "x", TRAILING_DATA),
+        REJECTED_WITH_ID(VALID VALID, TRAILING_DATA),
+        REJECTED_WITH_ID(VALID "\n" VALID, TRAILING_DATA),
+        REJECTED_WITH_ID(VALID "}", TRAILING_DATA),
+        REJECTED_WITH_ID(VALID " \n,", TRAILING_DATA),
+        REJECTED_WITH_ID(VALID ";", TRAILING_DATA),
         REJECTED("{}{", TRAILING_DATA),
         REJECTED("[] {", TRAILING_DATA), /* before not_object */
         REJECTED("null null", TRAILING_DATA),
@@ -288,6 +288,7 @@ static void test_trailing_data_and_other_values(void **state)
         REJECTED("\"\"", NOT_OBJECT),
         REJECTED("\"" ID_TEXT "\"", NOT_OBJECT),
         REJECTED("\"{\\\"interview_id\\\":1}\"", NOT_OBJECT), /* JSON in a JSON string */
+        REJECTED("\"\\ud83d{}\"", NOT_JSON),
     };
     CHECK_ROWS(rows);
 }
