@@ -30,6 +30,10 @@ struct error {
 bool error_set(struct error *error, enum error_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* To standard error, behind the program's name, in one line. Control characters, which a server may have sent, are
+ * escaped: they are not for the terminal. */
+void error_print(const char *program, const struct error *error);
+
 int error_exit_status(enum error_code code);
 
 #endif

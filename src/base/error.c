@@ -5,6 +5,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "promptd/buffer.h"
+#include "promptd/text.h"
+
 bool error_set(struct error *error, enum error_code code, const char *format, ...)
 {
     if (!error)
@@ -16,6 +19,15 @@ bool error_set(struct error *error, enum error_code code, const char *format, ..
         error->text[0] = '\0';
     va_end(args);
     return false;
+}
+
+void error_print(const char *program, const struct error *error)
+{
+    struct buffer text = {0};
+    text_append_escaped(&text, error->text);
+    buffer_append_char(&text, '\0');
+    (void)fprintf(stderr, "%s: %s\n", program, text.failed ? "out of memory" : text.data);
+    buffer_free(&text);
 }
 
 int error_exit_status(enum error_code code)

@@ -12,7 +12,7 @@
 int output_fail(const struct error *error)
 {
     (void)fflush(stdout);
-    (void)fprintf(stderr, "promptctl: %s\n", error->text);
+    error_print("promptctl", error);
     return error->code == ERROR_NONE ? CTL_FOUND : error_exit_status(error->code);
 }
 

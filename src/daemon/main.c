@@ -28,7 +28,7 @@ static int end_of_output(void)
 
 static int fail(const struct error *error)
 {
-    (void)fprintf(stderr, "promptd: %s\n", error->text);
+    error_print("promptd", error);
     return error_exit_status(error->code);
 }
 

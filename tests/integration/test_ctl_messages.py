@@ -130,6 +130,8 @@ def test_name_of_a_file_cannot_speak_to_the_terminal(promptctl, file, new_folder
     with open(path, "wb") as out:
         out.write(GOOD)
     assert "\x1b" not in promptctl("validate", path).out
+    result = promptctl("validate", path + "/of/a/file")
+    assert "\x1b" not in result.err and "\\x1b[31mred" in result.err
 
 
 def test_colours_on_a_terminal_only(promptctl, file):

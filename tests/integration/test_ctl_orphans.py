@@ -371,3 +371,12 @@ def test_nobody_settles_what_is_being_deleted(promptctl, unsettled, database, ot
     database.execute("select nextval('go')")
     ctl.join()
     assert results[0].code == 0 and prompt_ids(database) == evidence(database) == set()
+
+
+def test_a_server_cannot_speak_to_the_terminal(promptctl, database):
+    database.execute("""
+        create function shout() returns uuid language plpgsql as $$ begin raise exception E'bad \\x1b[31mnews'; end $$;
+        create or replace view promptd_orphans as select shout() as prompt_id, null::uuid as interview_id,
+            ''::text as status, ''::text as source, now() as created_at, interval '1 hour' as age""")
+    result = promptctl("orphans")
+    assert result.code != 0 and "\x1b" not in result.err and "news" in result.err
