@@ -22,8 +22,11 @@ static int run_command(const struct arguments *arguments, struct settings *setti
 {
     if (!settings_load(settings, &arguments->line, environ, error))
         return output_fail(error);
-    settings_warn(settings, environ);
-    if (arguments->line.action == SETTINGS_PRINT) {
+    /* An orchestrator may set PROMPTD_PORT and the like for every process: nobody wants to hear that each time. */
+    bool prints = arguments->line.action == SETTINGS_PRINT;
+    if (prints || strcmp(arguments->command->name, "check") == 0)
+        settings_warn(settings, environ);
+    if (prints) {
         settings_print(settings, stdout);
         return 0;
     }

@@ -170,3 +170,11 @@ def test_completion_of_operands(complete, promptctl, start_promptd, channel, new
     promptd.wait_counters(dead_letters=1)
     [letter] = promptctl("dead", "list", "--json", spool_dir=folder).json()
     assert complete("dead show ", spool_dir=folder) == [str(letter["id"])]
+
+
+def test_unknown_variables_are_named_by_check_alone(promptctl):
+    links = {"PROMPTD_PORT": "tcp://10.0.0.7:9797", "PROMPTD_SERVICE_HOST": "10.0.0.7"}
+    assert "PROMPTD_PORT" not in promptctl("dead", "list", extra=links).err
+    for words in (["check"], ["--print-config"]):
+        error = promptctl(*words, extra=links).err
+        assert "PROMPTD_PORT is no setting" in error and "PROMPTD_SERVICE_HOST is no setting" in error
