@@ -79,9 +79,6 @@ struct pg_session_options {
     void *context;
 };
 
-/* Is this a URI or conninfo that libpq understands? libpq's own message is not kept: it may quote a password. */
-bool pg_url_is_valid(const char *database_url);
-
 struct pg_session *pg_session_new(const struct pg_session_options *options); /* NULL when out of memory */
 
 /* Starts a dial. Only for a session that is neither open nor dialling. */

@@ -11,7 +11,7 @@
 
 #include "promptd/buffer.h"
 #include "promptd/clock.h"
-#include "promptd/pg_session.h"
+#include "promptd/pg_url.h"
 #include "promptd/sqlstate.h"
 
 enum { CONNECT_TIMEOUT_MS = 10000 };
@@ -103,11 +103,9 @@ static bool finish_connect(struct database *database, struct error *error)
 bool database_open(struct database *database, const struct settings *settings, struct error *error)
 {
     *database = (struct database){.timeout_ms = settings->statement_timeout_ms};
-    if (!pg_url_is_valid(settings->database_url))
-        return settings_refuse(settings, "database_url", "is nothing that libpq understands",
-                               "postgresql://[user[:password]@][host][:port][/database][?…] or host=… dbname=…"
-                               " user=…",
-                               error);
+    struct error phrase;
+    if (!pg_url_check(settings->database_url, &phrase))
+        return settings_refuse(settings, "database_url", phrase.text, PG_URL_ALLOWED, error);
     /* What the URL says counts over what stands before it. */
     const char *const keys[] = {"tcp_user_timeout", "dbname", "fallback_application_name", "client_encoding", NULL};
     const char *const values[] = {"10000", settings->database_url, "promptctl", "UTF8", NULL};

@@ -8,7 +8,7 @@
 #define LOG_COMPONENT "main"
 #include "promptd/daemon.h"
 #include "promptd/log.h"
-#include "promptd/pg_session.h"
+#include "promptd/pg_url.h"
 #include "promptd/redis_address.h"
 #include "promptd/settings.h"
 #include "promptd/version.h"
@@ -56,6 +56,7 @@ int main(int argc, char *argv[])
     struct settings settings;
     struct settings_command command;
     struct error error = {.code = ERROR_NONE};
+    struct error phrase = {.code = ERROR_NONE};
     (void)signal(SIGPIPE, SIG_IGN);
     if (!settings_read_command(argc, argv, &program, &settings, &command, &error) ||
         !settings_load(&settings, &command, environ, &error))
@@ -67,10 +68,8 @@ int main(int argc, char *argv[])
     } else if (command.action == SETTINGS_VERSION) {
         (void)printf("promptd %s\n", PROMPTD_VERSION);
         status = end_of_output();
-    } else if (!pg_url_is_valid(settings.database_url)) {
-        (void)settings_refuse(&settings, "database_url", "is nothing that libpq understands",
-                              "postgresql://[user[:password]@][host][:port][/database][?…] or host=… dbname=… user=…",
-                              &error);
+    } else if (!pg_url_check(settings.database_url, &phrase)) {
+        (void)settings_refuse(&settings, "database_url", phrase.text, PG_URL_ALLOWED, &error);
         status = fail(&error);
     } else if (command.action == SETTINGS_PRINT) {
         settings_warn(&settings, environ);

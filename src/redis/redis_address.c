@@ -9,6 +9,7 @@
 #include <sys/un.h>
 
 #include "promptd/redis_address.h"
+#include "promptd/url.h"
 
 enum { REDIS_DEFAULT_PORT = 6379, REDIS_DATABASE_DIGITS = 9, HOST_NAME_MAX_LENGTH = 253 };
 
@@ -261,7 +262,7 @@ void redis_address_name(const struct redis_address *address, char name[REDIS_ADD
 bool redis_address_validate(const char *url, struct error *phrase)
 {
     struct redis_address address;
-    if (!redis_address_parse(url, &address, phrase))
+    if (!url_check_password(url, phrase) || !redis_address_parse(url, &address, phrase))
         return false;
     bool tls = address.tls;
     redis_address_free(&address);

@@ -97,17 +97,6 @@ static void copy_reason(char *out, size_t size, const char *text)
             *at = ' ';
 }
 
-bool pg_url_is_valid(const char *database_url)
-{
-    if (!database_url[0])
-        return true;
-    char *message = NULL;
-    PQconninfoOption *options = PQconninfoParse(database_url, &message);
-    PQfreemem(message);
-    PQconninfoFree(options);
-    return options != NULL;
-}
-
 /* --- watching the socket -------------------------------------------------------------------------------------- */
 
 static void on_poll_closed(uv_handle_t *handle)

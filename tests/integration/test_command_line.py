@@ -74,6 +74,26 @@ def test_wrong_value_in_the_file(call, name):
     expect_complaint(call("--check", file=f"# comment\n\n{setting} = {value}\n"), 78, setting, "promptd.conf", *words)
 
 
+@pytest.mark.parametrize("url, word", [
+    ("postgresql://u:s3cret@h/db?pgbouncer=true", "the parameter pgbouncer, which libpq does not know: remove it"),
+    ("postgresql://u:s3cret@h/db?sslmode=require&schema=app", "the parameter schema,"),
+    ("postgresql://u:s3cret@h/db?connection_limit=1", "the parameter connection_limit,"),
+    ("postgresql://u:s3cret@h/db?ssl=require", "the parameter ssl,"),
+    ("postgresql://u:s3cret@h/db?sslmode=no-verify", "an sslmode that libpq does not know"),
+    ("postgresql://u:s3cret@h:54x/db", "a port that is not a number"),
+    ("postgresql://u:s3cret/more@h/db", "percent-encode it"),
+    ("postgresql://u:s3cret", "a port that is not a number"),
+    ("host=h user=u password=more s3cret dbname=d", "nothing that libpq understands"),
+])
+def test_database_url_of_another_driver_or_with_a_password_that_is_not_encoded(call, promptctl, url, word):
+    expect_complaint(call("--check", settings={"database_url": url}), 78, "PROMPTD_DATABASE_URL", word)
+    for outcome in (call(settings={"database_url": url}), call("--print-config", settings={"database_url": url})):
+        expect_complaint(outcome, 78, word)
+        assert "s3cret" not in outcome.stderr + outcome.stdout
+    checked = promptctl("check", database_url=url)
+    assert checked.code == 78 and word in checked.out + checked.err and "s3cret" not in checked.out + checked.err
+
+
 def test_wrong_value_ends_the_start_too(call):
     expect_complaint(call(settings={"batch_max": "none"}), 78, "PROMPTD_BATCH_MAX")
 

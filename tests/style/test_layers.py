@@ -31,7 +31,7 @@ LONE_HEADERS = {"version": "base"}
 # counts as the .c file of its name.
 LIBRARIES = {
     "hiredis/": ("src/redis/", "src/intake/", "src/ctl/"),
-    "libpq-fe.h": ("src/storage/pg_session", "src/ctl/"),
+    "libpq-fe.h": ("src/storage/pg_session", "src/storage/pg_url", "src/ctl/"),
     "cjson/": ("src/core/message.", "src/report/", "src/ctl/"),
     "openssl/": ("src/core/prompt_id.",),
     "uthash.h": ("src/core/inbox_private.",),

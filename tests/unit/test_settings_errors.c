@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "promptd/url.h"
 #include "settings_start.h"
 
 static void test_bad_values_of_flags(void **state)
@@ -103,8 +104,48 @@ static void test_secrets_are_not_shown(void **state)
     assert_refused((struct start){.file = "redis_url = redis://:hunter2@h:0"}, ERROR_CONFIG, message);
     assert_refused((struct start){.environment = WORDS("PROMPTD_DATABASE_URL=host=h password=hunter2 \x01")},
                    ERROR_CONFIG,
-                   "setting database_url: value \"host=h password=*** \\x01\" from environment PROMPTD_DATABASE_URL "
+                   "setting database_url: value \"***\" from environment PROMPTD_DATABASE_URL "
                    "has a control character in it (allowed: a libpq URI or conninfo)");
+}
+
+/* Where the password ends nobody can tell: then nothing is shown. */
+static void test_passwords_that_are_not_encoded(void **state)
+{
+    (void)state;
+    static const char *const urls[] = {
+        "postgresql://u:s3cret/PWpw@host/db",
+        "postgresql://u:s3cret@PWpw@host/db",
+        "postgresql://u:s3cret:PWpw@host",
+        "postgresql://u:s3cret?PWpw@host/db",
+        "postgresql://u:s3cret#PWpw@host/db",
+        "postgresql://u:s3cret PWpw@host",
+        "postgresql://u@host/db?%70assword=PWpw",
+        "redis://:s3cret/PWpw@host",
+        "redis://u:s3cret@PWpw@host:1/0",
+        "redis://u:s3cret:PWpw@host",
+        "unix://u:s3cret/PWpw@/path",
+    };
+    static const char *const good[] = {"postgresql://u:p%40%2F%3A%20@h1:1,h2/db?application_name=a@b/c",
+                                       "postgresql:///db?host=/run/x", "postgresql://u:p@[::1]:5432/db",
+                                       "host=h password='a b@c://d' dbname=x", "postgresql://h/d@b"};
+    for (size_t i = 0; i < sizeof urls / sizeof urls[0]; i++) {
+        bool redis = strncmp(urls[i], "postgres", 8) != 0;
+        char variable[120];
+        char message[400];
+        (void)snprintf(variable, sizeof variable, "PROMPTD_%s_URL=%s", redis ? "REDIS" : "DATABASE", urls[i]);
+        (void)snprintf(message, sizeof message,
+                       "setting %s_url: value \"***\" from environment PROMPTD_%s_URL may have a password with an "
+                       "unencoded /, @, : or space in it: percent-encode it (%%2F, %%40, %%3A, %%20) (allowed: %s)",
+                       redis ? "redis" : "database", redis ? "REDIS" : "DATABASE",
+                       redis ? "redis://[user:password@]host[:port][/db] or unix:///path[?db=N]"
+                             : "a libpq URI or conninfo");
+        assert_refused((struct start){.environment = WORDS(variable)}, ERROR_CONFIG, message);
+    }
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        struct error phrase;
+        if (!url_check_password(good[i], &phrase))
+            fail_msg("%s: %s", good[i], phrase.text);
+    }
 }
 
 static void test_bad_values_below_good_ones(void **state)
@@ -282,6 +323,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         SETTINGS_TEST(test_bad_values_of_flags),
         SETTINGS_TEST(test_secrets_are_not_shown),
+        SETTINGS_TEST(test_passwords_that_are_not_encoded),
         SETTINGS_TEST(test_bad_values_below_good_ones),
         SETTINGS_TEST(test_settings_that_contradict_one_another),
         SETTINGS_TEST(test_bad_files),
