@@ -28,6 +28,10 @@ enum { REDIS_ADDRESS_NAME_SIZE = 272 };
 /* The server, for people: 127.0.0.1:6379, [::1]:6379, /path. */
 void redis_address_name(const struct redis_address *address, char name[REDIS_ADDRESS_NAME_SIZE]);
 
+/* An error reply, for people. A server that does not know AUTH quotes its arguments: where that may be the password
+ * only the code of the error remains. */
+void redis_address_copy_error(const struct redis_address *address, const char *reply, char *out, size_t size);
+
 /* For the settings: whether a link can be made to it, with a phrase as above. */
 bool redis_address_validate(const char *url, struct error *phrase);
 

@@ -68,10 +68,12 @@ static redisReply *check_reply(struct redis_client *client, redisReply *reply, s
     }
     if (reply->type != REDIS_REPLY_ERROR)
         return reply;
+    char shown[256];
+    redis_address_copy_error(&client->address, reply->str, shown, sizeof shown);
     if (passes_by_itself(reply->str))
-        (void)unavailable(client, reply->str, error);
+        (void)unavailable(client, shown, error);
     else
-        (void)error_set(error, ERROR_CONFIG, "Redis at %s refuses: %s", client->server, reply->str);
+        (void)error_set(error, ERROR_CONFIG, "Redis at %s refuses: %s", client->server, shown);
     freeReplyObject(reply);
     return NULL;
 }

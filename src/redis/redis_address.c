@@ -9,6 +9,7 @@
 #include <sys/un.h>
 
 #include "promptd/redis_address.h"
+#include "promptd/text.h"
 #include "promptd/url.h"
 
 enum { REDIS_DEFAULT_PORT = 6379, REDIS_DATABASE_DIGITS = 9, HOST_NAME_MAX_LENGTH = 253 };
@@ -257,6 +258,18 @@ void redis_address_name(const struct redis_address *address, char name[REDIS_ADD
     else
         (void)snprintf(name, REDIS_ADDRESS_NAME_SIZE, strchr(address->host, ':') ? "[%s]:%d" : "%s:%d", address->host,
                        address->port);
+}
+
+void redis_address_copy_error(const struct redis_address *address, const char *reply, char *out, size_t size)
+{
+    enum { QUOTE_CHARACTERS = 6 }; /* so many of the password in a row; a shorter one as a whole */
+    const char *password = address->password ? address->password : "";
+    size_t characters = utf8_count(password, strlen(password));
+    size_t count = characters < QUOTE_CHARACTERS ? characters : QUOTE_CHARACTERS;
+    if (count > 0 && text_quotes(reply, password, strlen(password), count))
+        (void)snprintf(out, size, "%.*s (withheld: it may quote the password)", (int)strcspn(reply, " "), reply);
+    else
+        (void)snprintf(out, size, "%s", reply);
 }
 
 bool redis_address_validate(const char *url, struct error *phrase)

@@ -128,7 +128,9 @@ static void link_fail(struct redis_link *link, const char *reason)
 /* An error reply, or a connection that the server closed with one. */
 static void link_refuse(struct redis_link *link, const char *reason)
 {
-    link_fail(link, reason);
+    char shown[sizeof link->reason];
+    redis_address_copy_error(link->options.address, reason, shown, sizeof shown);
+    link_fail(link, shown);
     link->refused = true;
 }
 

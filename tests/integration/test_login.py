@@ -7,7 +7,7 @@ import pytest
 
 from support.expect import expect_stored
 from support.postgres import PASSWORD_ROLE
-from support.redis_server import Channel
+from support.redis_server import Channel, RedisServer
 from support.wait import wait_until
 
 HARD_PASSWORD = "p@ss:w/ö%rd#?&=+ [x]'\\"
@@ -67,6 +67,18 @@ def test_wrong_redis_password_is_mended(start_promptd, database, own_redis, own_
     own_redis.admin.config_set("requirepass", "not-the-right-one")
     promptd.wait_ready(own_channel, database)
     stores_a_message(promptd, database, own_channel)
+
+
+@pytest.mark.parametrize("login", ["worker:s3cretWORD@", ":s3cretWORD@", ":s3c@"])
+def test_password_that_a_server_quotes_stays_out_of_sight(start_promptd, promptctl, new_folder, closing, login):
+    """A server that has no AUTH says what its arguments were."""
+    server = closing(RedisServer(new_folder("renamed"), "--rename-command", "AUTH", ""))
+    url = f"redis://{login}127.0.0.1:{server.port}"
+    promptd = start_promptd(ready=False, redis_url=url)
+    promptd.wait_line("ERROR", "ERR (withheld")
+    checked = promptctl("check", redis_url=url)
+    assert checked.code == 78 and "ERR (withheld" in checked.out
+    assert "s3c" not in "".join(line.raw for line in promptd.lines()) + checked.out + checked.err
 
 
 def test_wrong_password_is_not_forgiven_where_anyone_may_come_in(start_promptd, database, own_redis, own_channel):
