@@ -301,7 +301,7 @@ static enum reject_reason validate_object(const struct message_rules *rules, con
 static bool parse_json(const char *value, size_t length, size_t at, struct json_guard *guard, cJSON **root,
                        struct message_content *content)
 {
-    size_t failed_at;
+    size_t failed_at = 0;
     *root = NULL;
     content->reject = REJECT_NOT_JSON;
     if (!json_guard_scan(value, length, guard)) {
