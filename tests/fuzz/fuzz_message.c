@@ -110,8 +110,13 @@ static void check_rejected(const struct message_rules *rules, const struct messa
     if (content->reject != REJECT_TOO_LARGE)
         REQUIRE((content->reject == REJECT_INVALID_UTF8) ==
                 (decode_utf8((const unsigned char *)bytes, size) == SIZE_MAX));
-    if (content->reject <= REJECT_NOT_OBJECT)
+    if (content->reject < REJECT_TRAILING_DATA)
         REQUIRE(!content->has_interview_id);
+    if (content->reject == REJECT_NOT_JSON)
+        REQUIRE(content->not_json_at <= size);
+    REQUIRE(!content->is_stringified || content->reject == REJECT_NOT_OBJECT);
+    if (content->reject == REJECT_NOT_OBJECT)
+        REQUIRE(!content->has_interview_id || content->is_stringified);
     if (content->reject == REJECT_MISSING_INTERVIEW_ID || content->reject == REJECT_INVALID_INTERVIEW_ID)
         REQUIRE(!content->has_interview_id);
     if (content->reject > REJECT_INVALID_INTERVIEW_ID)
