@@ -114,6 +114,6 @@ def test_the_watchdog_of_another_process_is_none_of_ours(start_promptd, systemd)
 
 def test_nobody_listens(start_promptd, database, channel, new_folder):
     promptd = start_promptd(extra={"NOTIFY_SOCKET": os.path.join(new_folder("notify"), "nobody")})
-    promptd.wait_line("WARNING", "systemd cannot be told")
+    promptd.wait_line("WARNING", "cannot be sent to systemd")
     channel.publish(database.interview())
     assert promptd.settle(1).outcomes() == {"success": 1}
