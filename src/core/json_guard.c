@@ -79,8 +79,9 @@ static bool eight_are_plain(const char *at)
             bytes_below(bytes ^ EACH_BYTE * '\\', 1)) == 0;
 }
 
-/* Almost all of a message is prompt text, which is why this takes it by four blocks, or by one. */
-size_t json_guard_plain_length(const char *at, const char *end)
+/* Bytes from `at` on that stand for themselves in a string. Almost all of a message is prompt text, which is why this
+ * takes it by four blocks, or by one. */
+static size_t plain_length(const char *at, const char *end)
 {
     const ptrdiff_t size = sizeof(byte_block);
     const char *start = at;
@@ -129,14 +130,14 @@ static void note_longest(struct json_guard *guard, const char *content, size_t l
 static const char *scan_string(const char *at, const char *end, struct json_guard *guard)
 {
     const char *content = ++at;
-    at += json_guard_plain_length(at, end);
+    at += plain_length(at, end);
     while (at < end && *at == '\\') {
         const char *next = scan_escape(at, end);
         guard->failed_at = at;
         if (!next)
             return NULL;
         guard->needs_mask |= is_nul_escape(at);
-        at = next + json_guard_plain_length(next, end);
+        at = next + plain_length(next, end);
     }
     guard->failed_at = at;
     if (at == end || *at != '"')
@@ -233,7 +234,7 @@ bool json_guard_scan(const char *bytes, size_t length, struct json_guard *guard)
 static char *mask_string(char *at, const char *end)
 {
     at++;
-    at += json_guard_plain_length(at, end);
+    at += plain_length(at, end);
     while (*at == '\\') {
         if (is_nul_escape(at)) {
             memset(at, JSON_NUL_BYTE, JSON_NUL_WIDTH);
@@ -241,7 +242,7 @@ static char *mask_string(char *at, const char *end)
         } else {
             at += 2;
         }
-        at += json_guard_plain_length(at, end);
+        at += plain_length(at, end);
     }
     return at + 1;
 }

@@ -40,7 +40,4 @@ bool json_guard_scan(const char *bytes, size_t length, struct json_guard *guard)
  */
 void json_guard_mask(char *value, size_t length);
 
-/* Bytes from `at` on that stand for themselves in a string. */
-size_t json_guard_plain_length(const char *at, const char *end);
-
 #endif

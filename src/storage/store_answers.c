@@ -161,7 +161,7 @@ static void apply_failure(struct store_batch *slot, bool is_transient)
     struct store *store = slot->store;
     struct batch *batch = &slot->batch;
     const struct job_failure *failure = &slot->failure;
-    if (batch->count > 0 && slot->had_company) {
+    if (batch->count > 0 && slot->sent_with_others) {
         bool is_timeout = strcmp(failure->sqlstate, "57014") == 0;
         unsigned limit = is_timeout ? 1 : (unsigned)(batch->count + 1) / 2;
         for (size_t i = 0; i < batch->count; i++)
@@ -365,7 +365,7 @@ void store_on_answer(void *context, struct pg_session *session, const struct pg_
         bool is_suppressed = statements_is_suppressed(answer->failure.sqlstate, answer->failure.text);
         const struct job_failure unchanged = {.text = "the update changed no row"};
         slot->failure = is_suppressed ? unchanged : answer->failure;
-        slot->had_company = batch->count > 1;
+        slot->sent_with_others = batch->count > 1;
         slot->failed_statement = batch->settles ? 0 : answer->failed_statement;
         take_committed(store, batch, answer);
         enum sqlstate_action action = sqlstate_classify(answer->failure.sqlstate);

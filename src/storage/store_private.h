@@ -16,7 +16,7 @@ struct store_batch {
     struct store_batch *next_free;
     bool is_recovery;           /* its jobs are no messages */
     bool had_evidence;          /* promptd_unsettled was there when its statements were made */
-    bool had_company;           /* the run that failed was of several jobs, of which some may have left the batch */
+    bool sent_with_others;      /* the run that failed was of several jobs, of which some may have left the batch */
     struct job_failure failure; /* a probe finds out whether it is an outage */
     int failed_statement;
 };

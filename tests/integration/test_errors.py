@@ -190,8 +190,8 @@ SETUPS = {
 
 @pytest.mark.parametrize("name", SETUPS)
 def test_setup_is_checked_at_connection(start_promptd, database, channel, name):
-    """One clear line names what is missing; the daemon stays up, and works once it is mended."""
-    breaks, mends, words = SETUPS[name]
+    """One clear line names what is missing; the daemon stays up, and works once it is fixed."""
+    breaks, fixes, words = SETUPS[name]
     interview = database.interview()
     database.execute(breaks)
     promptd = start_promptd(ready=False)
@@ -202,7 +202,7 @@ def test_setup_is_checked_at_connection(start_promptd, database, channel, name):
                 and all(word in line.text.lower() for word in words)]
 
     wait_until(named, f"a line that names {words}", seen=lambda: promptd.tail(8))
-    database.execute(mends)
+    database.execute(fixes)
     message = channel.publish(interview)
     assert promptd.settle(1).outcomes() == {"success": 1}
     expect_stored(database, message)

@@ -311,3 +311,20 @@ def test_evidence_that_somebody_has_locked_holds_up_no_other(start_promptd, data
         expect_stored(database, *others)
     promptd.settle(20 + connections)
     expect_stored(database, *held)
+
+
+def test_redelivered_and_refused_though_it_was_stored(start_promptd, atomicity, database, database_proxy, channel, spool):
+    """Killed before the disk knew that it was stored. That the insert is refused now does not make it a failure."""
+    settings = {"atomicity": atomicity, "spool_dir": spool.folder, "database_url": database.url(database_proxy.port)}
+    promptd = start_promptd(**settings)
+    database_proxy.refuse()
+    promptd.wait_line("ERROR", "database lost")
+    message = channel.publish(database.interview("ready"))
+    promptd.wait_line("DEBUG", "message is on disk")
+    promptd.crash()
+    database.add_prompt(message)
+    database.raise_on(PROMPTS, "insert", "not again")
+    database_proxy.restore()
+    promptd = start_promptd(**settings)
+    assert promptd.settle(1).outcomes() == {"duplicate": 1} and promptd.find("ERROR|CRITICAL") == []
+    expect_stored(database, message)

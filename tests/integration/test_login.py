@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Ways to reach the servers, and what happens when the login is wrong: nothing ends, and it works once mended."""
+"""Ways to reach the servers, and what happens when the login is wrong: nothing ends, and it works once fixed."""
 
 from urllib.parse import quote
 
@@ -56,7 +56,7 @@ def refusals(server):
     return sum(int(entry["count"]) for entry in server.admin.acl_log())
 
 
-def test_wrong_redis_password_is_mended(start_promptd, database, own_redis, own_channel):
+def test_wrong_redis_password_is_fixed(start_promptd, database, own_redis, own_channel):
     own_redis.admin.config_set("requirepass", "the right one")
     own_redis.log_in("the right one")
     promptd = start_promptd(ready=False, on=own_channel, redis_url=redis_url(own_redis, ":not-the-right-one@"))
@@ -94,7 +94,7 @@ def test_wrong_password_is_not_forgiven_where_anyone_may_come_in(start_promptd, 
     stores_a_message(promptd, database, own_channel)
 
 
-def test_missing_redis_password_is_mended(start_promptd, database, own_redis, own_channel):
+def test_missing_redis_password_is_fixed(start_promptd, database, own_redis, own_channel):
     own_redis.admin.config_set("requirepass", "secret")
     own_redis.log_in("secret")
     promptd = start_promptd(ready=False, on=own_channel)
@@ -104,7 +104,7 @@ def test_missing_redis_password_is_mended(start_promptd, database, own_redis, ow
     stores_a_message(promptd, database, own_channel)
 
 
-def test_user_without_the_channel_is_mended(start_promptd, database, own_redis, own_channel):
+def test_user_without_the_channel_is_fixed(start_promptd, database, own_redis, own_channel):
     own_redis.admin.acl_setuser("worker", enabled=True, passwords=["+right"], reset=True, commands=["+@all"])
     own_redis.admin.execute_command("ACL", "SETUSER", "worker", "resetchannels", "&another")
     promptd = start_promptd(ready=False, on=own_channel, redis_url=redis_url(own_redis, "worker:right@"))
@@ -177,7 +177,7 @@ def test_database_password(start_promptd, database, channel, password_role):
     stores_a_message(promptd, database, channel)
 
 
-def test_wrong_database_password_is_mended(start_promptd, postgres, database, channel, password_role):
+def test_wrong_database_password_is_fixed(start_promptd, postgres, database, channel, password_role):
     password_role("the right one")
     promptd = start_promptd(ready=False, database_url=database.url(user=PASSWORD_ROLE, password="not-the-right-one"))
     promptd.secrets += ["not-the-right-one"]
@@ -190,7 +190,7 @@ def test_wrong_database_password_is_mended(start_promptd, postgres, database, ch
     expect_stored(database, message)
 
 
-def test_missing_database_is_mended(start_promptd, postgres, database, channel):
+def test_missing_database_is_fixed(start_promptd, postgres, database, channel):
     promptd = start_promptd(ready=False, database_url=database.url().replace(database.name, database.name + "_moved"))
     promptd.wait_line("WARNING|ERROR|CRITICAL", f"{database.name}_moved")
     database.disconnect()
@@ -202,7 +202,7 @@ def test_missing_database_is_mended(start_promptd, postgres, database, channel):
     stores_a_message(promptd, database, channel)
 
 
-def test_too_many_connections_is_mended(start_promptd, database, channel):
+def test_too_many_connections_is_fixed(start_promptd, database, channel):
     """Refused for want of room: an outage like any other."""
     database.execute(f"alter database {database.name} connection limit 0")
     promptd = start_promptd(ready=False)

@@ -169,7 +169,7 @@ def test_crash_takes_an_orphan_with_it(crash, start_one, publish_together, datab
 
 
 def test_settling_that_crashes_the_server(durable, start_one, publish_together, postgres, database):
-    """Each time, until somebody mends it: the others of its batch are stored meanwhile, and it is stored in the end."""
+    """Each time, until somebody fixes it: the others of its batch are stored meanwhile, and it is stored in the end."""
     database.execute("alter system set wal_writer_delay = '10s'")
     database.execute("select pg_reload_conf()")
     promptd = start_one()

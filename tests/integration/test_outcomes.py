@@ -212,6 +212,24 @@ def test_that_nothing_was_changed_is_said_whatever_the_prompt_says(promptd, data
     assert line.fields["error"] == "the update changed no row" and "sqlstate" not in line.fields
 
 
+def test_trigger_that_keeps_some_of_a_batch(promptd, database, channel):
+    """The statement fails as a whole for that, and the others are stored all the same."""
+    interviews = database.interviews(40)
+    kept = interviews[::7]
+    database.trigger("interviews", "update", "return null;",
+                     f"new.status = 'ready' and new.id = any('{{{','.join(kept)}}}'::uuid[])")
+    messages = [channel.message(interview) for interview in interviews]
+    with database.locked():
+        channel.publish_burst(messages)
+        promptd.wait_counters(received=40)
+    assert promptd.settle(40).outcomes() == {"success": 34, "failure": 6, "rollback": 6}
+    for message in messages:
+        if message.interview in kept:
+            expect_nothing_stored(database, message.interview, "failed")
+        else:
+            expect_stored(database, message)
+
+
 def test_row_level_security_that_forbids_ready(promptd, database, channel):
     database.execute("""
         alter table interviews enable row level security;
@@ -365,7 +383,7 @@ def test_transaction_leaves_no_orphan(start_promptd, database, channel):
 # Statuses
 
 
-def test_failed_interview_is_mended_by_a_good_prompt(promptd, database, channel):
+def test_failed_interview_is_fixed_by_a_good_prompt(promptd, database, channel):
     interview = database.interview()
     channel.publish_raw(b'{"interview_id":"%s"}' % interview.encode())
     promptd.settle(1)

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -35,6 +36,26 @@ static void test_appends_in_order(void **state)
     buffer_free(&buffer);
     assert_null(buffer.data);
     assert_int_equal(buffer.capacity, 0);
+}
+
+static void test_numbers(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t number;
+        const char *text;
+    } cases[] = {{0, "0"},
+                 {7, "7"},
+                 {-10, "-10"},
+                 {INT64_MAX, "9223372036854775807"},
+                 {1000000, "1000000"},
+                 {INT64_MIN, "-9223372036854775808"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct buffer buffer = {0};
+        buffer_append_number(&buffer, cases[i].number);
+        assert_holds(&buffer, cases[i].text, strlen(cases[i].text));
+        buffer_free(&buffer);
+    }
 }
 
 static void test_nothing_appended_allocates_nothing(void **state)
@@ -120,6 +141,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_appends_in_order),
+        cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_nothing_appended_allocates_nothing),
         cmocka_unit_test(test_grows_past_every_boundary),
         cmocka_unit_test(test_formats_what_is_longer_than_the_rest_of_it),

@@ -305,6 +305,25 @@ static void test_failures(void **state)
 }
 
 /* An attempt fails, and an earlier one, whose answer never came, has inserted the prompt. */
+/* An earlier process may have stored it. */
+static void test_failures_of_what_was_redelivered(void **state)
+{
+    (void)state;
+    static const enum job_step steps[] = {JOB_INSERT, JOB_TRANSACT};
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        struct job *job = job_at(steps[i]);
+        job->redelivered = true;
+        expect_failure(job, 0, JOB_VERIFY);
+        expect_end(job, &settled_moved_on, OUTCOME_DUPLICATE);
+
+        job = job_at(steps[i]);
+        job->redelivered = true;
+        expect_failure(job, 0, JOB_VERIFY);
+        expect_next(job, &absent_awaiting, JOB_MARK);
+        expect_marked(job, OUTCOME_NOT_STORED);
+    }
+}
+
 static void test_failures_after_a_lost_answer(void **state)
 {
     (void)state;
@@ -508,6 +527,7 @@ int main(void)
         cmocka_unit_test(test_locked),
         cmocka_unit_test(test_suppressed),
         cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_failures_of_what_was_redelivered),
         cmocka_unit_test(test_failures_after_a_lost_answer),
         cmocka_unit_test(test_gone),
         cmocka_unit_test(test_rejected),
