@@ -12,11 +12,8 @@
  * what follows it. What is no URL at all, as "key = value", passes. */
 bool url_check_password(const char *url, struct error *phrase);
 
-/* Of a value that is refused, for whatever reason: is it certain that it is all of the password that is hidden? */
-bool url_may_be_shown(const char *url);
-
-/* The name of the first parameter behind the ?, or of the one after `last`; its length in bytes. NULL: there is none.
- */
+/* The name of the first parameter behind the ?, or of the one after `last`; its length in bytes, not 0. NULL: there is
+ * none. */
 const char *url_next_parameter(const char *url, const char *last, size_t *length);
 
 #endif

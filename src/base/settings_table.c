@@ -41,8 +41,8 @@ static bool validate_statsd(const char *text, struct error *phrase)
 static const struct setting rows[] = {
     {TEXT(redis_url, "redis://127.0.0.1:6379"), .secret = true, .shared_variable = "REDIS_URL",
      .allowed = "redis://[user:password@]host[:port][/db] or unix:///path[?db=N]",
-     .description = "The Redis server that messages come from. User and password are percent-decoded, so that /, @, "
-                    ": and spaces in them must be encoded; an IPv6 address stands in brackets. In "
+     .description = "The Redis server that messages come from. User and password are percent-decoded, so that / @ : ? "
+                    "# and spaces in them must be encoded; an IPv6 address stands in brackets. In "
                     "unix://user:password@/path a socket has them too."},
     {TEXT(redis_channel, "interviewly:prompt-ready"),
      .description = "The channel that promptd subscribes to. It is one channel, not a pattern."},
@@ -50,9 +50,10 @@ static const struct setting rows[] = {
      .description = "How messages come: pubsub subscribes to redis_channel. This build of promptd knows no other way."},
     {TEXT(database_url, ""), .secret = true, .validate = url_check_password, .may_be_empty = true,
      .shared_variable = "DATABASE_URL", .allowed = "a libpq URI or conninfo",
-     .description = "The PostgreSQL database, as any URI or conninfo that libpq takes. In a URI's password /, @, : and "
-                    "spaces must be percent-encoded. Empty leaves everything to libpq's own defaults and variables "
-                    "(PGHOST, PGDATABASE, PGPASSFILE and the others)."},
+     .description =
+         "The PostgreSQL database, as any URI or conninfo that libpq takes. In a URI's password / @ : ? # and "
+         "spaces must be percent-encoded. Empty leaves everything to libpq's own defaults and variables "
+         "(PGHOST, PGDATABASE, PGPASSFILE and the others)."},
     {NUMBER(db_connections, "4", 1, 64),
      .description =
          "Connections to PostgreSQL. Each takes whatever is waiting, and never two messages of one interview "

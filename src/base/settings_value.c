@@ -8,7 +8,6 @@
 
 #include "promptd/settings_table.h"
 #include "promptd/text.h"
-#include "promptd/url.h"
 
 enum { SHOWN_BYTES = 120 }; /* of a value, in a message */
 
@@ -253,10 +252,8 @@ void setting_append_value(const struct setting *row, const struct settings *sett
 void setting_append_shown(const struct setting *row, const char *text, struct buffer *buffer)
 {
     struct buffer whole = {0};
-    if (row->secret && url_may_be_shown(text))
-        text_append_redacted(&whole, text);
-    else
-        buffer_append_text(&whole, row->secret ? "***" : text);
+    buffer_append_text(
+        &whole, row->secret && text[0] ? "***" : text); /* of what is refused nobody knows where a password ends */
     bool cut = whole.length > SHOWN_BYTES;
     if (cut) {
         whole.length = SHOWN_BYTES;

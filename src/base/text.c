@@ -412,7 +412,7 @@ void text_append_redacted(struct buffer *buffer, const char *url)
     if (!conninfo)
         hide_user_info(buffer, start, lost_at);
     else if (memmem(text, length, "://", 3))
-        hide_user_info(buffer, start, false);
+        hide_user_info(buffer, start, lost_at);
 }
 
 static const char *next_code_point(const char *at, const char *end)

@@ -5,6 +5,25 @@
 #include <ctype.h>
 #include <string.h>
 
+static const char *authority_of(const char *url)
+{
+    const char *at = url;
+    while (isalpha((unsigned char)*at) || *at == '+')
+        at++;
+    return at > url && strncmp(at, "://", 3) == 0 ? at + 3 : NULL;
+}
+
+const char *url_next_parameter(const char *url, const char *last, size_t *length)
+{
+    const char *at = last ? strchr(last, '&') : authority_of(url) ? strchr(url, '?') : NULL;
+    while (at && (at[1] == '&' || at[1] == '\0'))
+        at = at[1] ? at + 1 : NULL;
+    if (!at)
+        return NULL;
+    *length = strcspn(at + 1, "=&");
+    return at + 1;
+}
+
 static bool contains(const char *start, const char *end, const char *characters)
 {
     return start + strcspn(start, characters) < end;
@@ -20,44 +39,37 @@ static bool user_info_is_clear(const char *authority, const char *end)
     return !contains(at + 1, end, "@") && (!colon || !contains(colon + 1, at, ":"));
 }
 
-/* key=value&key=value: what comes before the first = of each may be anything but the rest of a password, or the encoded
- * name of a parameter that has one. */
-static bool query_is_clear(const char *query)
+/* Of host:port,[IPv6]:port: a port that is empty, behind which a password may go on. */
+static bool has_empty_port(const char *hosts, const char *end)
 {
-    while (*query) {
-        const char *end = query + strcspn(query, "&");
-        const char *equals = memchr(query, '=', (size_t)(end - query));
-        if (contains(query, equals ? equals : end, "@/:?#%"))
-            return false;
-        query = *end ? end + 1 : end;
+    for (const char *at = hosts; at < end; at++) {
+        if (*at == '[')
+            at += strcspn(at, "]/?#");
+        if (*at == ':' && (at + 1 == end || at[1] == ','))
+            return true;
     }
-    return true;
+    return false;
 }
 
+/* Behind the authority an @ may end a password that has one of / ? # in it; and a name that is encoded may be that of a
+ * parameter with a password. */
 static bool is_clear(const char *url, const char *authority)
 {
     for (const char *at = url; *at; at++)
         if (isspace((unsigned char)*at) || iscntrl((unsigned char)*at))
             return false;
-    const char *path = authority + strcspn(authority, "/?#");
-    const char *query = path + strcspn(path, "?#");
-    bool may_have_password = contains(authority, path, ":");
-    return user_info_is_clear(authority, path) && !(may_have_password && contains(path, query, "@")) &&
-           (*query == '\0' || query_is_clear(query + 1));
-}
-
-static const char *authority_of(const char *url)
-{
-    const char *at = url;
-    while (isalpha((unsigned char)*at) || *at == '+')
-        at++;
-    return at > url && strncmp(at, "://", 3) == 0 ? at + 3 : NULL;
-}
-
-bool url_may_be_shown(const char *url)
-{
-    const char *authority = authority_of(url);
-    return authority ? is_clear(url, authority) : strcasestr(url, "password") == NULL;
+    const char *end = authority + strcspn(authority, "/?#");
+    const char *at = memchr(authority, '@', (size_t)(end - authority));
+    bool may_have_password = contains(authority, end, ":");
+    if (may_have_password && (strchr(end, '@') || *end == '#'))
+        return false;
+    if (*end && has_empty_port(at ? at + 1 : authority, end))
+        return false;
+    size_t length;
+    for (const char *name = url_next_parameter(url, NULL, &length); name; name = url_next_parameter(url, name, &length))
+        if (contains(name, name + length, "@/:?#%"))
+            return false;
+    return user_info_is_clear(authority, end);
 }
 
 bool url_check_password(const char *url, struct error *phrase)
@@ -66,19 +78,6 @@ bool url_check_password(const char *url, struct error *phrase)
     if (!authority || is_clear(url, authority))
         return true;
     return error_set(phrase, ERROR_CONFIG,
-                     "may have a password with an unencoded /, @, : or space in it: percent-encode it"
-                     " (%%2F, %%40, %%3A, %%20)");
-}
-
-const char *url_next_parameter(const char *url, const char *last, size_t *length)
-{
-    const char *at = last;
-    if (!at && authority_of(url))
-        at = strchr(url, '?');
-    else if (at)
-        at = strchr(at, '&');
-    if (!at)
-        return NULL;
-    *length = strcspn(at + 1, "=&");
-    return at + 1;
+                     "may have a password with an unencoded /, @, :, ?, # or space in it: percent-encode it"
+                     " (%%2F, %%40, %%3A, %%3F, %%23, %%20)");
 }

@@ -5,8 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Each scan_… function gets the first byte of its token and returns the byte behind it, or NULL where it is malformed:
- * there, or at guard->failed_at. */
+/* Each scan_… function gets the first byte of its token and returns the byte behind it, or NULL where it is malformed.
+ */
 
 enum { UNICODE_ESCAPE_LENGTH = 6 }; /* \uXXXX */
 
@@ -133,13 +133,11 @@ static const char *scan_string(const char *at, const char *end, struct json_guar
     at += plain_length(at, end);
     while (at < end && *at == '\\') {
         const char *next = scan_escape(at, end);
-        guard->failed_at = at;
         if (!next)
             return NULL;
         guard->needs_mask |= is_nul_escape(at);
         at = next + plain_length(next, end);
     }
-    guard->failed_at = at;
     if (at == end || *at != '"')
         return NULL;
     note_longest(guard, content, (size_t)(at - content));
@@ -182,7 +180,6 @@ static const char *scan_literal(const char *at, const char *end)
 /* Strings, numbers and literals; anything else is no token of JSON. */
 static const char *scan_scalar(const char *at, const char *end, struct json_guard *guard)
 {
-    guard->failed_at = at;
     if (*at == '"')
         return scan_string(at, end, guard);
     if (*at == '-' || is_digit(*at)) {
@@ -201,7 +198,6 @@ bool json_guard_scan(const char *bytes, size_t length, struct json_guard *guard)
     *guard = (struct json_guard){0};
     do {
         at = skip_spaces(at, end);
-        guard->failed_at = at;
         if (at == end)
             return false;
         switch (*at) {
@@ -268,4 +264,120 @@ void json_guard_mask(char *value, size_t length)
         else
             at++;
     }
+}
+
+/* --- where it is no JSON ---------------------------------------------------------------------------------------- */
+
+/* \uDxxx whose next digit is one of these: half of a surrogate pair. */
+static bool is_surrogate(const char *at, const char *end, const char *digits)
+{
+    return end - at >= UNICODE_ESCAPE_LENGTH && at[0] == '\\' && at[1] == 'u' && (at[2] == 'd' || at[2] == 'D') &&
+           is_hex_digit(at[3]) && strchr(digits, at[3]) && is_hex_digit(at[4]) && is_hex_digit(at[5]);
+}
+
+/* The byte behind the escape; NULL where there is no such escape, or half of a surrogate pair stands alone. */
+static const char *pass_escape(const char *at, const char *end)
+{
+    static const char high[] = "89aAbB";
+    static const char low[] = "cCdDeEfF";
+    const char *next = scan_escape(at, end);
+    if (!next || is_surrogate(at, end, low))
+        return NULL;
+    if (is_surrogate(at, end, high))
+        return is_surrogate(next, end, low) ? next + UNICODE_ESCAPE_LENGTH : NULL;
+    return at[1] == 'u' || (at[1] && strchr("\"\\/bfnrt", at[1])) ? next : NULL;
+}
+
+/* Moves *at behind the string, or to the byte that breaks it: then false. */
+static bool pass_string(const char **at, const char *end)
+{
+    const char *next = *at + 1;
+    while (next) {
+        *at = next + plain_length(next, end);
+        if (*at == end)
+            return false;
+        if (**at == '"') {
+            (*at)++;
+            return true;
+        }
+        next = **at == '\\' ? pass_escape(*at, end) : NULL;
+    }
+    return false;
+}
+
+static bool pass_scalar(const char **at, const char *end)
+{
+    struct json_guard ignored;
+    if (**at == '"')
+        return pass_string(at, end);
+    const char *next = scan_scalar(*at, end, &ignored);
+    if (next)
+        *at = next;
+    return next;
+}
+
+enum expects { EXPECTS_VALUE, EXPECTS_VALUE_OR_END, EXPECTS_NAME, EXPECTS_NAME_OR_END, EXPECTS_COLON, EXPECTS_COMMA };
+
+struct place {
+    enum expects expects;
+    int depth;
+    bool is_object[JSON_DEPTH_MAX];
+};
+
+static bool closes(const struct place *place, char c)
+{
+    bool may_close = place->expects == EXPECTS_COMMA || place->expects == EXPECTS_VALUE_OR_END ||
+                     place->expects == EXPECTS_NAME_OR_END;
+    return may_close && place->depth > 0 && c == (place->is_object[place->depth - 1] ? '}' : ']');
+}
+
+/* Moves *at behind the next token, or to the byte that cannot be there: then false. */
+static bool pass_token(struct place *place, const char **at, const char *end)
+{
+    char c = **at;
+    if (closes(place, c)) {
+        place->depth--;
+        place->expects = EXPECTS_COMMA;
+        (*at)++;
+        return true;
+    }
+    switch (place->expects) {
+    case EXPECTS_COMMA:
+        if (c != ',' || place->depth == 0)
+            return false;
+        place->expects = place->is_object[place->depth - 1] ? EXPECTS_NAME : EXPECTS_VALUE;
+        (*at)++;
+        return true;
+    case EXPECTS_COLON:
+        place->expects = EXPECTS_VALUE;
+        *at += c == ':';
+        return c == ':';
+    case EXPECTS_NAME:
+    case EXPECTS_NAME_OR_END:
+        place->expects = EXPECTS_COLON;
+        return c == '"' && pass_string(at, end);
+    case EXPECTS_VALUE:
+    case EXPECTS_VALUE_OR_END:
+        if (c != '{' && c != '[') {
+            place->expects = EXPECTS_COMMA;
+            return pass_scalar(at, end);
+        }
+        if (place->depth == JSON_DEPTH_MAX)
+            return false;
+        place->is_object[place->depth++] = c == '{';
+        place->expects = c == '{' ? EXPECTS_NAME_OR_END : EXPECTS_VALUE_OR_END;
+        (*at)++;
+        return true;
+    }
+    return false;
+}
+
+size_t json_guard_fault(const char *bytes, size_t length)
+{
+    const char *end = bytes + length;
+    const char *at = skip_spaces(bytes, end);
+    struct place place = {.expects = EXPECTS_VALUE};
+    while (at < end && pass_token(&place, &at, end))
+        at = skip_spaces(at, end);
+    return (size_t)(at - bytes);
 }

@@ -24,13 +24,11 @@ struct json_guard {
     bool needs_mask;     /* it holds a \u0000 escape or a number */
     const char *longest; /* the content of its longest string, in `bytes`; NULL where all are empty */
     size_t longest_length;
-    const char
-        *failed_at; /* false was returned: the byte that cannot stand where it does, in `bytes` or at their end */
 };
 
 /*
  * Looks at the JSON value that `bytes`, valid UTF-8, begin with; white space may stand before it, whatever follows it
- * is not looked at. false: this is not JSON, or nested too deep, and of *guard only failed_at is to be read.
+ * is not looked at. false: this is not JSON, or nested too deep, and *guard is not to be read.
  */
 bool json_guard_scan(const char *bytes, size_t length, struct json_guard *guard);
 
@@ -39,5 +37,11 @@ bool json_guard_scan(const char *bytes, size_t length, struct json_guard *guard)
  * JSON_NUL_WIDTH times JSON_NUL_BYTE, which cJSON hands through, and each number becomes 0.
  */
 void json_guard_mask(char *value, size_t length);
+
+/*
+ * For people, of bytes that are no JSON value: which byte, from 0, is the first that cannot stand where it does;
+ * `length` where the value ends too early. This one knows the order of tokens, too, and which escapes there are.
+ */
+size_t json_guard_fault(const char *bytes, size_t length);
 
 #endif

@@ -86,7 +86,7 @@ static char *put_escape(char *out, const char **at, const char *end)
 }
 
 /* No escape is shorter than what it stands for. The guard has seen that all between escapes stands for itself. */
-bool json_string_decode(const char *content, size_t length, char **decoded, const char **failed_at)
+bool json_string_decode(const char *content, size_t length, char **decoded)
 {
     const char *end = content + length;
     char *text = malloc(length + 1);
@@ -100,7 +100,6 @@ bool json_string_decode(const char *content, size_t length, char **decoded, cons
         memcpy(out, content, plain);
         out += plain;
         content += plain;
-        *failed_at = content;
         if (content < end)
             out = put_escape(out, &content, end);
         if (!out) {

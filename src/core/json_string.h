@@ -9,8 +9,8 @@
 /*
  * The content of a string that json_guard_scan let pass, as cJSON would decode it after json_guard_mask: U+0000 is
  * masked. *decoded is NUL-terminated and belongs to the caller, from malloc; NULL where an escape is unknown, or half
- * of a surrogate pair is missing: that of *failed_at. false when out of memory.
+ * of a surrogate pair is missing. false when out of memory.
  */
-bool json_string_decode(const char *content, size_t length, char **decoded, const char **failed_at);
+bool json_string_decode(const char *content, size_t length, char **decoded);
 
 #endif

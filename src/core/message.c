@@ -100,14 +100,13 @@ static bool is_all_space(const char *bytes, size_t length)
     return true;
 }
 
-/* *root is NULL where this is not JSON: the byte at *failed_at cannot stand there. false when out of memory: cJSON says
- * no more than NULL, but malloc sets errno, and free leaves it alone. */
-static bool parse_text(const char *value, size_t length, cJSON **root, size_t *failed_at)
+/* *root is NULL where this is not JSON. false when out of memory: cJSON says no more than NULL, but malloc sets errno,
+ * and free leaves it alone. */
+static bool parse_text(const char *value, size_t length, cJSON **root)
 {
     const char *end = NULL;
     errno = 0;
     *root = cJSON_ParseWithLengthOpts(value, length, &end, 0);
-    *failed_at = end ? (size_t)(end - value) : 0;
     if (!*root)
         return errno != ENOMEM;
     if (end != value + length) {
@@ -118,7 +117,7 @@ static bool parse_text(const char *value, size_t length, cJSON **root, size_t *f
 }
 
 /* A copy of the value in which `cut` bytes at its longest string are the mark, and masked what must be. */
-static bool parse_copy(const char *value, const struct json_guard *guard, size_t cut, cJSON **root, size_t *failed_at)
+static bool parse_copy(const char *value, const struct json_guard *guard, size_t cut, cJSON **root)
 {
     const size_t mark = cut > 0 ? strlen(CUT_MARK) : 0;
     size_t length = guard->length - cut + mark;
@@ -131,9 +130,7 @@ static bool parse_copy(const char *value, const struct json_guard *guard, size_t
     memcpy(copy + before + mark, value + before + cut, guard->length - before - cut);
     if (guard->needs_mask)
         json_guard_mask(copy, length);
-    bool parsed = parse_text(copy, length, root, failed_at);
-    if (*failed_at > before)
-        *failed_at += cut - mark;
+    bool parsed = parse_text(copy, length, root);
     free(copy);
     return parsed;
 }
@@ -152,17 +149,14 @@ static void replace_mark(cJSON *root, char *text)
     child->valuestring = text;
 }
 
-static bool parse_cut(const char *value, const struct json_guard *guard, cJSON **root, size_t *failed_at)
+static bool parse_cut(const char *value, const struct json_guard *guard, cJSON **root)
 {
     char *text;
-    const char *bad_escape;
-    if (!json_string_decode(guard->longest, guard->longest_length, &text, &bad_escape))
+    if (!json_string_decode(guard->longest, guard->longest_length, &text))
         return false;
-    if (!text) {
-        *failed_at = (size_t)(bad_escape - value);
+    if (!text)
         return true;
-    }
-    bool parsed = parse_copy(value, guard, guard->longest_length, root, failed_at);
+    bool parsed = parse_copy(value, guard, guard->longest_length, root);
     if (*root)
         replace_mark(*root, text);
     else
@@ -170,13 +164,12 @@ static bool parse_cut(const char *value, const struct json_guard *guard, cJSON *
     return parsed;
 }
 
-static bool parse_value(const char *value, const struct json_guard *guard, cJSON **root, size_t *failed_at)
+static bool parse_value(const char *value, const struct json_guard *guard, cJSON **root)
 {
     *root = NULL;
     if (guard->longest_length >= MESSAGE_CUT_BYTES)
-        return parse_cut(value, guard, root, failed_at);
-    return guard->needs_mask ? parse_copy(value, guard, 0, root, failed_at)
-                             : parse_text(value, guard->length, root, failed_at);
+        return parse_cut(value, guard, root);
+    return guard->needs_mask ? parse_copy(value, guard, 0, root) : parse_text(value, guard->length, root);
 }
 
 static struct fields find_fields(const cJSON *object)
@@ -297,37 +290,26 @@ static enum reject_reason validate_object(const struct message_rules *rules, con
     return REJECT_NONE;
 }
 
-/* *root is NULL where it is not JSON. `at` is where the value begins in the payload. false when out of memory. */
-static bool parse_json(const char *value, size_t length, size_t at, struct json_guard *guard, cJSON **root,
-                       struct message_content *content)
+/* *root is NULL where it is not JSON. false when out of memory. */
+static bool parse_json(const char *value, size_t length, struct json_guard *guard, cJSON **root)
 {
-    size_t failed_at = 0;
     *root = NULL;
-    content->reject = REJECT_NOT_JSON;
-    if (!json_guard_scan(value, length, guard)) {
-        content->not_json_at = at + (size_t)(guard->failed_at - value);
-        return true;
-    }
-    bool parsed = parse_value(value, guard, root, &failed_at);
-    content->not_json_at = at + (*root ? 0 : failed_at);
-    return parsed;
+    return !json_guard_scan(value, length, guard) || parse_value(value, guard, root);
 }
 
 /* A string: where it holds an object, its interview id is that of the message, which was stringified twice. `string` is
  * what stands between the quotes. */
 static bool look_into_string(const char *string, size_t length, struct message_content *content)
 {
-    struct message_content inner = {0};
     struct json_guard guard;
-    const char *bad_escape;
     cJSON *root = NULL;
     char *text;
-    if (!json_string_decode(string, length, &text, &bad_escape))
+    if (!json_string_decode(string, length, &text))
         return false;
     if (!text)
         return true;
     size_t framing = framing_length(text, strlen(text));
-    bool parsed = parse_json(text + framing, strlen(text) - framing, 0, &guard, &root, &inner);
+    bool parsed = parse_json(text + framing, strlen(text) - framing, &guard, &root);
     if (root && cJSON_IsObject(root)) {
         content->is_stringified = true;
         read_id_of_object(root, content);
@@ -337,13 +319,14 @@ static bool look_into_string(const char *string, size_t length, struct message_c
     return parsed;
 }
 
-/* From the first byte of the value on, which is the payload's `at`. false when out of memory. */
-static bool validate_value(const struct message_rules *rules, const char *value, size_t length, size_t at,
+/* From the first byte of the value on. false when out of memory. */
+static bool validate_value(const struct message_rules *rules, const char *value, size_t length,
                            struct message_content *content)
 {
     struct json_guard guard;
     cJSON *root = NULL;
-    bool has_memory = parse_json(value, length, at, &guard, &root, content);
+    bool has_memory = parse_json(value, length, &guard, &root);
+    content->reject = REJECT_NOT_JSON;
     if (!root)
         return has_memory;
 
@@ -383,10 +366,12 @@ bool message_parse(const struct message_rules *rules, const char *bytes, size_t 
         return true;
     }
     size_t framing = framing_length(bytes, length);
-    if (!validate_value(rules, bytes + framing, length - framing, framing, content)) {
+    if (!validate_value(rules, bytes + framing, length - framing, content)) {
         *content = (struct message_content){0};
         return false;
     }
+    if (content->reject == REJECT_NOT_JSON)
+        content->not_json_at = framing + json_guard_fault(bytes + framing, length - framing);
     return true;
 }
 

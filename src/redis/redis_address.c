@@ -262,14 +262,20 @@ void redis_address_name(const struct redis_address *address, char name[REDIS_ADD
 
 void redis_address_copy_error(const struct redis_address *address, const char *reply, char *out, size_t size)
 {
-    enum { QUOTE_CHARACTERS = 6 }; /* so many of the password in a row; a shorter one as a whole */
+    static const char *const codes[] = {"ERR", "WRONGPASS", "NOAUTH", "NOPERM", "DENIED"};
+    enum { QUOTE_CHARACTERS = 3 }; /* so many of the password in a row; a shorter one as a whole */
     const char *password = address->password ? address->password : "";
-    size_t characters = utf8_count(password, strlen(password));
-    size_t count = characters < QUOTE_CHARACTERS ? characters : QUOTE_CHARACTERS;
-    if (count > 0 && text_quotes(reply, password, strlen(password), count))
-        (void)snprintf(out, size, "%.*s (withheld: it may quote the password)", (int)strcspn(reply, " "), reply);
-    else
+    size_t bytes = strlen(password);
+    size_t count = bytes < QUOTE_CHARACTERS ? bytes : QUOTE_CHARACTERS;
+    if (bytes == 0 || !text_quotes(reply, password, bytes, count)) {
         (void)snprintf(out, size, "%s", reply);
+        return;
+    }
+    const char *code = "";
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
+        if (strncmp(reply, codes[i], strlen(codes[i])) == 0)
+            code = codes[i];
+    (void)snprintf(out, size, "%s%s(withheld: it may quote the password)", code, *code ? " " : "");
 }
 
 bool redis_address_validate(const char *url, struct error *phrase)

@@ -268,7 +268,7 @@ static void on_authenticated(void *context, const redisReply *reply)
 {
     struct redis_link *link = context;
     if (reply->type == REDIS_REPLY_ERROR)
-        link_refuse(link, reply->str); /* names no password: "WRONGPASS invalid username-password pair …" */
+        link_refuse(link, reply->str);
     else
         select_database(link);
 }

@@ -102,6 +102,16 @@ static void check_accepted(const struct message_rules *rules, const struct messa
     check_round_trip(rules, content);
 }
 
+/* What stands before the fault is the beginning of some JSON: cut there, it is at its end that something is missing. */
+static void check_fault(const struct message_rules *rules, const char *bytes, size_t at, size_t size)
+{
+    struct message_content before;
+    REQUIRE(at <= size);
+    REQUIRE(message_parse(rules, bytes, at, &before));
+    REQUIRE(before.reject == REJECT_NOT_JSON && before.not_json_at == at);
+    message_content_free(&before);
+}
+
 static void check_rejected(const struct message_rules *rules, const struct message_content *content, const char *bytes,
                            size_t size)
 {
@@ -113,7 +123,7 @@ static void check_rejected(const struct message_rules *rules, const struct messa
     if (content->reject < REJECT_TRAILING_DATA)
         REQUIRE(!content->has_interview_id);
     if (content->reject == REJECT_NOT_JSON)
-        REQUIRE(content->not_json_at <= size);
+        check_fault(rules, bytes, content->not_json_at, size);
     REQUIRE(!content->is_stringified || content->reject == REJECT_NOT_OBJECT);
     if (content->reject == REJECT_NOT_OBJECT)
         REQUIRE(!content->has_interview_id || content->is_stringified);

@@ -79,10 +79,17 @@ def test_wrong_value_in_the_file(call, name):
     ("postgresql://u:s3cret@h/db?sslmode=require&schema=app", "the parameter schema,"),
     ("postgresql://u:s3cret@h/db?connection_limit=1", "the parameter connection_limit,"),
     ("postgresql://u:s3cret@h/db?ssl=require", "the parameter ssl,"),
+    ("postgresql://u:s3cret@h/db?ssl=truest", "the parameter ssl,"),
     ("postgresql://u:s3cret@h/db?sslmode=no-verify", "an sslmode that libpq does not know"),
     ("postgresql://u:s3cret@h:54x/db", "a port that is not a number"),
     ("postgresql://u:s3cret/more@h/db", "percent-encode it"),
     ("postgresql://u:s3cret", "a port that is not a number"),
+    ("postgresql://u:?s3cret", "percent-encode it"),
+    ("postgresql://u:more?s3cret=foo@h/db", "percent-encode it"),
+    ("postgresql://h/d?user=u&password=more&s3cret=1", "a parameter that libpq does not know"),
+    ("postgresql://h/d?user=u&pwd=s3cret", "the parameter pwd,"),
+    ("postgresql:/u:s3cret://more@h/d", "nothing that libpq understands"),
+    ("Server=h;Uid=u;Pwd=s3cret", "nothing that libpq understands"),
     ("host=h user=u password=more s3cret dbname=d", "nothing that libpq understands"),
 ])
 def test_database_url_of_another_driver_or_with_a_password_that_is_not_encoded(call, promptctl, url, word):
@@ -92,6 +99,19 @@ def test_database_url_of_another_driver_or_with_a_password_that_is_not_encoded(c
         assert "s3cret" not in outcome.stderr + outcome.stdout
     checked = promptctl("check", database_url=url)
     assert checked.code == 78 and word in checked.out + checked.err and "s3cret" not in checked.out + checked.err
+
+
+@pytest.mark.parametrize("url, shown", [
+    ("postgresql://u:s3cret@h1:1,[::1]:2/db?ssl=true&", "postgresql://u:***@h1:1,[::1]:2/db?ssl=true&"),
+    ("postgresql://u:s3cret%40%2F@h/db?application_name=a%40b", "postgresql://u:***@h/db?application_name=a%40b"),
+    ("postgresql:///db?host=/run/x&password=s3cret", "postgresql:///db?host=/run/x&password=***"),
+    ("host=h password='s3cret more' user=u", "host=h password=*** user=u"),
+    ("dbname='postgresql://u:s3cretpassword=7s3cret@h/d'", None),
+])
+def test_url_that_is_good(call, url, shown):
+    printed = call("--print-config", settings={"database_url": url})
+    assert printed.returncode == 0 and "s3cret" not in printed.stdout + printed.stderr
+    assert not shown or shown in printed.stdout
 
 
 def test_wrong_value_ends_the_start_too(call):

@@ -69,7 +69,7 @@ def test_wrong_redis_password_is_fixed(start_promptd, database, own_redis, own_c
     stores_a_message(promptd, database, own_channel)
 
 
-@pytest.mark.parametrize("login", ["worker:s3cretWORD@", ":s3cretWORD@", ":s3c@"])
+@pytest.mark.parametrize("login", ["worker:s3cretWORD@", ":s3cretWORD@", ":s3c@", ":s3c" + "x" * 200 + "@"])
 def test_password_that_a_server_quotes_stays_out_of_sight(start_promptd, promptctl, new_folder, closing, login):
     """A server that has no AUTH says what its arguments were."""
     server = closing(RedisServer(new_folder("renamed"), "--rename-command", "AUTH", ""))

@@ -101,7 +101,11 @@ def test_reason(start_promptd, database, channel, name):
 
 @pytest.mark.parametrize("payload, at", [
     (b"", 0), (b"==\n", 3), (b"good", 0), (b"==[1,]", 5), (b'{"a":tru}', 5), (b'{"a":"two\nlines"}', 9),
-    (b'={"a":"' + b"x" * 300 + b'\\q"}', 307), (b'{"a":"' + b"x" * 300 + b'" "b":1}', 308), (b'{"a":1', 6)])
+    (b'={"a":"' + b"x" * 300 + b'\\q"}', 307), (b'{"a":"' + b"x" * 300 + b'" "b":1}', 308), (b'{"a":1', 6),
+    (b'{"a":{"b":1,},"c":2}', 12), (b'{"a":1,,"b":2}', 7), (b"{1:2}", 1), (b'{"a":1,true:2}', 7), (b"{[1]:2}", 1),
+    (b'{"a":12 134567}', 8), (b"[1 234]", 3), (b'{"tags":["a","b"}', 16), (b'{"a":[1}', 7), (b'{"a":"x" "b":zz}', 9),
+    (b'{"enhanced_prompt":"he said "" to me"}', 29), (b'{"a" 1}', 5), (b'{"a":"\\ud83d"}', 6), (b'{"a":"\\udc00"}', 6),
+    (b'["\\ud83d\\ude00\\u12"]', 14), (b"[" * 1001 + b"]" * 1001, 1000), (b'{"a":01}', 5), (b']', 0), (b'{"a":"\\', 6)])
 def test_where_it_is_no_json(promptd, channel, payload, at):
     """The byte, counted from 0, that cannot stand where it does."""
     channel.publish_raw(payload)

@@ -26,10 +26,7 @@ static void check_same(const char *content)
     if (!json_guard_scan(text, (size_t)length, &guard) || guard.length != (size_t)length)
         return;
     char *decoded;
-    const char *failed_at;
-    assert_true(json_string_decode(content, strlen(content), &decoded, &failed_at));
-    if (!decoded)
-        assert_int_equal(*failed_at, '\\');
+    assert_true(json_string_decode(content, strlen(content), &decoded));
     if (guard.needs_mask)
         json_guard_mask(text, (size_t)length);
     cJSON *expected = cJSON_Parse(text);

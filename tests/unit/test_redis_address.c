@@ -213,14 +213,45 @@ static void test_memory_runs_out_anywhere(void **state)
     }
 }
 
+static void test_error_replies(void **state)
+{
+    (void)state;
+    static const char withheld[] = "(withheld: it may quote the password)";
+    static const struct {
+        const char *password;
+        const char *reply;
+        const char *shown; /* before the bracket; NULL: all of the reply */
+    } cases[] = {
+        {"S3cretPass", "WRONGPASS invalid username-pair or user is disabled.", NULL},
+        {"S3cretPass", "ERR unknown command 'AUTH', with args beginning with: 'u' 'S3cretPass' ", "ERR "},
+        {"S3cretPass", "ERR unknown command 'AUTH', with args beginning with: 'S3c", "ERR "},
+        {"S3cretPass", "S3cretPass is not the password", ""},
+        {"S3cretPass", "ERR:'S3cretPass' no", "ERR "},
+        {"password1", "WRONGPASS invalid username-password pair", "WRONGPASS "},
+        {"x", "ERR max number of clients reached", "ERR "},
+        {"\x80\x81\x82", "ERR args '\x80\x81\x82'", "ERR "},
+        {NULL, "NOAUTH Authentication required.", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char password[32] = "";
+        char shown[128];
+        char expected[128];
+        if (cases[i].password)
+            (void)snprintf(password, sizeof password, "%s", cases[i].password);
+        const struct redis_address address = {.password = cases[i].password ? password : NULL};
+        redis_address_copy_error(&address, cases[i].reply, shown, sizeof shown);
+        (void)snprintf(expected, sizeof expected, "%s%s", cases[i].shown ? cases[i].shown : cases[i].reply,
+                       cases[i].shown ? withheld : "");
+        assert_string_equal(shown, expected);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good_urls),
-        cmocka_unit_test(test_bad_urls),
-        cmocka_unit_test(test_lengths),
-        cmocka_unit_test(test_no_phrase_repeats_a_password),
-        cmocka_unit_test(test_memory_runs_out_anywhere),
+        cmocka_unit_test(test_good_urls),     cmocka_unit_test(test_bad_urls),
+        cmocka_unit_test(test_lengths),       cmocka_unit_test(test_no_phrase_repeats_a_password),
+        cmocka_unit_test(test_error_replies), cmocka_unit_test(test_memory_runs_out_anywhere),
     };
     return cmocka_run_group_tests_name("redis_address", tests, NULL, NULL);
 }

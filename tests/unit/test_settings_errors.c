@@ -77,7 +77,7 @@ static void test_bad_values_of_flags(void **state)
         assert_refused((struct start){.flags = WORDS(cases[i].flag)}, ERROR_USAGE, cases[i].message);
 
     (void)snprintf(with_url, sizeof with_url,
-                   "setting redis_url: value \"localhost\" from flag --redis-url does not "
+                   "setting redis_url: value \"***\" from flag --redis-url does not "
                    "begin with redis://, rediss:// or unix://%s",
                    url);
     assert_refused((struct start){.flags = WORDS("--redis-url=localhost")}, ERROR_USAGE, with_url);
@@ -89,16 +89,16 @@ static void test_secrets_are_not_shown(void **state)
     static const char allowed[] = " (allowed: redis://[user:password@]host[:port][/db] or unix:///path[?db=N])";
     char message[400];
     (void)snprintf(message, sizeof message,
-                   "setting redis_url: value \"rediss://u:***@h\" from environment PROMPTD_REDIS_URL asks for TLS, "
+                   "setting redis_url: value \"***\" from environment PROMPTD_REDIS_URL asks for TLS, "
                    "which this build of promptd does not have%s",
                    allowed);
     assert_refused((struct start){.environment = WORDS("PROMPTD_REDIS_URL=rediss://u:hunter2@h")}, ERROR_CONFIG,
                    message);
-    (void)snprintf(message, sizeof message,
-                   "setting redis_url: value \"redis://u:***@\" from environment REDIS_URL has no host%s", allowed);
+    (void)snprintf(message, sizeof message, "setting redis_url: value \"***\" from environment REDIS_URL has no host%s",
+                   allowed);
     assert_refused((struct start){.environment = WORDS("REDIS_URL=redis://u:hunter2@")}, ERROR_CONFIG, message);
     (void)snprintf(message, sizeof message,
-                   "setting redis_url: value \"redis://:***@h:0\" from file conf line 1 has a port that is not a "
+                   "setting redis_url: value \"***\" from file conf line 1 has a port that is not a "
                    "number from 1 to 65535%s",
                    allowed);
     assert_refused((struct start){.file = "redis_url = redis://:hunter2@h:0"}, ERROR_CONFIG, message);
@@ -124,10 +124,18 @@ static void test_passwords_that_are_not_encoded(void **state)
         "redis://u:s3cret@PWpw@host:1/0",
         "redis://u:s3cret:PWpw@host",
         "unix://u:s3cret/PWpw@/path",
+        "postgresql://u:s3cret?PWpw=foo@h/db",
+        "postgresql://u:123/4?PWpw=9@h",
+        "postgresql://u:?PWpw",
+        "postgresql://u:s3cret?sslmode=disable&application_name=PWpw@h",
+        "postgresql://u:s3cret#a=PWpw@h",
     };
-    static const char *const good[] = {"postgresql://u:p%40%2F%3A%20@h1:1,h2/db?application_name=a@b/c",
-                                       "postgresql:///db?host=/run/x", "postgresql://u:p@[::1]:5432/db",
-                                       "host=h password='a b@c://d' dbname=x", "postgresql://h/d@b"};
+    static const char *const good[] = {"postgresql://u:p%40%2F%3A%20@h1:1,h2/db?application_name=a%40b/c&",
+                                       "postgresql://u@h/db?user=me@srv",
+                                       "postgresql:///db?host=/run/x",
+                                       "postgresql://u:p@[::1]:5432/db",
+                                       "host=h password='a b@c://d' dbname=x",
+                                       "postgresql://h/d@b"};
     for (size_t i = 0; i < sizeof urls / sizeof urls[0]; i++) {
         bool redis = strncmp(urls[i], "postgres", 8) != 0;
         char variable[120];
@@ -135,7 +143,8 @@ static void test_passwords_that_are_not_encoded(void **state)
         (void)snprintf(variable, sizeof variable, "PROMPTD_%s_URL=%s", redis ? "REDIS" : "DATABASE", urls[i]);
         (void)snprintf(message, sizeof message,
                        "setting %s_url: value \"***\" from environment PROMPTD_%s_URL may have a password with an "
-                       "unencoded /, @, : or space in it: percent-encode it (%%2F, %%40, %%3A, %%20) (allowed: %s)",
+                       "unencoded /, @, :, ?, # or space in it: percent-encode it (%%2F, %%40, %%3A, %%3F, %%23, %%20) "
+                       "(allowed: %s)",
                        redis ? "redis" : "database", redis ? "REDIS" : "DATABASE",
                        redis ? "redis://[user:password@]host[:port][/db] or unix:///path[?db=N]"
                              : "a libpq URI or conninfo");
