@@ -409,9 +409,7 @@ void text_append_redacted(struct buffer *buffer, const char *url)
     size_t length = buffer->length - start;
     size_t ats = count_char(url, strlen(url), '@');
     bool lost_at = count_char(text, length, '@') != ats || (ats == 0 && has_odd_port(url));
-    if (!conninfo)
-        hide_user_info(buffer, start, lost_at);
-    else if (memmem(text, length, "://", 3))
+    if (!conninfo || memmem(text, length, "://", 3))
         hide_user_info(buffer, start, lost_at);
 }
 
