@@ -15,6 +15,7 @@
 #include <sys/queue.h>
 
 #include "promptd/message.h"
+#include "promptd/source.h"
 #include "promptd/text.h"
 
 /* What is done next for a job. What each is in the database is in statements_sql.c, what comes after it in steps.c. */
@@ -63,11 +64,10 @@ struct job {
     struct message_content content;
     uint8_t prompt_id[UUID_SIZE];
     size_t payload_bytes;
-    int64_t arrived_us;   /* clock_monotonic_us */
-    int64_t sequence;     /* the spool's number; 0: in memory only */
-    bool redelivered;     /* it was taken in by an earlier process */
+    int64_t arrived_us;      /* clock_monotonic_us */
+    struct receipt *receipt; /* the source keeps the message until it comes back; NULL: it is in memory only */
+    bool redelivered;        /* it was taken in before, by an earlier process or by another */
     bool may_have_prompt; /* rejected by today's rules, but perhaps not by those of then: prompt_id was its prompt's */
-    int64_t behind_sequence; /* in memory only, for the disk refuses: what the spool has up to here goes before it */
     enum job_kind kind;
 
     /* inbox */

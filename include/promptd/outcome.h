@@ -55,8 +55,8 @@ void outcome_report_unstuck(const struct job *job);
 /* promptd stops, and the job's prompt may be there without its interview: whoever comes next settles it. */
 void outcome_report_unsettled(const struct job *job);
 
-/* promptd stops; the message waits on disk for the next start. No outcome. */
-void outcome_report_left_in_spool(const struct job *job);
+/* promptd stops; the source keeps the message for the next start. No outcome. */
+void outcome_report_left_waiting(const struct job *job);
 
 /* A message that breaks a rule and was never a job. */
 void outcome_record_rejected(const struct outcome_record *record, enum reject_reason reason, size_t payload_bytes);

@@ -23,8 +23,8 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "promptd/disposition.h"
 #include "promptd/error.h"
-#include "promptd/text.h"
 
 struct spool;
 
@@ -43,22 +43,11 @@ struct spool_entry {
     bool redelivered; /* not put by this process, but by an earlier one, or by promptctl dead replay */
 };
 
-/* Why a message is dead. Texts are borrowed for the call; NULL where there is nothing to say. */
-struct spool_disposition {
-    const char *outcome; /* "rolled back"; letters that were "rejected" make room for others */
-    const char *reason;  /* of a rejection: "prompt_too_short" */
-    const char *sqlstate;
-    const char *error; /* fit for people and logs: never prompt text */
-    bool has_interview_id;
-    uint8_t interview_id[UUID_SIZE];
-    bool has_prompt_id;
-    uint8_t prompt_id[UUID_SIZE];
-};
-
 /* Bytes of payloads. */
 struct spool_limits {
     uint64_t waiting_bytes; /* a message beyond it is not taken */
-    uint64_t dead_bytes;    /* beyond it rejected letters are dropped, the oldest first; then a new one is not kept */
+    uint64_t dead_bytes; /* beyond it letters that were "rejected" are dropped, the oldest first; then a new one is not
+                            kept */
 };
 
 struct spool_options {
@@ -101,7 +90,7 @@ void spool_fetch(struct spool *spool, int64_t after, size_t max_messages, size_t
 /* The outcome is final. Nothing is called back; a write that fails is tried again. Should the process die before it is
  * on disk, the message is taken up again, and ends as a duplicate. */
 void spool_finish(struct spool *spool, int64_t sequence);
-void spool_set_dead(struct spool *spool, int64_t sequence, const struct spool_disposition *disposition);
+void spool_set_dead(struct spool *spool, int64_t sequence, const struct disposition *disposition);
 
 void spool_set_limits(struct spool *spool, const struct spool_limits *limits);
 struct spool_counts spool_counts(const struct spool *spool);

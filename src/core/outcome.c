@@ -79,10 +79,10 @@ void outcome_report_unsettled(const struct job *job)
                 names.interview);
 }
 
-void outcome_report_left_in_spool(const struct job *job)
+void outcome_report_left_waiting(const struct job *job)
 {
     const struct names names = names_of(job);
-    log_info(NULL, "message for interview %s stays in the spool, for the next start", names.interview);
+    log_info(NULL, "message for interview %s is left for the next start", names.interview);
 }
 
 static void log_success(const struct job *job, const char *text)

@@ -31,7 +31,7 @@ static void give_back_memory(struct daemon *daemon)
     uint64_t since = received - daemon->given_back_at;
     bool is_quiet = received == daemon->received_at_tick;
     daemon->received_at_tick = received;
-    if (since == 0 || (!is_quiet && since < DAEMON_GIVE_BACK_MESSAGES) || pipeline_in_memory(daemon->pipeline) > 0)
+    if (since == 0 || (!is_quiet && since < DAEMON_GIVE_BACK_MESSAGES) || snapshot_in_memory(daemon) > 0)
         return;
     daemon->given_back_at = received;
     if (daemon->store_open)
@@ -45,7 +45,7 @@ static void on_tick(uv_timer_t *timer)
 {
     struct daemon *daemon = timer->data;
     outcome_sum_up(&daemon->lines);
-    pipeline_pump(daemon->pipeline);
+    pipeline_demand(daemon->pipeline);
     give_back_memory(daemon);
     int64_t now_ms = (int64_t)uv_now(&daemon->loop);
     snapshot_notify(daemon);
@@ -75,7 +75,6 @@ static void close_handles(struct daemon *daemon)
 static int finish(struct daemon *daemon)
 {
     close_handles(daemon);
-    pipeline_abandon_rest(daemon->pipeline);
     outcome_sum_up(&daemon->lines);
     pipeline_free(daemon->pipeline);
     statsd_free(daemon->statsd);

@@ -13,7 +13,7 @@
 #include "promptd/notify.h"
 #include "promptd/pipeline.h"
 #include "promptd/redis_address.h"
-#include "promptd/source_pubsub.h"
+#include "promptd/source_open.h"
 #include "promptd/statsd.h"
 #include "promptd/store.h"
 
@@ -31,9 +31,8 @@ struct daemon {
     struct redis_address redis;
     uv_loop_t loop;
     enum daemon_state state;
-    int64_t started_ms;      /* on the loop's clock */
-    int64_t started_wall_ms; /* for people */
-    int64_t last_message_wall_ms;
+    int64_t started_ms;          /* on the loop's clock */
+    int64_t started_wall_ms;     /* for people */
     int64_t ready_since_wall_ms; /* when metrics.ready became what it is */
     struct metrics metrics;
     struct recent_failures recent_failures;
@@ -41,13 +40,12 @@ struct daemon {
     struct history history;
     struct pipeline *pipeline;
     struct store *store;
-    struct source_pubsub *source;
-    struct spool *spool;   /* NULL: none */
+    struct source *source;
     struct admin *admin;   /* NULL: off, or closing */
     struct statsd *statsd; /* NULL: off */
     struct notify *notify; /* NULL: closing */
-    bool spool_open;
     bool source_open;
+    bool source_closing;
     bool store_open;
     uv_signal_t signals[DAEMON_SIGNALS];
     uv_timer_t tick;           /* once a second: what is due now and then */
@@ -69,9 +67,8 @@ void reload_settings(struct daemon *daemon);
 /* options.c */
 struct message_rules options_rules(const struct settings *settings);
 struct inbox_limits options_limits(const struct settings *settings);
-struct spool_limits options_spool_limits(const struct settings *settings);
 struct store_tuning options_store_tuning(const struct settings *settings);
-struct source_pubsub_tuning options_source_tuning(const struct settings *settings);
+struct source_tuning options_source_tuning(const struct settings *settings);
 struct statement_statuses options_statuses(const struct settings *settings);
 
 /* wiring.c: opens the modules, and joins them. */
@@ -86,6 +83,8 @@ void signals_open(struct daemon *daemon);
 void signals_close(struct daemon *daemon);
 
 /* snapshot.c: how everything is at this moment. */
+size_t snapshot_waiting(const struct daemon *daemon);     /* messages without an outcome, wherever they are */
+size_t snapshot_in_memory(const struct daemon *daemon);   /* those of them that are in memory */
 void snapshot_gauges(struct daemon *daemon);              /* in daemon->metrics */
 void snapshot_notify(struct daemon *daemon);              /* to systemd */
 void snapshot_look(void *context, struct health *health); /* the context is the daemon */

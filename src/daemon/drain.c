@@ -30,36 +30,34 @@ static void daemon_move(struct daemon *daemon, enum daemon_state state, const ch
     daemon->state = state;
 }
 
-static void on_closed(void *context)
+static void on_source_closed(void *context)
 {
-    bool *is_open = context;
-    *is_open = false;
+    struct daemon *daemon = context;
+    daemon->source_open = false;
 }
 
 /* After the store has given its jobs back: the last outcomes are written. */
-static void close_spool(struct daemon *daemon)
+static void close_source(struct daemon *daemon)
 {
-    struct spool *spool = daemon->spool;
-    if (!spool)
+    if (daemon->source_closing)
         return;
+    daemon->source_closing = true;
     pipeline_abandon_rest(daemon->pipeline);
-    daemon->spool = NULL;
-    spool_close(spool, on_closed, &daemon->spool_open);
+    source_close(daemon->source, on_source_closed, daemon);
 }
 
-/* A dial or a look-up that runs in a thread cannot be interrupted, and nothing depends on it any more. The spool has
+/* A dial or a look-up that runs in a thread cannot be interrupted, and nothing depends on it any more. The source has
  * something to write still, and gets what is left of the time. */
 static void on_threads_late(uv_timer_t *timer)
 {
     struct daemon *daemon = timer->data;
     if (daemon->store_open)
         store_abandon(daemon->store);
-    close_spool(daemon);
-    if (daemon->spool_open && (int64_t)uv_now(&daemon->loop) < daemon->stop_by_ms) {
+    close_source(daemon);
+    if (daemon->source_open && (int64_t)uv_now(&daemon->loop) < daemon->stop_by_ms) {
         (void)uv_timer_start(&daemon->drain, on_threads_late, DRAIN_LAST_LOOK_MS, 0);
         return;
     }
-    pipeline_abandon_rest(daemon->pipeline);
     if (daemon->statsd)
         statsd_flush(daemon->statsd);
     log_info(NULL, "stopped; not everything could be closed in time");
@@ -78,6 +76,13 @@ static void close_report(struct daemon *daemon)
     daemon->notify = NULL;
 }
 
+static void on_store_closed(void *context)
+{
+    struct daemon *daemon = context;
+    daemon->store_open = false;
+    close_source(daemon);
+}
+
 /* From here on the loop ends by itself, when the last module has closed its handles. */
 static void start_closing(struct daemon *daemon, const char *reason)
 {
@@ -90,24 +95,22 @@ static void start_closing(struct daemon *daemon, const char *reason)
     for (int i = 0; i < DAEMON_SIGNALS; i++)
         uv_unref((uv_handle_t *)&daemon->signals[i]);
     close_report(daemon);
-    store_close(daemon->store, on_closed, &daemon->store_open);
+    store_close(daemon->store, on_store_closed, daemon);
 }
 
-/* Before the loop waits: whatever has happened in it, is the next part of the end due? What stands on disk only waits
- * for the next start. */
+/* Before the loop waits: whatever has happened in it, is the next part of the end due? What is kept elsewhere
+ * waits for the next start. */
 static void on_progress(uv_prepare_t *handle)
 {
     struct daemon *daemon = handle->data;
-    if (daemon->state == DAEMON_DRAINING && !daemon->source_open && pipeline_in_memory(daemon->pipeline) == 0)
+    if (daemon->state == DAEMON_DRAINING && snapshot_in_memory(daemon) == 0)
         start_closing(daemon, "all is settled");
-    else if (daemon->state == DAEMON_CLOSING && !daemon->store_open)
-        close_spool(daemon);
 }
 
 static void on_drain_timeout(uv_timer_t *timer)
 {
     struct daemon *daemon = timer->data;
-    log_warning(LOG_FIELDS(log_number("waiting", pipeline_waiting(daemon->pipeline))),
+    log_warning(LOG_FIELDS(log_number("waiting", snapshot_waiting(daemon))),
                 "shutdown_timeout_s is over; what is not settled is given up");
     start_closing(daemon, "shutdown_timeout_s is over");
 }
@@ -115,7 +118,7 @@ static void on_drain_timeout(uv_timer_t *timer)
 void drain_start(struct daemon *daemon, int signal_number)
 {
     const char *name = signal_number == SIGINT ? "SIGINT" : "SIGTERM";
-    log_info(LOG_FIELDS(log_number("waiting", pipeline_waiting(daemon->pipeline))), "stopping on %s", name);
+    log_info(LOG_FIELDS(log_number("waiting", snapshot_waiting(daemon))), "stopping on %s", name);
     daemon_move(daemon, DAEMON_DRAINING, name);
     notify_stopping(daemon->notify);
     snapshot_notify(daemon);
@@ -124,8 +127,8 @@ void drain_start(struct daemon *daemon, int signal_number)
     daemon->stop_by_ms = (int64_t)(uv_now(&daemon->loop) + patience_ms) + DRAIN_CLOSING_MS - 2 * DRAIN_LAST_LOOK_MS;
     (void)uv_timer_start(&daemon->drain, on_drain_timeout, patience_ms ? patience_ms : 1, 0);
     (void)uv_prepare_start(&daemon->progress, on_progress);
-    pipeline_stop_fetching(daemon->pipeline);
-    source_pubsub_close(daemon->source, on_closed, &daemon->source_open);
+    pipeline_stop(daemon->pipeline);
+    source_stop(daemon->source);
 }
 
 void drain_open(struct daemon *daemon)

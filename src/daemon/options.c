@@ -22,12 +22,6 @@ struct inbox_limits options_limits(const struct settings *settings)
                                  .max_bytes = (size_t)settings->queue_max_bytes};
 }
 
-struct spool_limits options_spool_limits(const struct settings *settings)
-{
-    return (struct spool_limits){.waiting_bytes = (uint64_t)settings->spool_max_bytes,
-                                 .dead_bytes = (uint64_t)settings->spool_dead_max_bytes};
-}
-
 struct store_tuning options_store_tuning(const struct settings *settings)
 {
     return (struct store_tuning){
@@ -46,15 +40,19 @@ struct store_tuning options_store_tuning(const struct settings *settings)
     };
 }
 
-struct source_pubsub_tuning options_source_tuning(const struct settings *settings)
+struct source_tuning options_source_tuning(const struct settings *settings)
 {
-    return (struct source_pubsub_tuning){
+    return (struct source_tuning){
         .backoff_max_ms = settings->backoff_max_s * 1000,
         .breaker_failures = (unsigned)settings->breaker_failures,
         .breaker_reset_ms = settings->breaker_reset_s * 1000,
         .heartbeat_interval_ms = settings->heartbeat_interval_s * 1000,
         .heartbeat_timeout_ms = settings->heartbeat_timeout_s * 1000,
         .message_max_bytes = (size_t)settings->message_max_bytes,
+        .memory_max_messages = (size_t)settings->queue_max_messages,
+        .memory_max_bytes = (size_t)settings->queue_max_bytes,
+        .spool_max_bytes = (uint64_t)settings->spool_max_bytes,
+        .spool_dead_max_bytes = (uint64_t)settings->spool_dead_max_bytes,
     };
 }
 

@@ -13,14 +13,11 @@ static void apply_settings(struct daemon *daemon, const struct settings *next)
     const struct message_rules rules = options_rules(now);
     const struct inbox_limits limits = options_limits(now);
     const struct store_tuning tuning = options_store_tuning(now);
-    const struct source_pubsub_tuning source_tuning = options_source_tuning(now);
+    const struct source_tuning source_tuning = options_source_tuning(now);
     pipeline_set_rules(daemon->pipeline, &rules);
     pipeline_set_limits(daemon->pipeline, &limits);
     store_set_tuning(daemon->store, &tuning);
-    source_pubsub_set_tuning(daemon->source, &source_tuning);
-    const struct spool_limits spool_limits = options_spool_limits(now);
-    if (daemon->spool)
-        spool_set_limits(daemon->spool, &spool_limits);
+    source_set_tuning(daemon->source, &source_tuning);
 }
 
 void reload_settings(struct daemon *daemon)

@@ -53,8 +53,7 @@ static void on_signal(uv_signal_t *handle, int number)
     } else if (daemon->state == DAEMON_RUNNING) {
         drain_start(daemon, number);
     } else {
-        log_warning(LOG_FIELDS(log_number("waiting", pipeline_waiting(daemon->pipeline))),
-                    "second signal: ending at once");
+        log_warning(LOG_FIELDS(log_number("waiting", snapshot_waiting(daemon))), "second signal: ending at once");
         _exit(128 + number);
     }
 }

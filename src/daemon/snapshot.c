@@ -1,29 +1,45 @@
 /* SPDX-License-Identifier: MIT */
 /* How everything is at this moment, for those who ask: state line, metrics, health, status page. */
+#include <string.h>
+
 #include "daemon_private.h"
 #include "promptd/clock.h"
 
-static void look_at_redis(const struct daemon *daemon, struct health *health)
+static struct source_status look_at_source(const struct daemon *daemon)
 {
-    redis_address_name(&daemon->redis, health->redis.server);
-    health->redis.channel = daemon->settings.redis_channel;
-    health->redis.mode = "pubsub"; /* the only redis_mode there is */
-    health->redis.max_failures = (unsigned)daemon->settings.breaker_failures;
-    health->redis.last_message_ms = daemon->last_message_wall_ms;
-    if (!daemon->source_open)
-        return;
-    const struct source_pubsub *source = daemon->source;
-    uint64_t alive_ms = source_pubsub_last_alive_ms(source);
-    health->redis.listening = daemon->state == DAEMON_RUNNING;
-    health->redis.subscribed = health->redis.listening && source_pubsub_is_subscribed(source);
-    health->redis.heartbeat_is_well = source_pubsub_heartbeat_is_well(source);
-    health->redis.circuit_open = source_pubsub_circuit_is_open(source);
-    health->redis.failures = source_pubsub_failures(source);
-    if (alive_ms > 0)
-        health->redis.last_check_ms = health->now_ms - (int64_t)(uv_now(&daemon->loop) - alive_ms);
+    struct source_status status = {0};
+    if (daemon->source_open)
+        source_get_status(daemon->source, &status);
+    return status;
 }
 
-static void look_at_rest(const struct daemon *daemon, struct health *health)
+size_t snapshot_waiting(const struct daemon *daemon)
+{
+    return pipeline_waiting(daemon->pipeline) + look_at_source(daemon).kept;
+}
+
+size_t snapshot_in_memory(const struct daemon *daemon)
+{
+    return pipeline_in_memory(daemon->pipeline) + look_at_source(daemon).kept_in_memory;
+}
+
+static void look_at_redis(const struct daemon *daemon, const struct source_status *source, struct health *health)
+{
+    health->redis.channel = daemon->settings.redis_channel;
+    health->redis.max_failures = (unsigned)daemon->settings.breaker_failures;
+    health->redis.mode = source->mode;
+    memcpy(health->redis.server, source->server, sizeof health->redis.server);
+    health->redis.last_message_ms = source->last_message_ms;
+    health->redis.listening = daemon->state == DAEMON_RUNNING;
+    health->redis.subscribed = health->redis.listening && source->is_up;
+    health->redis.heartbeat_is_well = source->heartbeat_is_well;
+    health->redis.circuit_open = source->circuit_is_open;
+    health->redis.failures = source->failures;
+    if (source->last_alive_ms > 0)
+        health->redis.last_check_ms = health->now_ms - (int64_t)(uv_now(&daemon->loop) - source->last_alive_ms);
+}
+
+static void look_at_rest(const struct daemon *daemon, const struct source_status *source, struct health *health)
 {
     const struct settings *settings = &daemon->settings;
     health->atomicity = settings->atomicity == ATOMICITY_TRANSACTION ? "transaction" : "compensate";
@@ -33,8 +49,8 @@ static void look_at_rest(const struct daemon *daemon, struct health *health)
     health->database.connections_wanted = (size_t)settings->db_connections;
     health->queue.max_messages = (size_t)settings->queue_max_messages;
     health->queue.max_bytes = (size_t)settings->queue_max_bytes;
-    health->spool.directory = settings->spool_dir[0] ? settings->spool_dir : NULL;
-    health->spool.writable = daemon->spool && spool_counts(daemon->spool).writable;
+    health->spool.directory = source->spool_directory;
+    health->spool.writable = source->spool_is_writable;
     if (daemon->store_open)
         health->orphan_count = store_list_orphans(daemon->store, health->orphans, HEALTH_ORPHANS_MAX);
 }
@@ -50,17 +66,20 @@ static void note_readiness(struct daemon *daemon, struct health *health)
     health->ready_since_ms = daemon->ready_since_wall_ms;
 }
 
-static void set_gauges(struct metrics *metrics, const struct daemon *daemon, const struct health *health)
+static void set_gauges(struct metrics *metrics, const struct daemon *daemon, const struct source_status *source,
+                       const struct health *health)
 {
-    const struct spool_counts spool = daemon->spool ? spool_counts(daemon->spool) : (struct spool_counts){0};
-    metrics->waiting = pipeline_waiting(daemon->pipeline);
-    metrics->queue_messages = pipeline_in_memory(daemon->pipeline);
-    metrics->queue_bytes = pipeline_memory_bytes(daemon->pipeline);
-    metrics->spool_messages = spool.waiting;
-    metrics->spool_bytes = spool.waiting_bytes;
-    metrics->spool_max_bytes = daemon->spool ? (uint64_t)daemon->settings.spool_max_bytes : 0;
-    metrics->dead_letters = spool.dead;
-    metrics->dead_letter_bytes = spool.dead_bytes;
+    metrics->waiting = pipeline_waiting(daemon->pipeline) + source->kept;
+    metrics->queue_messages = pipeline_in_memory(daemon->pipeline) + source->kept_in_memory;
+    metrics->queue_bytes = pipeline_memory_bytes(daemon->pipeline) + source->memory_bytes;
+    metrics->spool_messages = source->spool_messages;
+    metrics->spool_bytes = source->spool_bytes;
+    metrics->spool_max_bytes = source->spool_directory ? (uint64_t)daemon->settings.spool_max_bytes : 0;
+    metrics->dead_letters = source->dead_letters;
+    metrics->dead_letter_bytes = source->dead_letter_bytes;
+    metrics->gaps = source->gaps;
+    metrics->gap_ms = source->gap_ms;
+    metrics->redis_reconnections = source->reconnections;
     metrics->orphans_open = daemon->store_open ? store_open_orphans(daemon->store) : 0;
     metrics->subscribed = health->redis.subscribed;
     metrics->redis_circuit_open = health->redis.circuit_open;
@@ -82,9 +101,10 @@ void snapshot_look(void *context, struct health *health)
         .recent_failures = &daemon->recent_failures,
         .history = &daemon->history,
     };
-    look_at_redis(daemon, health);
-    look_at_rest(daemon, health);
-    set_gauges(&daemon->metrics, daemon, health);
+    const struct source_status source = look_at_source(daemon);
+    look_at_redis(daemon, &source, health);
+    look_at_rest(daemon, &source, health);
+    set_gauges(&daemon->metrics, daemon, &source, health);
     note_readiness(daemon, health);
 }
 

@@ -3,29 +3,8 @@
 #include <string.h>
 
 #include "daemon_private.h"
-#include "promptd/clock.h"
 
-/* --- the way of a message --------------------------------------------------------------------------------------- */
-static void on_message(void *context, const char *bytes, size_t length)
-{
-    struct daemon *daemon = context;
-    daemon->last_message_wall_ms = clock_wall_ms();
-    pipeline_receive(daemon->pipeline, bytes, length);
-}
-
-static void on_oversize(void *context, size_t bytes)
-{
-    struct daemon *daemon = context;
-    pipeline_refuse_oversize(daemon->pipeline, bytes);
-}
-
-static void on_gap(void *context, double seconds)
-{
-    struct daemon *daemon = context;
-    daemon->metrics.gaps++;
-    daemon->metrics.gap_ms += (uint64_t)(seconds * 1000);
-    daemon->metrics.redis_reconnections++;
-}
+/* --- between the modules ---------------------------------------------------------------------------------------- */
 
 static void on_ready(void *context)
 {
@@ -44,34 +23,11 @@ void wiring_reset_circuits(void *context, bool *redis, bool *database)
 {
     struct daemon *daemon = context;
     bool is_running = daemon->state == DAEMON_RUNNING; /* nothing that is being closed is dialled again */
-    *redis = is_running && daemon->source_open && source_pubsub_close_circuit(daemon->source);
+    *redis = is_running && daemon->source_open && source_reset_circuit(daemon->source);
     *database = is_running && daemon->store_open && store_close_circuit(daemon->store);
 }
 
 /* --- opening ---------------------------------------------------------------------------------------------------- */
-
-static bool open_spool(struct daemon *daemon, struct error *error)
-{
-    const struct settings *settings = &daemon->settings;
-    if (!settings->spool_dir[0])
-        return true;
-    daemon->spool = spool_open(
-        &(struct spool_options){
-            .loop = &daemon->loop,
-            .directory = settings->spool_dir,
-            .limits = options_spool_limits(settings),
-            .on_put = pipeline_on_put,
-            .on_fetched = pipeline_on_fetched,
-            .on_grown = pipeline_on_grown,
-            .context = daemon->pipeline,
-        },
-        error);
-    if (!daemon->spool)
-        return false;
-    daemon->spool_open = true;
-    pipeline_use_spool(daemon->pipeline, daemon->spool);
-    return true;
-}
 
 static bool open_admin(struct daemon *daemon, struct error *error)
 {
@@ -143,27 +99,26 @@ static bool open_store(struct daemon *daemon, struct error *error)
 static bool open_source(struct daemon *daemon, struct error *error)
 {
     const struct settings *settings = &daemon->settings;
-    daemon->source = source_pubsub_new(&(struct source_pubsub_options){
-        .loop = &daemon->loop,
-        .address = &daemon->redis,
-        .channel = settings->redis_channel,
-        .tuning = options_source_tuning(settings),
-        .on_message = on_message,
-        .on_oversize = on_oversize,
-        .on_gap = on_gap,
-        .context = daemon,
-    });
+    daemon->source = source_open(settings->redis_mode,
+                                 &(struct source_options){
+                                     .loop = &daemon->loop,
+                                     .address = &daemon->redis,
+                                     .channel = settings->redis_channel,
+                                     .directory = settings->spool_dir,
+                                     .tuning = options_source_tuning(settings),
+                                     .sink = pipeline_sink(daemon->pipeline),
+                                 },
+                                 error);
     if (!daemon->source)
-        return error_set(error, ERROR_INTERNAL, "out of memory");
+        return false;
     daemon->source_open = true;
+    pipeline_set_source(daemon->pipeline, daemon->source);
     return true;
 }
 
-/* In this order: what a message needs later is there before the first one can arrive. Those that may refuse come
- * before those that dial. */
+/* Those that may refuse come before those that only wait for the loop to run. */
 bool wiring_open(struct daemon *daemon, struct error *error)
 {
-    return open_pipeline(daemon, error) && open_admin(daemon, error) && open_spool(daemon, error) &&
-           open_statsd(daemon, error) && open_notify(daemon, error) && open_store(daemon, error) &&
-           open_source(daemon, error);
+    return open_pipeline(daemon, error) && open_admin(daemon, error) && open_source(daemon, error) &&
+           open_statsd(daemon, error) && open_notify(daemon, error) && open_store(daemon, error);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define LOG_COMPONENT "redis"
+#include "promptd/clock.h"
 #include "promptd/log.h"
 #include "promptd/redis_link.h"
 
@@ -24,19 +25,23 @@ enum heartbeat_state {
 };
 
 struct source_pubsub {
-    struct source_pubsub_options options;
+    struct source source; /* first: the source is this */
+    struct source_options options;
     void (*on_closed)(void *context);
     void *closed_context;
     struct redis_link *link;
     struct redis_call subscription;
-    bool closing;
+    bool stopped;
     enum heartbeat_state heartbeat;
-    uv_timer_t *beat;
+    uv_timer_t beat;
     bool alive;             /* something came since the beat was sent */
     uint64_t last_alive_ms; /* when the subscription was last proved */
     bool in_gap;            /* was subscribed, and is not */
     uint64_t gap_began_ms;
     char gap_cause[256];
+    uint64_t gaps;
+    uint64_t gap_ms;
+    int64_t last_message_ms; /* wall clock */
 };
 
 static void end_gap(struct source_pubsub *source)
@@ -44,10 +49,12 @@ static void end_gap(struct source_pubsub *source)
     if (!source->in_gap)
         return;
     source->in_gap = false;
-    double seconds = (double)(uv_now(source->options.loop) - source->gap_began_ms) / 1000;
+    uint64_t lasted_ms = uv_now(source->options.loop) - source->gap_began_ms;
+    source->gaps++;
+    source->gap_ms += lasted_ms;
     log_warning(LOG_FIELDS(log_text("cause", source->gap_cause)),
-                "subscription restored after %.1f s; messages published meanwhile were not received", seconds);
-    source->options.on_gap(source->options.context, seconds);
+                "subscription restored after %.1f s; messages published meanwhile were not received",
+                (double)lasted_ms / 1000);
 }
 
 /* --- heartbeat ------------------------------------------------------------------------------------------------ */
@@ -65,7 +72,7 @@ static void heartbeat_move(struct source_pubsub *source, enum heartbeat_state st
 {
     source->heartbeat = state;
     uv_update_time(source->options.loop);
-    (void)uv_timer_start(source->beat, on_beat, (uint64_t)wait_ms, 0);
+    (void)uv_timer_start(&source->beat, on_beat, (uint64_t)wait_ms, 0);
 }
 
 static void heartbeat_await(struct source_pubsub *source)
@@ -83,7 +90,7 @@ static void heartbeat_rest(struct source_pubsub *source)
 static void heartbeat_stop(struct source_pubsub *source)
 {
     source->heartbeat = HEARTBEAT_OFF;
-    (void)uv_timer_stop(source->beat);
+    (void)uv_timer_stop(&source->beat);
 }
 
 static void on_beat(uv_timer_t *timer)
@@ -135,11 +142,20 @@ static bool is_text(const redisReply *reply, const char *text)
     return reply->type == REDIS_REPLY_STRING && reply->len == strlen(text) && memcmp(reply->str, text, reply->len) == 0;
 }
 
+/* Without bytes: it was too large to be read. */
+static void deliver(struct source_pubsub *source, const char *bytes, size_t length)
+{
+    const struct source_sink *sink = &source->options.sink;
+    const struct delivery delivery = {.bytes = bytes, .length = length, .arrived_us = clock_monotonic_us()};
+    source->last_message_ms = clock_wall_ms();
+    sink->on_delivery(sink->context, &delivery);
+}
+
 /* Every answer of a subscribed connection comes here: ["subscribe", channel, n] and ["message", channel, bytes]. */
 static void on_push(void *context, const redisReply *reply)
 {
     struct source_pubsub *source = context;
-    if (source->closing)
+    if (source->stopped)
         return;
     if (reply->type == REDIS_REPLY_ERROR) {
         redis_link_drop(source->link, reply->str);
@@ -153,7 +169,7 @@ static void on_push(void *context, const redisReply *reply)
     if (is_text(reply->element[0], "subscribe"))
         on_subscribed(source);
     else if (is_text(reply->element[0], "message") && payload->type == REDIS_REPLY_STRING)
-        source->options.on_message(source->options.context, payload->str, payload->len);
+        deliver(source, payload->str, payload->len);
 }
 
 static void on_login(void *context)
@@ -175,26 +191,29 @@ static void on_lost(void *context, const char *reason)
 static void on_oversize(void *context, size_t bytes)
 {
     struct source_pubsub *source = context;
-    if (!source->closing)
-        source->options.on_oversize(source->options.context, bytes);
+    if (!source->stopped)
+        deliver(source, NULL, bytes);
 }
 
+/* The timer's memory is the last to go. */
 static void on_beat_closed(uv_handle_t *handle)
 {
-    free(handle);
-}
-
-static void on_link_closed(void *context)
-{
-    struct source_pubsub *source = context;
-    uv_close((uv_handle_t *)source->beat, on_beat_closed);
+    struct source_pubsub *source = handle->data;
     void (*on_closed)(void *) = source->on_closed;
     void *closed_context = source->closed_context;
     free(source);
     on_closed(closed_context);
 }
 
-static struct redis_link_tuning link_tuning(const struct source_pubsub_tuning *tuning)
+static void on_link_closed(void *context)
+{
+    struct source_pubsub *source = context;
+    source->link = NULL;
+    if (source->on_closed)
+        uv_close((uv_handle_t *)&source->beat, on_beat_closed);
+}
+
+static struct redis_link_tuning link_tuning(const struct source_tuning *tuning)
 {
     return (struct redis_link_tuning){
         .backoff_max_ms = tuning->backoff_max_ms,
@@ -204,17 +223,105 @@ static struct redis_link_tuning link_tuning(const struct source_pubsub_tuning *t
     };
 }
 
-struct source_pubsub *source_pubsub_new(const struct source_pubsub_options *options)
+/* --- as a source ------------------------------------------------------------------------------------------------ */
+
+static struct source_pubsub *pubsub_of(struct source *source)
+{
+    return (struct source_pubsub *)source;
+}
+
+static void demand(struct source *source, size_t messages, size_t bytes)
+{
+    (void)source;
+    (void)messages;
+    (void)bytes;
+}
+
+/* No delivery has a receipt. */
+static void acknowledge(struct source *source, struct receipt *receipt, const struct disposition *disposition)
+{
+    (void)source;
+    (void)receipt;
+    (void)disposition;
+}
+
+static void release(struct source *source, struct receipt *receipt)
+{
+    (void)source;
+    (void)receipt;
+}
+
+static void set_tuning(struct source *source, const struct source_tuning *tuning)
+{
+    struct source_pubsub *pubsub = pubsub_of(source);
+    pubsub->options.tuning = *tuning;
+    const struct redis_link_tuning link = link_tuning(tuning);
+    if (!pubsub->link)
+        return;
+    redis_link_set_tuning(pubsub->link, &link);
+    if (redis_link_is_up(pubsub->link) && pubsub->heartbeat == HEARTBEAT_OFF)
+        heartbeat_rest(pubsub);
+}
+
+static void get_status(const struct source *source, struct source_status *status)
+{
+    const struct source_pubsub *pubsub = (const struct source_pubsub *)source;
+    status->mode = "pubsub";
+    redis_address_name(pubsub->options.address, status->server);
+    status->heartbeat_is_well = pubsub->heartbeat != HEARTBEAT_OVERDUE;
+    status->last_alive_ms = pubsub->last_alive_ms;
+    status->last_message_ms = pubsub->last_message_ms;
+    status->gaps = pubsub->gaps;
+    status->gap_ms = pubsub->gap_ms;
+    status->reconnections = pubsub->gaps;
+    if (!pubsub->link)
+        return;
+    status->is_up = !pubsub->stopped && redis_link_is_up(pubsub->link);
+    status->circuit_is_open = redis_link_circuit_is_open(pubsub->link);
+    status->failures = redis_link_failures(pubsub->link);
+}
+
+static bool reset_circuit(struct source *source)
+{
+    struct source_pubsub *pubsub = pubsub_of(source);
+    return !pubsub->stopped && redis_link_close_circuit(pubsub->link);
+}
+
+static void stop(struct source *source)
+{
+    struct source_pubsub *pubsub = pubsub_of(source);
+    pubsub->stopped = true;
+    heartbeat_stop(pubsub);
+    redis_link_close(pubsub->link);
+}
+
+static void close_source(struct source *source, void (*on_closed)(void *context), void *context)
+{
+    struct source_pubsub *pubsub = pubsub_of(source);
+    pubsub->on_closed = on_closed;
+    pubsub->closed_context = context;
+    if (!pubsub->link)
+        uv_close((uv_handle_t *)&pubsub->beat, on_beat_closed);
+}
+
+static const struct source_ops ops = {
+    .demand = demand,
+    .acknowledge = acknowledge,
+    .release = release,
+    .set_tuning = set_tuning,
+    .get_status = get_status,
+    .reset_circuit = reset_circuit,
+    .stop = stop,
+    .close = close_source,
+};
+
+struct source *source_pubsub_new(const struct source_options *options)
 {
     struct source_pubsub *source = calloc(1, sizeof *source);
-    uv_timer_t *beat = calloc(1, sizeof *beat);
-    if (!source || !beat) {
-        free(source);
-        free(beat);
+    if (!source)
         return NULL;
-    }
+    source->source.ops = &ops;
     source->options = *options;
-    source->beat = beat;
     source->subscription = (struct redis_call){.on_reply = on_push, .context = source};
     source->link = redis_link_new(&(struct redis_link_options){
         .loop = options->loop,
@@ -230,58 +337,9 @@ struct source_pubsub *source_pubsub_new(const struct source_pubsub_options *opti
     });
     if (!source->link) {
         free(source);
-        free(beat);
         return NULL;
     }
-    (void)uv_timer_init(options->loop, beat); /* always 0 */
-    beat->data = source;
-    return source;
-}
-
-void source_pubsub_set_tuning(struct source_pubsub *source, const struct source_pubsub_tuning *tuning)
-{
-    source->options.tuning = *tuning;
-    const struct redis_link_tuning link = link_tuning(tuning);
-    redis_link_set_tuning(source->link, &link);
-    if (redis_link_is_up(source->link) && source->heartbeat == HEARTBEAT_OFF)
-        heartbeat_rest(source);
-}
-
-unsigned source_pubsub_failures(const struct source_pubsub *source)
-{
-    return redis_link_failures(source->link);
-}
-
-bool source_pubsub_circuit_is_open(const struct source_pubsub *source)
-{
-    return redis_link_circuit_is_open(source->link);
-}
-
-bool source_pubsub_close_circuit(struct source_pubsub *source)
-{
-    return redis_link_close_circuit(source->link);
-}
-
-bool source_pubsub_heartbeat_is_well(const struct source_pubsub *source)
-{
-    return source->heartbeat != HEARTBEAT_OVERDUE;
-}
-
-uint64_t source_pubsub_last_alive_ms(const struct source_pubsub *source)
-{
-    return source->last_alive_ms;
-}
-
-bool source_pubsub_is_subscribed(const struct source_pubsub *source)
-{
-    return redis_link_is_up(source->link);
-}
-
-void source_pubsub_close(struct source_pubsub *source, void (*on_closed)(void *context), void *context)
-{
-    source->on_closed = on_closed;
-    source->closed_context = context;
-    source->closing = true;
-    heartbeat_stop(source);
-    redis_link_close(source->link);
+    (void)uv_timer_init(options->loop, &source->beat); /* always 0 */
+    source->beat.data = source;
+    return &source->source;
 }

@@ -96,7 +96,7 @@ static const char *keep_text(char **room, const char *text)
     return kept;
 }
 
-void spool_set_dead(struct spool *spool, int64_t sequence, const struct spool_disposition *disposition)
+void spool_set_dead(struct spool *spool, int64_t sequence, const struct disposition *disposition)
 {
     size_t texts = text_size(disposition->outcome) + text_size(disposition->reason) + text_size(disposition->sqlstate) +
                    text_size(disposition->error);

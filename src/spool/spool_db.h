@@ -127,8 +127,8 @@ enum spool_db_result spool_db_finish(struct spool_db *db, int64_t sequence, bool
 enum spool_db_result spool_db_drop_dead(struct spool_db *db, int64_t sequence, bool *found, uint64_t *size);
 
 /* A message that waits becomes a dead letter. `size` as it is known from there. */
-enum spool_db_result spool_db_set_dead(struct spool_db *db, int64_t sequence,
-                                       const struct spool_disposition *disposition, bool *found, uint64_t *size);
+enum spool_db_result spool_db_set_dead(struct spool_db *db, int64_t sequence, const struct disposition *disposition,
+                                       bool *found, uint64_t *size);
 
 /* A dead letter waits again, behind all the others. */
 enum spool_db_result spool_db_replay(struct spool_db *db, int64_t sequence, bool *found, uint64_t *size);

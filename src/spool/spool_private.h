@@ -45,8 +45,8 @@ struct spool_put_work {
 
 struct spool_dead_work {
     struct spool_work work;
-    bool kept;                            /* there was room for it */
-    struct spool_disposition disposition; /* its texts stand in `texts` */
+    bool kept;                      /* there was room for it */
+    struct disposition disposition; /* its texts stand in `texts` */
     char texts[];
 };
 

@@ -112,7 +112,7 @@ enum spool_db_result spool_db_drop_rejected(struct spool_db *db, bool *found, ui
     return result == SPOOL_DB_OK && *found ? spool_db_drop_dead(db, sequence, found, size) : result;
 }
 
-static void bind_disposition(sqlite3_stmt *statement, const struct spool_disposition *disposition)
+static void bind_disposition(sqlite3_stmt *statement, const struct disposition *disposition)
 {
     /* A failing bind leaves NULL, which the table takes for all but the outcome; static texts do not fail. */
     (void)sqlite3_bind_text(statement, 4, disposition->outcome ? disposition->outcome : "", -1, SQLITE_STATIC);
@@ -125,8 +125,8 @@ static void bind_disposition(sqlite3_stmt *statement, const struct spool_disposi
         (void)sqlite3_bind_blob(statement, 9, disposition->prompt_id, UUID_SIZE, SQLITE_STATIC);
 }
 
-enum spool_db_result spool_db_set_dead(struct spool_db *db, int64_t sequence,
-                                       const struct spool_disposition *disposition, bool *found, uint64_t *size)
+enum spool_db_result spool_db_set_dead(struct spool_db *db, int64_t sequence, const struct disposition *disposition,
+                                       bool *found, uint64_t *size)
 {
     enum spool_db_result result = drop_row(db, SPOOL_STATEMENT_DROP_WAITING, sequence, found, size);
     if (result != SPOOL_DB_OK || !*found)

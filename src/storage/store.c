@@ -240,7 +240,7 @@ static void on_pool_up(void *context)
     if (store->was_up)
         store->options.metrics->database_reconnections++;
     store->was_up = true;
-    pipeline_pump(store->options.pipeline);
+    pipeline_demand(store->options.pipeline);
 }
 
 static bool on_admit(void *context, struct job *job)

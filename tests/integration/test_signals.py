@@ -218,7 +218,7 @@ def test_next_promptd_goes_on_from_the_spool(stopped_while_held, start_promptd, 
     expect_no_ready_without_prompt(database)
     assert first.find("ERROR|CRITICAL") == []
     for message in messages:
-        first.one("INFO", message.interview, "stays in the spool")
+        first.one("INFO", message.interview, "is left for the next start")
     second = start_promptd(atomicity=atomicity, spool_dir=spool, reconcile_interval_s=0)
     assert second.settle(len(messages)).outcomes() == {"success": len(messages)}
     expect_stored(database, *messages)

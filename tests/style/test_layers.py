@@ -15,17 +15,17 @@ LAYERS = {
     "base": {"base"},
     "spool": {"base", "spool"},
     "redis": {"base", "redis"},
-    "core": {"base", "spool", "core"},
-    "intake": {"base", "redis", "intake"},
+    "core": {"base", "core"},
+    "intake": {"base", "spool", "redis", "core", "intake"},
     "storage": {"base", "core", "storage"},
     "report": {"base", "core", "report"},
-    "daemon": {"base", "spool", "redis", "core", "intake", "storage", "report", "daemon"},
+    "daemon": {"base", "redis", "core", "intake", "storage", "report", "daemon"},
     "ctl": {"base", "spool", "redis", "core", "storage", "ctl"},
     "tools": {"base", "core", "storage", "report", "ctl", "tools"},
 }
 
 # Headers without a .c file of their name.
-LONE_HEADERS = {"version": "base"}
+LONE_HEADERS = {"version": "base", "disposition": "base"}
 
 # How an outside library's headers begin, and the files that may include them (by how their paths begin). A header
 # counts as the .c file of its name.

@@ -94,7 +94,7 @@ static void replay(const struct spool_fixture *fixture, int64_t sequence)
 static int64_t put_dead(struct spool_fixture *fixture, const char *outcome, const char *text)
 {
     int64_t sequence = fixture_put_text(fixture, text);
-    spool_set_dead(fixture->spool, sequence, &(struct spool_disposition){.outcome = outcome});
+    spool_set_dead(fixture->spool, sequence, &(struct disposition){.outcome = outcome});
     fixture_settle(fixture);
     return sequence;
 }
@@ -201,11 +201,11 @@ static void test_set_dead(void **state)
     fixture_open(fixture);
     int64_t sequence = fixture_put_text(fixture, "bad");
     char error[] = "new row violates check constraint"; /* borrowed for the call only */
-    struct spool_disposition disposition = {.outcome = "rolled back",
-                                            .sqlstate = "23514",
-                                            .error = error,
-                                            .has_interview_id = true,
-                                            .interview_id = {1, 2, 3}};
+    struct disposition disposition = {.outcome = "rolled back",
+                                      .sqlstate = "23514",
+                                      .error = error,
+                                      .has_interview_id = true,
+                                      .interview_id = {1, 2, 3}};
     spool_set_dead(fixture->spool, sequence, &disposition);
     memset(error, 'x', sizeof error - 1);
     fixture_settle(fixture);
@@ -285,7 +285,7 @@ static void test_dead_letters_have_a_bound_of_their_own(void **state)
     /* None that may go is left: those that are there stay, a new one is not kept. */
     spool_set_dead(
         fixture->spool, fixture_put_text(fixture, "h"),
-        &(struct spool_disposition){.outcome = "not stored", .has_interview_id = true, .interview_id = {0xab, 0xcd}});
+        &(struct disposition){.outcome = "not stored", .has_interview_id = true, .interview_id = {0xab, 0xcd}});
     (void)put_dead(fixture, "rejected", "i");
     assert_string_equal(read_letters(fixture), "not stored:2 orphaned:4 rolled back:6 ");
     assert_int_equal(fixture_logged(fixture, "a message is not kept interview_id=abcd0000"), 1);
@@ -310,7 +310,7 @@ static void test_unknown_sequences_do_no_harm(void **state)
     fixture_open(fixture);
     int64_t sequence = fixture_put_text(fixture, "x");
     spool_finish(fixture->spool, sequence + 1000);
-    spool_set_dead(fixture->spool, sequence + 1001, &(struct spool_disposition){.outcome = "rejected"});
+    spool_set_dead(fixture->spool, sequence + 1001, &(struct disposition){.outcome = "rejected"});
     spool_finish(fixture->spool, sequence);
     spool_finish(fixture->spool, sequence); /* twice */
     fixture_settle(fixture);
@@ -335,7 +335,7 @@ static void test_max_bytes(void **state)
     fixture_close(fixture);
     assert_true(fixture_try_open(fixture, 11, 1000));
     assert_int_equal(fixture_put(fixture, "1", 1).result, SPOOL_PUT_FULL);
-    spool_set_dead(fixture->spool, sequence, &(struct spool_disposition){.outcome = "rejected"});
+    spool_set_dead(fixture->spool, sequence, &(struct disposition){.outcome = "rejected"});
     fixture_wait(fixture, spool_counts(fixture->spool).dead == 1);
     assert_int_equal(fixture_put(fixture, "123456", 6).result, SPOOL_PUT_OK); /* dead letters do not count */
     assert_int_equal(spool_counts(fixture->spool).waiting_bytes, 11);

@@ -70,7 +70,7 @@ static void put_range(struct spool_fixture *fixture, uint32_t from, uint32_t to)
         assert_int_equal(put.result, SPOOL_PUT_OK);
         if (i % DEAD_EVERY == 0)
             spool_set_dead(fixture->spool, put.sequence,
-                           &(struct spool_disposition){.outcome = "rolled back", .error = "why"});
+                           &(struct disposition){.outcome = "rolled back", .error = "why"});
     }
     fixture_settle(fixture);
 }

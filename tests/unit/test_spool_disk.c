@@ -84,7 +84,7 @@ static void test_refused_for_a_while(void **state)
     for (int i = 0; i < 20; i++)
         assert_int_equal(fixture_put(fixture, large, sizeof large).result, SPOOL_PUT_FAILED);
     spool_finish(fixture->spool, fixture->puts[0].sequence);
-    spool_set_dead(fixture->spool, fixture->puts[1].sequence, &(struct spool_disposition){.outcome = "rolled back"});
+    spool_set_dead(fixture->spool, fixture->puts[1].sequence, &(struct disposition){.outcome = "rolled back"});
     double before = cpu_seconds();
     pass_seconds(fixture, 2.5);
     assert_true(cpu_seconds() - before < 1.0); /* tried again, not all the time */

@@ -12,7 +12,9 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "promptd/clock.h"
 #include "promptd/pipeline.h"
+#include "promptd/source_spooled.h"
 #include "spool_db.h"
 
 enum { MESSAGES_MAX = 4000 };
@@ -20,7 +22,9 @@ enum { MESSAGES_MAX = 4000 };
 struct world {
     struct spool_fixture *fixture; /* the folder, the loop, the log */
     struct pipeline *pipeline;
-    struct spool *spool;
+    struct source *source;
+    struct source inner; /* what is received comes from here */
+    struct source_sink sink;
     struct metrics metrics;
     struct recent_failures recent_failures;
     struct outcome_lines lines;
@@ -42,6 +46,12 @@ static bool on_can_store(void *context)
     return world.can_store;
 }
 
+static void set_can_store(bool can_store)
+{
+    world.can_store = can_store;
+    pipeline_demand(world.pipeline);
+}
+
 static void on_ready(void *context)
 {
     (void)context;
@@ -51,7 +61,51 @@ static void on_closed(void *context)
 {
     (void)context;
     world.closed = true;
-    world.spool = NULL;
+}
+
+/* --- the source inside: this test, which publishes ---------------------------------------------------------------- */
+
+static void on_inner_status(const struct source *source, struct source_status *status)
+{
+    (void)source;
+    status->is_up = true;
+}
+
+static void on_inner_stop(struct source *source)
+{
+    (void)source;
+}
+
+static void on_inner_close(struct source *source, void (*closed)(void *context), void *context)
+{
+    (void)source;
+    closed(context);
+}
+
+static struct source *new_inner(const struct source_options *options)
+{
+    static const struct source_ops ops = {
+        .get_status = on_inner_status, .stop = on_inner_stop, .close = on_inner_close};
+    world.inner.ops = &ops;
+    world.sink = options->sink;
+    return &world.inner;
+}
+
+static struct source_status status(void)
+{
+    struct source_status now;
+    source_get_status(world.source, &now);
+    return now;
+}
+
+static size_t waiting(void)
+{
+    return pipeline_waiting(world.pipeline) + status().kept;
+}
+
+static size_t in_memory(void)
+{
+    return pipeline_in_memory(world.pipeline) + status().kept_in_memory;
 }
 
 static void limit_files(rlim_t bytes)
@@ -83,27 +137,29 @@ static void open_world(void)
             .on_ready = on_ready},
         &error);
     assert_non_null(world.pipeline);
-    world.spool = spool_open(
-        &(struct spool_options){
+    world.source = source_spooled_new(
+        &(struct source_options){
             .loop = &world.fixture->loop,
             .directory = world.fixture->directory,
-            .limits = {.waiting_bytes = 1U << 30, .dead_bytes = 1U << 30},
-            .on_put = pipeline_on_put,
-            .on_fetched = pipeline_on_fetched,
-            .on_grown = pipeline_on_grown,
-            .context = world.pipeline,
+            .tuning = {.memory_max_messages = 100,
+                       .memory_max_bytes = 10000000,
+                       .spool_max_bytes = 1U << 30,
+                       .spool_dead_max_bytes = 1U << 30},
+            .sink = pipeline_sink(world.pipeline),
         },
-        &error);
-    if (!world.spool)
+        new_inner, &error);
+    if (!world.source)
         fail_msg("%s", error.text);
-    pipeline_use_spool(world.pipeline, world.spool);
+    pipeline_set_source(world.pipeline, world.source);
+    pipeline_demand(world.pipeline);
 }
 
 static void close_world(void)
 {
-    pipeline_stop_fetching(world.pipeline);
+    pipeline_stop(world.pipeline);
+    source_stop(world.source);
     pipeline_abandon_rest(world.pipeline);
-    spool_close(world.spool, on_closed, NULL);
+    source_close(world.source, on_closed, NULL);
     fixture_wait(world.fixture, world.closed);
     pipeline_free(world.pipeline);
 }
@@ -131,7 +187,8 @@ static void receive(unsigned interview)
                           "{\"interview_id\":\"00000000-0000-4000-8000-%012u\",\"enhanced_prompt\":\"%u\"}", interview,
                           world.next++);
     assert_true(world.next < MESSAGES_MAX && length < (int)sizeof bytes);
-    pipeline_receive(world.pipeline, bytes, (size_t)length);
+    const struct delivery delivery = {.bytes = bytes, .length = (size_t)length, .arrived_us = clock_monotonic_us()};
+    world.sink.on_delivery(world.sink.context, &delivery);
 }
 
 /* Everything in the inbox is worked on. */
@@ -163,12 +220,11 @@ static void turn(void)
 /* Until all that was received has ended, and is written. */
 static void work_to_the_end(void)
 {
-    world.can_store = true;
-    pipeline_pump(world.pipeline);
+    set_can_store(true);
     uint64_t give_up = uv_hrtime() + UINT64_C(20000000000);
-    while (pipeline_waiting(world.pipeline) > 0 || spool_counts(world.spool).waiting > 0) {
+    while (waiting() > 0 || status().spool_messages > 0) {
         if (uv_hrtime() > give_up)
-            fail_msg("%zu messages still wait", pipeline_waiting(world.pipeline));
+            fail_msg("%zu messages still wait", waiting());
         (void)uv_run(&world.fixture->loop, UV_RUN_ONCE);
         work();
     }
@@ -183,17 +239,29 @@ static void expect_each_once(void)
             fail_msg("message %u was worked on %u times", i, world.times[i]);
 }
 
-/* Until so many were put since the folder was made, those that have ended included. */
-static void wait_on_disk(int64_t last_sequence)
-{
-    fixture_wait(world.fixture, spool_counts(world.spool).last_sequence == last_sequence);
-}
-
 /* Beside the running spool, as promptctl: a lock that keeps puts from the disk until it is given up. */
 static void lock(struct spool_db *other)
 {
     assert_int_equal(spool_db_open(other, fixture_path(world.fixture, "spool.db"), SPOOL_CHECK_NONE), SPOOL_DB_OK);
     assert_int_equal(spool_db_begin(other, true), SPOOL_DB_OK);
+}
+
+/* The highest number that was given, of those that have ended, too. */
+static int64_t last_sequence(void)
+{
+    struct spool_db other;
+    struct spool_counts counts;
+    assert_int_equal(spool_db_open(&other, fixture_path(world.fixture, "spool.db"), SPOOL_CHECK_NONE), SPOOL_DB_OK);
+    assert_int_equal(spool_db_begin(&other, false), SPOOL_DB_OK);
+    assert_int_equal(spool_db_count(&other, &counts), SPOOL_DB_OK);
+    assert_int_equal(spool_db_commit(&other), SPOOL_DB_OK);
+    spool_db_close(&other);
+    return counts.last_sequence;
+}
+
+static void wait_on_disk(int64_t sequence)
+{
+    fixture_wait(world.fixture, last_sequence() == sequence);
 }
 
 static void unlock(struct spool_db *other)
@@ -216,9 +284,9 @@ static int64_t make_dead(unsigned interview)
     world.fail = true;
     receive(interview);
     work_to_the_end();
-    fixture_wait(world.fixture, spool_counts(world.spool).dead > 0);
+    fixture_wait(world.fixture, status().dead_letters > 0);
     world.fail = false;
-    return spool_counts(world.spool).last_sequence;
+    return last_sequence();
 }
 
 static void test_at_once(void **state)
@@ -234,11 +302,11 @@ static void test_at_once(void **state)
 static void test_over_the_disk(void **state)
 {
     (void)state;
-    world.can_store = false;
+    set_can_store(false);
     for (unsigned i = 0; i < 500; i++) /* far more than memory holds */
         receive(i % 3);
     wait_on_disk(500);
-    assert_int_equal(pipeline_in_memory(world.pipeline), 0);
+    assert_int_equal(in_memory(), 0);
     work_to_the_end();
     expect_each_once();
     assert_null(strchr(world.order, 'r'));
@@ -251,10 +319,9 @@ static void test_fetch_while_puts_are_on_their_way(void **state)
     (void)state;
     lock(&other);
     receive(1);
-    world.can_store = false;
+    set_can_store(false);
     receive(1);
-    world.can_store = true;
-    pipeline_pump(world.pipeline);
+    set_can_store(true);
     receive(1);
     unlock(&other);
     work_to_the_end();
@@ -300,25 +367,25 @@ static void test_replay_after_a_put(void **state)
 static void test_disk_refuses_for_a_while(void **state)
 {
     (void)state;
-    world.can_store = false;
+    set_can_store(false);
     receive(1);
     receive(2);
     wait_on_disk(2);
     limit_files(0);
     receive(1);
     receive(2);
-    fixture_wait(world.fixture, !spool_counts(world.spool).writable);
-    fixture_wait(world.fixture, pipeline_in_memory(world.pipeline) == 2);
+    fixture_wait(world.fixture, !status().spool_is_writable);
+    fixture_wait(world.fixture, in_memory() == 2);
     limit_files(RLIM_INFINITY);
-    fixture_wait(world.fixture, spool_counts(world.spool).writable);
+    fixture_wait(world.fixture, status().spool_is_writable);
     receive(1);
     receive(2);
     wait_on_disk(4);
     limit_files(0);
     receive(1);
-    fixture_wait(world.fixture, pipeline_in_memory(world.pipeline) == 3);
+    fixture_wait(world.fixture, in_memory() == 3);
     limit_files(RLIM_INFINITY);
-    fixture_wait(world.fixture, spool_counts(world.spool).writable);
+    fixture_wait(world.fixture, status().spool_is_writable);
     receive(1);
     wait_on_disk(5);
     work_to_the_end();
@@ -334,7 +401,7 @@ static void test_disk_refuses(void **state)
         receive(1);
     fixture_wait(world.fixture, (turn(), world.taken == 5));
     assert_string_equal(world.order, "0 1 2 3 4 ");
-    assert_int_equal(spool_counts(world.spool).waiting, 0);
+    assert_int_equal(status().spool_messages, 0);
 }
 
 /* promptd stops while one is on its way that would go on at once: it is for the next start. */
@@ -344,17 +411,18 @@ static void test_restart(void **state)
     (void)state;
     lock(&other);
     receive(1);
-    world.can_store = false;
+    set_can_store(false);
     receive(1);
-    pipeline_stop_fetching(world.pipeline);
+    pipeline_stop(world.pipeline);
+    source_stop(world.source);
     unlock(&other);
-    fixture_wait(world.fixture, spool_counts(world.spool).waiting == 2);
+    fixture_wait(world.fixture, status().spool_messages == 2);
     close_world();
     assert_string_equal(world.order, "");
     open_world();
     limit_files(0); /* what comes now is in memory only, and later than what is on disk */
     receive(1);
-    fixture_wait(world.fixture, pipeline_in_memory(world.pipeline) == 1 && !spool_counts(world.spool).writable);
+    fixture_wait(world.fixture, in_memory() == 1 && !status().spool_is_writable);
     limit_files(RLIM_INFINITY);
     work_to_the_end();
     assert_string_equal(world.order, "0r 1r 2 ");
@@ -393,7 +461,7 @@ static void test_at_random(void **state)
         if (chance < 500)
             receive((unsigned)(random >> 50) % 5);
         else if (chance < 550)
-            world.can_store = !world.can_store;
+            set_can_store(!world.can_store);
         else if (chance < 600)
             world.fail = !world.fail;
         else if (chance < 660 && !full)
@@ -401,7 +469,7 @@ static void test_at_random(void **state)
         else if (chance < 662 || (full && chance < 700))
             limit_files((full = chance < 662) ? 0 : RLIM_INFINITY);
         else if (chance < 800)
-            pipeline_pump(world.pipeline);
+            pipeline_demand(world.pipeline);
         else
             turn();
     }
@@ -414,16 +482,16 @@ static void test_at_random(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define PIPELINE_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
-        PIPELINE_TEST(test_at_once),
-        PIPELINE_TEST(test_over_the_disk),
-        PIPELINE_TEST(test_fetch_while_puts_are_on_their_way),
-        PIPELINE_TEST(test_replay_before_a_put),
-        PIPELINE_TEST(test_replay_after_a_put),
-        PIPELINE_TEST(test_disk_refuses_for_a_while),
-        PIPELINE_TEST(test_disk_refuses),
-        PIPELINE_TEST(test_restart),
-        PIPELINE_TEST(test_at_random),
+#define SPOOLED_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+        SPOOLED_TEST(test_at_once),
+        SPOOLED_TEST(test_over_the_disk),
+        SPOOLED_TEST(test_fetch_while_puts_are_on_their_way),
+        SPOOLED_TEST(test_replay_before_a_put),
+        SPOOLED_TEST(test_replay_after_a_put),
+        SPOOLED_TEST(test_disk_refuses_for_a_while),
+        SPOOLED_TEST(test_disk_refuses),
+        SPOOLED_TEST(test_restart),
+        SPOOLED_TEST(test_at_random),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

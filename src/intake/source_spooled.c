@@ -1,0 +1,529 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The way of a message over the disk.
+ *
+ *     received ─put─▶ on disk ─┬─ there is room, nothing older waits: delivered, at once
+ *                              └─ else it stays on disk only, and is fetched in its turn
+ *
+ * Rows are numbered in order of arrival, and fetched in that order: the order per interview is kept. `loaded` is the
+ * mark: what is above it is on disk only. A put that went on at once moves it, for nothing else was on disk only then;
+ * should promptctl have put something back meanwhile, which then has a lower number, the message waits on disk instead.
+ *
+ * While nothing is demanded memory stays empty. When the disk refuses, messages go on in memory, each behind what was
+ * on disk before it, and before what gets there after it.
+ */
+#include "promptd/source_spooled.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#define LOG_COMPONENT "spool"
+#include "promptd/clock.h"
+#include "promptd/log.h"
+#include "promptd/spool.h"
+
+enum { FETCH_MESSAGES = 1024, FETCH_BYTES = 4 * 1024 * 1024 };
+
+/* A message in memory: on its way to disk, or refused by it. */
+struct put {
+    TAILQ_ENTRY(put) link;
+    int64_t arrived_us;
+    int64_t behind_sequence; /* the disk refuses it: what the spool has up to here goes before it */
+    bool at_once;            /* it goes on once it is on disk; else it stays on disk only */
+    size_t held_bytes;       /* counted against the bounds until then */
+    size_t length;
+    char payload[];
+};
+
+/* Of a message that was delivered. */
+struct spooled_receipt {
+    struct receipt receipt; /* the spool's sequence; 0: it is in memory only */
+    size_t bytes;           /* counted against the bounds */
+};
+
+struct source_spooled {
+    struct source source; /* first: the source is this */
+    struct source *inner;
+    struct spool *spool;
+    struct source_sink sink;
+    struct source_tuning tuning;
+    const char *directory;
+    void (*on_closed)(void *context);
+    void *closed_context;
+    bool inner_open;
+
+    size_t room; /* demanded, and not delivered yet */
+    size_t room_bytes;
+    size_t out; /* delivered, and without an outcome */
+    size_t out_bytes;
+
+    size_t on_disk_only; /* messages that do, or will, stand in the spool only */
+    size_t late_puts;    /* those of them that are on their way to disk */
+    size_t puts;         /* messages on their way to disk and then on */
+    size_t put_bytes;    /* of both */
+    int64_t loaded;      /* no row up to this one is on disk only: it was delivered */
+    int64_t last_put;    /* the last row that is known to be on disk, but for those put back from outside */
+    bool fetching;
+    bool stopped;                         /* nothing is fetched any more */
+    bool closing;                         /* nothing is delivered any more, either */
+    TAILQ_HEAD(put_queue, put) in_memory; /* the disk refused them: they wait for what is older and on disk only */
+    size_t in_memory_count;
+    size_t in_memory_bytes;
+};
+
+static struct source_spooled *spooled_of(struct source *source)
+{
+    return (struct source_spooled *)source;
+}
+
+/* --- bounds ----------------------------------------------------------------------------------------------------- */
+
+static bool has_bytes(const struct source_spooled *spooled, size_t bytes)
+{
+    size_t max_bytes = spooled->tuning.memory_max_bytes;
+    size_t used = spooled->out_bytes + spooled->put_bytes + spooled->in_memory_bytes;
+    return used <= max_bytes && bytes <= max_bytes - used;
+}
+
+static size_t messages_in_memory(const struct source_spooled *spooled)
+{
+    return spooled->out + spooled->puts + spooled->in_memory_count;
+}
+
+/* Those on disk only that are there already; the others are on their way. */
+static size_t waiting_on_disk(const struct source_spooled *spooled)
+{
+    return spooled->on_disk_only - spooled->late_puts;
+}
+
+/* How many more may be delivered from disk now. Half of memory is for them, the other half for what is on its way to
+ * disk. */
+static size_t deliverable(const struct source_spooled *spooled)
+{
+    size_t half = (spooled->tuning.memory_max_messages + 1) / 2;
+    size_t used = spooled->out + spooled->puts;
+    bool has_half = spooled->out_bytes + spooled->put_bytes <= spooled->tuning.memory_max_bytes / 2;
+    if (spooled->stopped || !has_half || used >= half || spooled->puts >= spooled->room)
+        return 0;
+    size_t room = spooled->room - spooled->puts; /* those are on their way to be delivered, too */
+    return room < half - used ? room : half - used;
+}
+
+/* --- to the sink ------------------------------------------------------------------------------------------------ */
+
+static void deliver(struct source_spooled *spooled, const struct delivery *delivery)
+{
+    size_t bytes = delivery->length;
+    if (delivery->receipt) {
+        spooled->out++;
+        spooled->out_bytes += bytes;
+        spooled->room -= spooled->room > 0;
+        spooled->room_bytes -= bytes < spooled->room_bytes ? bytes : spooled->room_bytes;
+    }
+    spooled->sink.on_delivery(spooled->sink.context, delivery);
+}
+
+static void refuse(const struct source_spooled *spooled, const struct put *put, const char *refusal)
+{
+    const struct delivery delivery = {.bytes = put->payload,
+                                      .length = put->length,
+                                      .arrived_us = put->arrived_us,
+                                      .is_counted = true,
+                                      .refusal = refusal};
+    spooled->sink.on_delivery(spooled->sink.context, &delivery);
+}
+
+static struct spooled_receipt *new_receipt(int64_t sequence, size_t bytes)
+{
+    struct spooled_receipt *receipt = malloc(sizeof *receipt);
+    if (receipt)
+        *receipt = (struct spooled_receipt){.receipt.number = sequence, .bytes = bytes};
+    return receipt;
+}
+
+/* A message that is in memory and goes on; with a sequence it is on disk, too. */
+static void deliver_put(struct source_spooled *spooled, const struct put *put, int64_t sequence)
+{
+    struct spooled_receipt *receipt = new_receipt(sequence, put->length);
+    if (!receipt) {
+        refuse(spooled, put, "out of memory"); /* a row on disk is there at the next start */
+        return;
+    }
+    const struct delivery delivery = {.bytes = put->payload,
+                                      .length = put->length,
+                                      .arrived_us = put->arrived_us,
+                                      .is_counted = true,
+                                      .receipt = &receipt->receipt};
+    deliver(spooled, &delivery);
+}
+
+/* Those that are older than the row `sequence`. */
+static void deliver_in_memory(struct source_spooled *spooled, int64_t sequence)
+{
+    struct put *put;
+    while ((put = TAILQ_FIRST(&spooled->in_memory)) && put->behind_sequence < sequence) {
+        TAILQ_REMOVE(&spooled->in_memory, put, link);
+        spooled->in_memory_count--;
+        spooled->in_memory_bytes -= put->length;
+        deliver_put(spooled, put, 0);
+        free(put);
+    }
+}
+
+/* --- from disk -------------------------------------------------------------------------------------------------- */
+
+static void fetch(struct source_spooled *spooled)
+{
+    size_t messages = deliverable(spooled);
+    if (spooled->fetching || messages == 0 || waiting_on_disk(spooled) == 0)
+        return;
+    size_t bytes = spooled->room_bytes < spooled->tuning.memory_max_bytes / 4 ? spooled->room_bytes
+                                                                              : spooled->tuning.memory_max_bytes / 4;
+    spooled->fetching = true;
+    spool_fetch(spooled->spool, spooled->loaded, messages < FETCH_MESSAGES ? messages : FETCH_MESSAGES,
+                bytes < FETCH_BYTES ? bytes : FETCH_BYTES);
+}
+
+/* false: out of memory; the rest is read again later. */
+static bool deliver_entry(struct source_spooled *spooled, const struct spool_entry *entry)
+{
+    struct spooled_receipt *receipt = new_receipt(entry->sequence, entry->length);
+    if (!receipt)
+        return false;
+    assert(entry->sequence > spooled->loaded && waiting_on_disk(spooled) > 0);
+    deliver_in_memory(spooled, entry->sequence);
+    spooled->loaded = entry->sequence;
+    spooled->on_disk_only--;
+    int64_t waited_ms = clock_wall_ms() - entry->arrived_ms; /* on disk, also before a restart */
+    const struct delivery delivery = {
+        .bytes = entry->payload,
+        .length = entry->length,
+        .arrived_us = clock_monotonic_us() - (waited_ms > 0 ? waited_ms * 1000 : 0),
+        .redelivered = entry->redelivered,
+        .is_counted = true,
+        .receipt = &receipt->receipt,
+    };
+    deliver(spooled, &delivery);
+    return true;
+}
+
+/* Everything was read, and less was there than was put: a damaged file was replaced meanwhile. */
+static void give_up_missing(struct source_spooled *spooled)
+{
+    size_t missing = waiting_on_disk(spooled);
+    log_critical(LOG_FIELDS(log_number("messages", missing)), "messages are missing from the spool; they are dropped");
+    spooled->on_disk_only -= missing;
+    spooled->sink.on_lost(spooled->sink.context, missing);
+}
+
+static void on_fetched(void *context, const struct spool_entry *entries, size_t count, bool end)
+{
+    struct source_spooled *spooled = context;
+    size_t delivered = 0;
+    while (!spooled->stopped && delivered < count && deliver_entry(spooled, &entries[delivered]))
+        delivered++;
+    spooled->fetching = false; /* not before: each delivery brings a new demand */
+    if (spooled->stopped)
+        return; /* they stay where they are, for the next start */
+    if (end && delivered == count && waiting_on_disk(spooled) > 0)
+        give_up_missing(spooled);
+    if (waiting_on_disk(spooled) == 0)
+        deliver_in_memory(spooled, INT64_MAX); /* what is on its way to disk came later */
+    if (delivered == count)
+        fetch(spooled);
+}
+
+static void on_grown(void *context, uint64_t added)
+{
+    struct source_spooled *spooled = context;
+    log_info(LOG_FIELDS(log_number("messages", added)), "messages were put back into the spool");
+    spooled->on_disk_only += (size_t)added;
+    spooled->sink.on_found(spooled->sink.context, added);
+    fetch(spooled);
+}
+
+/* --- to disk ---------------------------------------------------------------------------------------------------- */
+
+static struct put *new_put(const struct source_spooled *spooled, const struct delivery *delivery)
+{
+    size_t size = sizeof(struct put) + delivery->length;
+    bool at_once = deliverable(spooled) > 0 && spooled->on_disk_only == 0 && spooled->in_memory_count == 0 &&
+                   has_bytes(spooled, size + delivery->length);
+    /* What finds no room in memory waits on disk only: just its way there is bounded. */
+    struct put *put = has_bytes(spooled, size) ? malloc(size) : NULL;
+    if (!put)
+        return NULL;
+    *put = (struct put){
+        .arrived_us = delivery->arrived_us,
+        .at_once = at_once,
+        .held_bytes = at_once ? size + delivery->length : size,
+        .length = delivery->length,
+    };
+    memcpy(put->payload, delivery->bytes, delivery->length);
+    return put;
+}
+
+/* From the source inside. */
+static void on_delivery(void *context, const struct delivery *delivery)
+{
+    struct source_spooled *spooled = context;
+    const struct source_sink *sink = &spooled->sink;
+    if (!delivery->bytes) { /* nothing of it is there to be kept */
+        sink->on_delivery(sink->context, delivery);
+        return;
+    }
+    sink->on_received(sink->context, delivery->bytes, delivery->length);
+    struct put *put = new_put(spooled, delivery);
+    bool sent = put && spool_put(spooled->spool, put->payload, put->length, put);
+    if (!sent) {
+        struct delivery refused = *delivery;
+        refused.is_counted = true;
+        refused.refusal = put ? "out of memory"
+                              : "the queue is full: the spool's disk does not keep up (queue_max_bytes)";
+        free(put);
+        sink->on_delivery(sink->context, &refused);
+        return;
+    }
+    spooled->put_bytes += put->held_bytes;
+    if (put->at_once) {
+        spooled->puts++;
+    } else {
+        spooled->late_puts++;
+        spooled->on_disk_only++;
+    }
+}
+
+/* To the sink, unless something older is on disk only, or promptd stops: then it is fetched in its turn. */
+static void put_done(struct source_spooled *spooled, struct put *put, int64_t sequence)
+{
+    spooled->last_put = sequence;
+    if (put->at_once && (spooled->stopped || waiting_on_disk(spooled) > 0)) {
+        spooled->on_disk_only++;
+    } else if (put->at_once) {
+        spooled->loaded = sequence;
+        deliver_put(spooled, put, sequence);
+    }
+    free(put);
+}
+
+static void put_refused(struct source_spooled *spooled, struct put *put, enum spool_put_result result)
+{
+    const char *refusal = NULL;
+    if (!put->at_once)
+        spooled->on_disk_only--;
+    if (result == SPOOL_PUT_FULL)
+        refusal = "the spool is full (spool_max_bytes)";
+    else if (spooled->closing)
+        refusal = "promptd had to stop before the message was stored";
+    else if (messages_in_memory(spooled) >= spooled->tuning.memory_max_messages || !has_bytes(spooled, put->length))
+        refusal = "the disk refuses, and the queue is full (queue_max_messages, queue_max_bytes)";
+    if (refusal) {
+        refuse(spooled, put, refusal);
+        free(put);
+        return;
+    }
+    put->behind_sequence = spooled->last_put;
+    TAILQ_INSERT_TAIL(&spooled->in_memory, put, link);
+    spooled->in_memory_count++;
+    spooled->in_memory_bytes += put->length;
+}
+
+static void on_put(void *context, void *token, enum spool_put_result result, int64_t sequence)
+{
+    struct source_spooled *spooled = context;
+    struct put *put = token;
+    spooled->put_bytes -= put->held_bytes;
+    log_debug(LOG_FIELDS(log_number("sequence", sequence)), "message is %s disk",
+              result == SPOOL_PUT_OK ? "on" : "not on");
+    if (put->at_once)
+        spooled->puts--;
+    else
+        spooled->late_puts--;
+    if (result == SPOOL_PUT_OK)
+        put_done(spooled, put, sequence);
+    else
+        put_refused(spooled, put, result);
+    if (spooled->stopped || waiting_on_disk(spooled) == 0)
+        deliver_in_memory(spooled, INT64_MAX); /* before older ones that stay on disk, when promptd stops */
+    fetch(spooled);
+}
+
+/* --- as a source ------------------------------------------------------------------------------------------------ */
+
+static void demand(struct source *source, size_t messages, size_t bytes)
+{
+    struct source_spooled *spooled = spooled_of(source);
+    spooled->room = messages;
+    spooled->room_bytes = bytes;
+    fetch(spooled);
+}
+
+static int64_t take_back(struct source_spooled *spooled, struct receipt *receipt)
+{
+    struct spooled_receipt *mine = (struct spooled_receipt *)receipt;
+    int64_t sequence = receipt->number;
+    spooled->out--;
+    spooled->out_bytes -= mine->bytes;
+    free(mine);
+    return sequence;
+}
+
+static void acknowledge(struct source *source, struct receipt *receipt, const struct disposition *disposition)
+{
+    struct source_spooled *spooled = spooled_of(source);
+    int64_t sequence = take_back(spooled, receipt);
+    if (sequence == 0)
+        return;
+    log_flush(); /* its line comes first: what is gone from the disk has one, should the process be killed now */
+    if (disposition)
+        spool_set_dead(spooled->spool, sequence, disposition);
+    else
+        spool_finish(spooled->spool, sequence);
+}
+
+/* It stands on disk for the next start. */
+static void release(struct source *source, struct receipt *receipt)
+{
+    (void)take_back(spooled_of(source), receipt);
+}
+
+static void set_tuning(struct source *source, const struct source_tuning *tuning)
+{
+    struct source_spooled *spooled = spooled_of(source);
+    const struct spool_limits limits = {.waiting_bytes = tuning->spool_max_bytes,
+                                        .dead_bytes = tuning->spool_dead_max_bytes};
+    spooled->tuning = *tuning;
+    spool_set_limits(spooled->spool, &limits);
+    source_set_tuning(spooled->inner, tuning);
+}
+
+static void get_status(const struct source *source, struct source_status *status)
+{
+    const struct source_spooled *spooled = (const struct source_spooled *)source;
+    if (spooled->inner_open)
+        source_get_status(spooled->inner, status);
+    const struct spool_counts counts = spool_counts(spooled->spool);
+    status->kept = spooled->puts + spooled->in_memory_count + spooled->on_disk_only;
+    status->kept_in_memory = spooled->puts + spooled->in_memory_count;
+    status->memory_bytes = spooled->put_bytes + spooled->in_memory_bytes;
+    status->spool_directory = spooled->directory;
+    status->spool_is_writable = counts.writable;
+    status->spool_messages = counts.waiting;
+    status->spool_bytes = counts.waiting_bytes;
+    status->dead_letters = counts.dead;
+    status->dead_letter_bytes = counts.dead_bytes;
+}
+
+static bool reset_circuit(struct source *source)
+{
+    return source_reset_circuit(spooled_of(source)->inner);
+}
+
+static void stop(struct source *source)
+{
+    struct source_spooled *spooled = spooled_of(source);
+    spooled->stopped = true;
+    source_stop(spooled->inner);
+    deliver_in_memory(spooled, INT64_MAX);
+}
+
+static void on_spool_closed(void *context)
+{
+    struct source_spooled *spooled = context;
+    void (*on_closed)(void *) = spooled->on_closed;
+    void *closed_context = spooled->closed_context;
+    free(spooled);
+    on_closed(closed_context);
+}
+
+static void on_inner_closed(void *context)
+{
+    struct source_spooled *spooled = context;
+    spooled->inner_open = false;
+    spool_close(spooled->spool, on_spool_closed, spooled);
+}
+
+static void close_source(struct source *source, void (*on_closed)(void *context), void *context)
+{
+    struct source_spooled *spooled = spooled_of(source);
+    struct put *put;
+    spooled->closing = true;
+    spooled->on_closed = on_closed;
+    spooled->closed_context = context;
+    while ((put = TAILQ_FIRST(&spooled->in_memory))) {
+        TAILQ_REMOVE(&spooled->in_memory, put, link);
+        spooled->in_memory_count--;
+        refuse(spooled, put, "promptd had to stop before the message was stored");
+        free(put);
+    }
+    source_close(spooled->inner, on_inner_closed, spooled);
+}
+
+static const struct source_ops ops = {
+    .demand = demand,
+    .acknowledge = acknowledge,
+    .release = release,
+    .set_tuning = set_tuning,
+    .get_status = get_status,
+    .reset_circuit = reset_circuit,
+    .stop = stop,
+    .close = close_source,
+};
+
+static struct spool *open_spool(struct source_spooled *spooled, uv_loop_t *loop, struct error *error)
+{
+    const struct source_tuning *tuning = &spooled->tuning;
+    return spool_open(
+        &(struct spool_options){
+            .loop = loop,
+            .directory = spooled->directory,
+            .limits = {.waiting_bytes = tuning->spool_max_bytes, .dead_bytes = tuning->spool_dead_max_bytes},
+            .on_put = on_put,
+            .on_fetched = on_fetched,
+            .on_grown = on_grown,
+            .context = spooled,
+        },
+        error);
+}
+
+/* What waits from before is taken up. */
+static void adopt(struct source_spooled *spooled)
+{
+    const struct spool_counts counts = spool_counts(spooled->spool);
+    spooled->on_disk_only = (size_t)counts.waiting;
+    spooled->last_put = counts.last_sequence;
+    if (counts.waiting == 0)
+        return;
+    log_info(LOG_FIELDS(log_number("messages", counts.waiting), log_number("bytes", counts.waiting_bytes)),
+             "messages from before are taken up again");
+    spooled->sink.on_found(spooled->sink.context, counts.waiting);
+}
+
+struct source *source_spooled_new(const struct source_options *options, source_inner_new inner_new, struct error *error)
+{
+    struct source_spooled *spooled = calloc(1, sizeof *spooled);
+    if (!spooled) {
+        error_set(error, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
+    *spooled = (struct source_spooled){
+        .source.ops = &ops, .sink = options->sink, .tuning = options->tuning, .directory = options->directory};
+    TAILQ_INIT(&spooled->in_memory);
+    spooled->spool = open_spool(spooled, options->loop, error);
+    if (!spooled->spool) {
+        free(spooled);
+        return NULL;
+    }
+    struct source_options inside = *options;
+    inside.sink = (struct source_sink){.on_delivery = on_delivery, .context = spooled};
+    spooled->inner = inner_new(&inside);
+    if (!spooled->inner) { /* the process ends, and its spool with it */
+        error_set(error, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
+    spooled->inner_open = true;
+    adopt(spooled);
+    return &spooled->source;
+}
