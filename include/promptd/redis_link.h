@@ -4,7 +4,10 @@
  *
  * The link calls on_login once it is logged in; its user then sends what opens the subscription, and confirms the link
  * when that is answered. From the look-up to the confirmation one deadline runs. After a failure the next dial waits,
- * longer each time; only a confirmation resets the wait. Each change of state is logged once.
+ * longer each time; only a confirmation resets the wait. Each change of state is logged once. A server that says that
+ * it is busy is dialled again each backoff_base_ms, and that is no failure.
+ *
+ * Whatever the peer sends is looked at before hiredis reads it (resp_guard): replies that are none cost the connection.
  *
  * Callbacks never run inside a call of this module.
  */
@@ -28,7 +31,8 @@ struct redis_link_tuning {
     int64_t backoff_max_ms;
     unsigned breaker_failures; /* in a row, until the circuit opens */
     int64_t breaker_reset_ms;
-    size_t reply_max_bytes; /* a longer reply costs the connection before it is read */
+    size_t bulk_max_bytes;  /* a longer string is not read: in its place the reply has the integer of its length */
+    size_t reply_max_bytes; /* a longer reply, without what is not read, costs the connection */
 };
 
 struct redis_link_options {
@@ -40,8 +44,8 @@ struct redis_link_options {
     void (*on_login)(void *context);
     /* The confirmed connection is gone, for `reason`; fit for the log. Not called for failed dials. */
     void (*on_lost)(void *context, const char *reason);
-    /* A reply of more than reply_max_bytes was on its way; `bytes` of it had come. on_lost follows. */
-    void (*on_oversize)(void *context, size_t bytes);
+    /* The server answered that it is busy, to a command that has no other reply: SUBSCRIBE. The link stays. */
+    void (*on_busy)(void *context);
     void (*on_closed)(void *context);
     void *context;
 };
@@ -59,10 +63,18 @@ struct redis_link *redis_link_new(const struct redis_link_options *options);
 void redis_link_command(struct redis_link *link, int argc, const char **argv, const size_t *lengths,
                         const struct redis_call *call);
 
+/* SUBSCRIBE: its answers and the messages go to the call. The channel is borrowed until the link is closed. From then
+ * on the connection takes no other command. */
+void redis_link_subscribe(struct redis_link *link, const char *channel, const struct redis_call *call);
+
 void redis_link_confirm(struct redis_link *link);
 void redis_link_set_tuning(struct redis_link *link, const struct redis_link_tuning *tuning);
 bool redis_link_is_up(const struct redis_link *link);        /* confirmed */
 unsigned redis_link_failures(const struct redis_link *link); /* in a row */
+
+/* Grows with every byte that comes; another connection begins again at 0. */
+uint64_t redis_link_received_bytes(const struct redis_link *link);
+
 bool redis_link_circuit_is_open(const struct redis_link *link);
 
 /* Closes the circuit by hand, and dials at once if it waits. Returns whether it was open. */

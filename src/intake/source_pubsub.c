@@ -34,7 +34,7 @@ struct source_pubsub {
     bool stopped;
     enum heartbeat_state heartbeat;
     uv_timer_t beat;
-    bool alive;             /* something came since the beat was sent */
+    uint64_t bytes_at_beat; /* what the link had received when the beat was sent */
     uint64_t last_alive_ms; /* when the subscription was last proved */
     bool in_gap;            /* was subscribed, and is not */
     uint64_t gap_began_ms;
@@ -61,9 +61,7 @@ static void end_gap(struct source_pubsub *source)
 
 static void subscribe(struct source_pubsub *source)
 {
-    const char *argv[] = {"SUBSCRIBE", source->options.channel};
-    const size_t lengths[] = {9, strlen(source->options.channel)};
-    redis_link_command(source->link, 2, argv, lengths, &source->subscription);
+    redis_link_subscribe(source->link, source->options.channel, &source->subscription);
 }
 
 static void on_beat(uv_timer_t *timer);
@@ -75,9 +73,15 @@ static void heartbeat_move(struct source_pubsub *source, enum heartbeat_state st
     (void)uv_timer_start(&source->beat, on_beat, (uint64_t)wait_ms, 0);
 }
 
+static void heartbeat_stop(struct source_pubsub *source)
+{
+    source->heartbeat = HEARTBEAT_OFF;
+    (void)uv_timer_stop(&source->beat);
+}
+
 static void heartbeat_await(struct source_pubsub *source)
 {
-    source->alive = false;
+    source->bytes_at_beat = redis_link_received_bytes(source->link);
     heartbeat_move(source, HEARTBEAT_SENT, source->options.tuning.heartbeat_timeout_ms - SOURCE_LAST_LOOK_MS);
 }
 
@@ -85,12 +89,8 @@ static void heartbeat_rest(struct source_pubsub *source)
 {
     if (source->options.tuning.heartbeat_interval_ms > 0)
         heartbeat_move(source, HEARTBEAT_RESTING, source->options.tuning.heartbeat_interval_ms);
-}
-
-static void heartbeat_stop(struct source_pubsub *source)
-{
-    source->heartbeat = HEARTBEAT_OFF;
-    (void)uv_timer_stop(&source->beat);
+    else
+        heartbeat_stop(source);
 }
 
 static void on_beat(uv_timer_t *timer)
@@ -107,7 +107,7 @@ static void on_beat(uv_timer_t *timer)
         heartbeat_move(source, HEARTBEAT_OVERDUE, SOURCE_LAST_LOOK_MS);
         return;
     case HEARTBEAT_OVERDUE:
-        if (source->alive) { /* messages come: the answer is queued behind them */
+        if (redis_link_received_bytes(source->link) != source->bytes_at_beat) { /* the answer is queued behind it */
             heartbeat_await(source);
             return;
         }
@@ -151,25 +151,29 @@ static void deliver(struct source_pubsub *source, const char *bytes, size_t leng
     sink->on_delivery(sink->context, &delivery);
 }
 
-/* Every answer of a subscribed connection comes here: ["subscribe", channel, n] and ["message", channel, bytes]. */
+/* Every answer of a subscribed connection comes here, with the link's word for its shape: ["subscribe", channel, n] or
+ * ["message", channel, bytes], with a number for bytes that were too many. */
 static void on_push(void *context, const redisReply *reply)
 {
     struct source_pubsub *source = context;
-    if (source->stopped)
+    if (source->stopped || reply->type != REDIS_REPLY_ARRAY || reply->elements != 3)
         return;
-    if (reply->type == REDIS_REPLY_ERROR) {
-        redis_link_drop(source->link, reply->str);
-        return;
-    }
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 3)
-        return;
-    source->alive = true;
     source->last_alive_ms = uv_now(source->options.loop);
     const redisReply *payload = reply->element[2];
     if (is_text(reply->element[0], "subscribe"))
         on_subscribed(source);
-    else if (is_text(reply->element[0], "message") && payload->type == REDIS_REPLY_STRING)
+    else if (payload->type == REDIS_REPLY_STRING)
         deliver(source, payload->str, payload->len);
+    else if (payload->type == REDIS_REPLY_INTEGER)
+        deliver(source, NULL, (size_t)payload->integer);
+}
+
+/* The server does not get to anything, but it is there, and the subscription with it. */
+static void on_busy(void *context)
+{
+    struct source_pubsub *source = context;
+    source->last_alive_ms = uv_now(source->options.loop);
+    on_heartbeat_answered(source);
 }
 
 static void on_login(void *context)
@@ -186,13 +190,6 @@ static void on_lost(void *context, const char *reason)
     source->gap_began_ms = silent ? source->last_alive_ms : uv_now(source->options.loop);
     heartbeat_stop(source);
     strncpy(source->gap_cause, reason, sizeof source->gap_cause - 1);
-}
-
-static void on_oversize(void *context, size_t bytes)
-{
-    struct source_pubsub *source = context;
-    if (!source->stopped)
-        deliver(source, NULL, bytes);
 }
 
 /* The timer's memory is the last to go. */
@@ -219,7 +216,8 @@ static struct redis_link_tuning link_tuning(const struct source_tuning *tuning)
         .backoff_max_ms = tuning->backoff_max_ms,
         .breaker_failures = tuning->breaker_failures,
         .breaker_reset_ms = tuning->breaker_reset_ms,
-        .reply_max_bytes = 2 * tuning->message_max_bytes + SOURCE_REPLY_EXTRA_BYTES,
+        .bulk_max_bytes = tuning->message_max_bytes,
+        .reply_max_bytes = tuning->message_max_bytes + SOURCE_REPLY_EXTRA_BYTES,
     };
 }
 
@@ -259,7 +257,9 @@ static void set_tuning(struct source *source, const struct source_tuning *tuning
     if (!pubsub->link)
         return;
     redis_link_set_tuning(pubsub->link, &link);
-    if (redis_link_is_up(pubsub->link) && pubsub->heartbeat == HEARTBEAT_OFF)
+    if (tuning->heartbeat_interval_ms == 0)
+        heartbeat_stop(pubsub);
+    else if (redis_link_is_up(pubsub->link) && pubsub->heartbeat == HEARTBEAT_OFF)
         heartbeat_rest(pubsub);
 }
 
@@ -331,7 +331,7 @@ struct source *source_pubsub_new(const struct source_options *options)
         .tuning = link_tuning(&options->tuning),
         .on_login = on_login,
         .on_lost = on_lost,
-        .on_oversize = on_oversize,
+        .on_busy = on_busy,
         .on_closed = on_link_closed,
         .context = source,
     });

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * hiredis on libuv, one watcher a connection. The adapter that comes with hiredis 0.14 stays silent when a connection
- * is refused or reset; this one hands every poll error to hiredis, which finds out what happened by reading.
+ * is refused or reset; this one hands every poll error to hiredis, which finds out what happened by reading. And it
+ * reads in hiredis' place, so that a resp_guard sees every byte first.
  */
 #ifndef PROMPTD_REDIS_ADAPTER_H
 #define PROMPTD_REDIS_ADAPTER_H
@@ -10,13 +11,28 @@
 #include <stdbool.h>
 #include <uv.h>
 
-/* hiredis has no limit of its own: it would buffer a reply of any size before its callback sees it. */
-struct redis_adapter_cap {
-    size_t reply_bytes;
-    void (*on_exceeded)(redisAsyncContext *redis); /* may free the context */
+#include "resp_guard.h"
+
+struct redis_adapter_options {
+    uv_loop_t *loop;
+    struct resp_guard *guard; /* borrowed until the context is freed, with its watcher */
+    /* The guard has a fault, or was told an error; the replies before that have been delivered. May free the context.
+     */
+    void (*on_guarded)(redisAsyncContext *redis);
 };
 
 /* false: the socket cannot be watched or out of memory; the context is untouched and the caller frees it. */
-bool redis_adapter_attach(uv_loop_t *loop, redisAsyncContext *redis, const struct redis_adapter_cap *cap);
+bool redis_adapter_attach(redisAsyncContext *redis, const struct redis_adapter_options *options);
+
+#if HIREDIS_MAJOR >= 1
+/* Once more, after something has put another read function into the context: TLS has one of its own. */
+void redis_adapter_guard_reads(redisAsyncContext *redis);
+#endif
+
+/*
+ * For the connect and disconnect callbacks, of a connection without TLS that is lost: gives the guard what the server
+ * said before it closed the connection, and hiredis did not come to read. None of it reaches hiredis.
+ */
+void redis_adapter_hear_last_words(const redisAsyncContext *redis);
 
 #endif

@@ -12,21 +12,20 @@
 #include "promptd/redis_link.h"
 
 #include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define LOG_COMPONENT "redis"
 #include "promptd/log.h"
+#include "promptd/redis_login.h"
 #include "redis_adapter.h"
 
 enum link_state {
     LINK_WAITING,    /* for the backoff to pass; leaves by the timer */
     LINK_RESOLVING,  /* for the name's addresses; leaves with the answer or the deadline */
     LINK_CONNECTING, /* for the socket to connect; leaves by hiredis' connect callback or the deadline */
-    LINK_LOGIN,      /* for the answers to AUTH and SELECT */
+    LINK_LOGIN,      /* for the answers to AUTH and SELECT (redis_login) */
     LINK_OPENING,    /* logged in; waits for the user to confirm */
     LINK_UP,         /* confirmed; leaves when the connection is lost or dropped */
     LINK_CLOSING     /* redis_link_close was called; waits for look-up and handles */
@@ -38,6 +37,7 @@ struct redis_link {
     struct redis_link_options options;
     enum link_state state;
     redisAsyncContext *redis;
+    struct resp_guard guard;
     uv_getaddrinfo_t lookup;
     bool looking_up;
     char addresses[LINK_ADDRESSES_MAX][NI_MAXHOST]; /* numeric */
@@ -49,14 +49,15 @@ struct redis_link {
     bool failed;      /* the connection is to be given up, for `reason` */
     char reason[256];
     bool refused;               /* the server itself said no: a matter of set-up */
+    bool busy;                  /* it said that it is busy, which passes */
     bool is_reported;           /* this outage stands in the log */
     char reported_refusal[256]; /* and so does this refusal in it */
     bool was_up;                /* at least once */
     int64_t up_since_ms;
     int64_t down_since_ms;
     unsigned attempts;
-    struct redis_call auth_call;
-    struct redis_call select_call;
+    struct redis_login login;
+    struct redis_call login_call;
     int open_handles;
 };
 
@@ -121,17 +122,27 @@ static void link_fail(struct redis_link *link, const char *reason)
         return;
     link->failed = true;
     link->refused = false;
+    link->busy = false;
     (void)snprintf(link->reason, sizeof link->reason, "%s", reason && reason[0] ? reason : "connection lost");
     (void)uv_timer_start(&link->later, on_later, 0, 0);
+}
+
+/* A script that runs too long, or a data set that is being loaded: it ends by itself, and at once. */
+static bool is_busy(const char *error)
+{
+    return strncmp(error, "BUSY ", 5) == 0 || strncmp(error, "LOADING ", 8) == 0;
 }
 
 /* An error reply, or a connection that the server closed with one. */
 static void link_refuse(struct redis_link *link, const char *reason)
 {
     char shown[sizeof link->reason];
+    if (link->failed || link->state == LINK_CLOSING)
+        return;
     redis_address_copy_error(link->options.address, reason, shown, sizeof shown);
     link_fail(link, shown);
     link->refused = true;
+    link->busy = is_busy(reason);
 }
 
 /* Lets go of the context. Its pending callbacks run inside and find no link any more. */
@@ -150,6 +161,14 @@ static void dial_at_once(struct redis_link *link)
 {
     link_move(link, LINK_WAITING);
     (void)uv_timer_start(&link->timer, on_timer, 0, 0);
+}
+
+/* What the server says does not speak against the server: no backoff that grows, no circuit that opens. */
+static void wait_while_busy(struct redis_link *link)
+{
+    link_move(link, LINK_WAITING);
+    uv_update_time(link->options.loop);
+    (void)uv_timer_start(&link->timer, on_timer, (uint64_t)link->options.backoff_base_ms, 0);
 }
 
 static void wait_and_dial(struct redis_link *link)
@@ -196,6 +215,8 @@ static void on_later(uv_timer_t *timer)
     report_failure(link, lost);
     if (lost && now_ms - link->up_since_ms >= link->options.backoff_base_ms)
         dial_at_once(link);
+    else if (link->busy)
+        wait_while_busy(link);
     else
         wait_and_dial(link);
     if (lost)
@@ -221,14 +242,31 @@ static void on_reply(redisAsyncContext *redis, void *reply, void *data)
         call->on_reply(call->context, reply);
 }
 
+static bool send_command(struct redis_link *link, int argc, const char **argv, const size_t *lengths,
+                         const struct redis_call *call)
+{
+    if (!link->redis || link->failed)
+        return false;
+    redisCallbackFn *callback = call ? on_reply : NULL;
+    if (redisAsyncCommandArgv(link->redis, callback, (void *)(uintptr_t)call, argc, argv, lengths) == REDIS_OK)
+        return true;
+    link_fail(link, link->redis->errstr);
+    return false;
+}
+
 void redis_link_command(struct redis_link *link, int argc, const char **argv, const size_t *lengths,
                         const struct redis_call *call)
 {
-    if (!link->redis || link->failed)
-        return;
-    redisCallbackFn *callback = call ? on_reply : NULL;
-    if (redisAsyncCommandArgv(link->redis, callback, (void *)(uintptr_t)call, argc, argv, lengths) != REDIS_OK)
-        link_fail(link, link->redis->errstr);
+    if (send_command(link, argc, argv, lengths, call))
+        resp_guard_expect(&link->guard);
+}
+
+void redis_link_subscribe(struct redis_link *link, const char *channel, const struct redis_call *call)
+{
+    const char *argv[] = {"SUBSCRIBE", channel};
+    const size_t lengths[] = {9, strlen(channel)};
+    if (send_command(link, 2, argv, lengths, call))
+        resp_guard_subscribe(&link->guard, channel, lengths[1]);
 }
 
 /* --- login ---------------------------------------------------------------------------------------------------- */
@@ -237,63 +275,54 @@ static void login_done(struct redis_link *link)
 {
     const char *name[] = {"CLIENT", "SETNAME", "promptd"};
     const size_t lengths[] = {6, 7, 7};
+    if (link->login.without_user)
+        log_info(NULL, "Redis before 6 knows no users: logged in with the password alone");
     redis_link_command(link, 3, name, lengths, NULL); /* a courtesy: an account that may not do it is fine */
     link_move(link, LINK_OPENING);
     link->options.on_login(link->options.context);
 }
 
-static void on_selected(void *context, const redisReply *reply)
+static void log_in(struct redis_link *link, enum redis_login_result result, const redisReply *reply)
 {
-    struct redis_link *link = context;
-    if (reply->type == REDIS_REPLY_ERROR)
-        link_refuse(link, reply->str);
-    else
-        login_done(link);
-}
-
-static void select_database(struct redis_link *link)
-{
-    char number[16];
-    int length = snprintf(number, sizeof number, "%d", link->options.address->database);
-    if (link->options.address->database == 0) {
+    switch (result) {
+    case REDIS_LOGIN_SEND:
+        redis_link_command(link, link->login.argc, link->login.argv, link->login.lengths, &link->login_call);
+        return;
+    case REDIS_LOGIN_DONE:
         login_done(link);
         return;
-    }
-    const char *select[] = {"SELECT", number};
-    const size_t lengths[] = {6, (size_t)length};
-    redis_link_command(link, 2, select, lengths, &link->select_call);
-}
-
-static void on_authenticated(void *context, const redisReply *reply)
-{
-    struct redis_link *link = context;
-    if (reply->type == REDIS_REPLY_ERROR)
+    case REDIS_LOGIN_REFUSED:
         link_refuse(link, reply->str);
-    else
-        select_database(link);
-}
-
-static void login(struct redis_link *link)
-{
-    const struct redis_address *address = link->options.address;
-    link_move(link, LINK_LOGIN);
-    if (!address->password) {
-        select_database(link);
+        return;
+    case REDIS_LOGIN_STRANGE:
+        link_fail(link, "this is no Redis: its answer to the login is neither OK nor an error");
         return;
     }
-    const char *auth[3] = {"AUTH"};
-    size_t lengths[3] = {4};
-    int argc = 1;
-    if (address->user) {
-        auth[argc] = address->user;
-        lengths[argc++] = strlen(address->user);
-    }
-    auth[argc] = address->password;
-    lengths[argc++] = strlen(address->password);
-    redis_link_command(link, argc, auth, lengths, &link->auth_call);
+}
+
+static void on_login_reply(void *context, const redisReply *reply)
+{
+    struct redis_link *link = context;
+    log_in(link, redis_login_answer(&link->login, reply), reply);
 }
 
 /* --- connecting ----------------------------------------------------------------------------------------------- */
+
+/* What the server itself said last counts more than how the connection ended then. */
+static void link_lose(struct redis_link *link, const char *reason)
+{
+    const char *said = resp_guard_last_error(&link->guard);
+    if (said)
+        link_refuse(link, said);
+    else
+        link_fail(link, reason);
+}
+
+static void hear_last_words(const struct redis_link *link, const redisAsyncContext *redis)
+{
+    if (!link->options.address->tls)
+        redis_adapter_hear_last_words(redis);
+}
 
 /* hiredis 0.14 sets the outer error too late for the connect callback; the inner one is always there. */
 static void on_connect(const redisAsyncContext *redis, int status)
@@ -302,11 +331,13 @@ static void on_connect(const redisAsyncContext *redis, int status)
     if (!link)
         return;
     if (status == REDIS_OK) {
-        login(link);
+        link_move(link, LINK_LOGIN);
+        log_in(link, redis_login_begin(&link->login, link->options.address), NULL);
         return;
     }
     link->redis = NULL; /* hiredis frees it after this callback */
-    link_fail(link, redis->c.errstr[0] ? redis->c.errstr : "connection refused");
+    hear_last_words(link, redis);
+    link_lose(link, redis->c.errstr[0] ? redis->c.errstr : "connection refused");
 }
 
 static void on_disconnect(const redisAsyncContext *redis, int status)
@@ -316,38 +347,25 @@ static void on_disconnect(const redisAsyncContext *redis, int status)
     if (!link)
         return;
     link->redis = NULL;
-    const char *reason = redis->errstr && redis->errstr[0] ? redis->errstr : "connection closed";
-    if (redis->err == REDIS_ERR_OTHER) /* hiredis' name for an error reply that ends the connection: NOPERM, NOAUTH */
-        link_refuse(link, reason);
-    else
-        link_fail(link, reason);
+    hear_last_words(link, redis);
+    link_lose(link, redis->errstr && redis->errstr[0] ? redis->errstr : "connection closed");
 }
 
-/* A peer that vanished without a word is noticed by the kernel too, besides the deadlines above it. */
-static void set_socket_options(int fd)
-{
-    const int on = 1;
-    const int idle_s = 5;
-    const int interval_s = 2;
-    const int probes = 3;
-    const unsigned user_timeout_ms = 12000;
-    bool ok = setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on) == 0 &&
-              setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s) == 0 &&
-              setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s) == 0 &&
-              setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes) == 0 &&
-              setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof user_timeout_ms) == 0;
-    if (!ok)
-        log_debug(NULL, "TCP keepalive could not be set");
-}
-
-static void on_reply_too_large(redisAsyncContext *redis)
+static void on_guarded(redisAsyncContext *redis)
 {
     struct redis_link *link = redis->data;
     if (!link || link->failed || link->state == LINK_CLOSING)
         return;
-    link->options.on_oversize(link->options.context, redis->c.reader->len);
-    link_fail(link, "a message far above message_max_bytes was on its way");
-    release_redis(link);
+    if (link->guard.was_told && link->state == LINK_UP && is_busy(link->guard.error))
+        link->options.on_busy(link->options.context);
+    else if (link->guard.was_told)
+        link_refuse(link, link->guard.error);
+    link->guard.was_told = false;
+    if (!link->guard.fault)
+        return;
+    char reason[sizeof link->reason];
+    (void)snprintf(reason, sizeof reason, "this is not the protocol of Redis: %s", link->guard.fault);
+    link_fail(link, reason);
 }
 
 static redisAsyncContext *open_context(struct redis_link *link)
@@ -371,11 +389,10 @@ static void connect_next(struct redis_link *link)
         redisAsyncFree(redis);
         return;
     }
-    if (!link->options.address->unix_path)
-        set_socket_options(redis->c.fd);
-    const struct redis_adapter_cap cap = {.reply_bytes = link->options.tuning.reply_max_bytes,
-                                          .on_exceeded = on_reply_too_large};
-    if (!redis_adapter_attach(link->options.loop, redis, &cap)) {
+    resp_guard_reset(&link->guard);
+    const struct redis_adapter_options options = {
+        .loop = link->options.loop, .guard = &link->guard, .on_guarded = on_guarded};
+    if (!redis_adapter_attach(redis, &options)) {
         link_fail(link, "the socket cannot be watched");
         redisAsyncFree(redis);
         return;
@@ -453,7 +470,8 @@ void redis_link_confirm(struct redis_link *link)
 
 void redis_link_set_tuning(struct redis_link *link, const struct redis_link_tuning *tuning)
 {
-    link->options.tuning = *tuning;
+    link->guard.limits = (struct resp_guard_limits){.bulk_bytes = tuning->bulk_max_bytes,
+                                                    .reply_bytes = tuning->reply_max_bytes};
     link->breaker.backoff.max_ms = tuning->backoff_max_ms;
     link->breaker.max_failures = tuning->breaker_failures;
     link->breaker.reset_ms = tuning->breaker_reset_ms;
@@ -477,6 +495,11 @@ bool redis_link_close_circuit(struct redis_link *link)
     if (link->state == LINK_WAITING)
         (void)uv_timer_start(&link->timer, on_timer, 0, 0);
     return was_open;
+}
+
+uint64_t redis_link_received_bytes(const struct redis_link *link)
+{
+    return link->guard.received_bytes;
 }
 
 bool redis_link_is_up(const struct redis_link *link)
@@ -525,8 +548,7 @@ struct redis_link *redis_link_new(const struct redis_link_options *options)
     link->options = *options;
     link->breaker.backoff.base_ms = options->backoff_base_ms;
     redis_link_set_tuning(link, &options->tuning);
-    link->auth_call = (struct redis_call){.on_reply = on_authenticated, .context = link};
-    link->select_call = (struct redis_call){.on_reply = on_selected, .context = link};
+    link->login_call = (struct redis_call){.on_reply = on_login_reply, .context = link};
     (void)uv_timer_init(options->loop, &link->timer); /* always 0 */
     (void)uv_timer_init(options->loop, &link->later);
     link->timer.data = link;

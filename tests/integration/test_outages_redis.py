@@ -244,35 +244,6 @@ def test_redis_is_restarted_several_times(start_promptd, database, own_redis):
     assert len(promptd.find("ERROR|CRITICAL")) == 2
 
 
-# Too much at once
-
-
-@pytest.mark.parametrize("megabytes", [3, 25])
-def test_enormous_message_is_not_buffered(start_promptd, database, channel, megabytes):
-    """The connection is given up before the message is here; what comes after it is stored as ever."""
-    promptd = start_promptd()
-    before = promptd.memory_kb()
-    channel.publish_raw(b"x" * (megabytes << 20))
-    line = promptd.wait_line("ERROR", "reason=too_large")
-    assert int(line.fields["bytes"]) > 1 << 20
-    wait_gaps(promptd, 1)
-    channel.wait_subscribers(1)
-    expect_works(promptd, database, channel)
-    assert promptd.counters().outcomes() == {"success": 1, "rejected": 1}
-    assert promptd.peak_memory_kb() - before < 8 * 1024 * SLOW
-    promptd.one("ERROR", "reason=too_large")
-    assert len(gaps(promptd)) == 1
-
-
-def test_large_message_within_reason_costs_no_gap(start_promptd, database, channel):
-    promptd = start_promptd()
-    channel.publish_raw(b"x" * 1_500_000)
-    promptd.settle(1)
-    assert promptd.one("ERROR", "reason=too_large").fields["bytes"] == "1500000"
-    expect_works(promptd, database, channel)
-    assert gaps(promptd) == []
-
-
 # The circuit
 
 QUICK = {"breaker_failures": 3, "backoff_max_s": 1}

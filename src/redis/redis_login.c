@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/* AUTH and SELECT. */
+#include "promptd/redis_login.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+static void add_word(struct redis_login *login, const char *word)
+{
+    login->argv[login->argc] = word;
+    login->lengths[login->argc++] = strlen(word);
+}
+
+static enum redis_login_result select_database(struct redis_login *login)
+{
+    if (login->address->database == 0)
+        return REDIS_LOGIN_DONE;
+    login->step = REDIS_LOGIN_SELECT;
+    (void)snprintf(login->database, sizeof login->database, "%d", login->address->database);
+    login->argc = 0;
+    add_word(login, "SELECT");
+    add_word(login, login->database);
+    return REDIS_LOGIN_SEND;
+}
+
+static enum redis_login_result authenticate(struct redis_login *login)
+{
+    const struct redis_address *address = login->address;
+    login->argc = 0;
+    add_word(login, "AUTH");
+    if (address->user && !login->without_user)
+        add_word(login, address->user);
+    add_word(login, address->password);
+    return REDIS_LOGIN_SEND;
+}
+
+enum redis_login_result redis_login_begin(struct redis_login *login, const struct redis_address *address)
+{
+    *login = (struct redis_login){.address = address};
+    return address->password ? authenticate(login) : select_database(login);
+}
+
+static bool knows_no_users(const struct redis_login *login, const redisReply *reply)
+{
+    static const char before_6[] = "ERR wrong number of arguments for 'auth'";
+    return login->step == REDIS_LOGIN_AUTH && login->address->user && !login->without_user &&
+           strncasecmp(reply->str, before_6, sizeof before_6 - 1) == 0;
+}
+
+enum redis_login_result redis_login_answer(struct redis_login *login, const redisReply *reply)
+{
+    if (reply->type == REDIS_REPLY_ERROR && knows_no_users(login, reply)) {
+        login->without_user = true;
+        return authenticate(login);
+    }
+    if (reply->type == REDIS_REPLY_ERROR)
+        return REDIS_LOGIN_REFUSED;
+    if (reply->type != REDIS_REPLY_STATUS || strcmp(reply->str, "OK") != 0)
+        return REDIS_LOGIN_STRANGE;
+    return login->step == REDIS_LOGIN_AUTH ? select_database(login) : REDIS_LOGIN_DONE;
+}

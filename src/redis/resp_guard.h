@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a server sends, looked at before hiredis reads it. hiredis trusts its peer: it buffers a reply of any size,
+ * allocates any count of elements, and ends the process over a reply that its subscribe path did not expect.
+ *
+ * The guard lets whole, well-formed replies of RESP2 pass, as many as commands were sent; behind these, once
+ * subscribed, only ["subscribe", channel, n] and ["message", channel, bytes]. An error that nobody asked for is kept
+ * from hiredis and noted. Anything else is a fault: from there on nothing passes.
+ *
+ * A bulk string of more than bulk_bytes is left out. In its place stands the integer of its length, which is larger
+ * than bulk_bytes: `$104857600` and the bytes become `:104857600`. So who expects a string and finds an integer there
+ * knows what was left out.
+ *
+ * Pure: no allocation, no input or output. Bytes may come in pieces of any size.
+ */
+#ifndef PROMPTD_RESP_GUARD_H
+#define PROMPTD_RESP_GUARD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    RESP_GUARD_HEADER_BYTES = 24, /* of `$N`, `*N`, `:N` with their line end; held back until they are whole */
+    RESP_GUARD_NESTING = 7,       /* hiredis' own bound */
+    RESP_GUARD_ERROR_SIZE = 256
+};
+
+struct resp_guard_limits {
+    size_t bulk_bytes;  /* longer bulk strings are left out */
+    size_t reply_bytes; /* a longer reply, without what is left out, is a fault */
+};
+
+enum resp_guard_state {
+    RESP_GUARD_HEADER, /* in or before the line that begins an element */
+    RESP_GUARD_TEXT,   /* in a status or an error */
+    RESP_GUARD_BULK,   /* in a bulk string that passes */
+    RESP_GUARD_SKIP    /* in one that is left out */
+};
+
+struct resp_guard {
+    struct resp_guard_limits limits;
+    const char *fault; /* NULL, or what is wrong with the peer, for the log */
+    bool was_told;     /* an error that nobody asked for came: `error`; whoever acts on it sets this to false */
+    char error[RESP_GUARD_ERROR_SIZE]; /* the last one; raw: it may quote what was sent */
+    uint64_t received_bytes;
+
+    /* private */
+    unsigned expected;   /* replies to commands, before all else */
+    const char *channel; /* NULL: not subscribed */
+    size_t channel_length;
+    enum resp_guard_state state;
+    bool is_push; /* this reply is the subscription's */
+    char header[RESP_GUARD_HEADER_BYTES];
+    size_t header_length;
+    unsigned depth;
+    uint32_t left[RESP_GUARD_NESTING]; /* elements still to come, of each array around */
+    uint32_t elements;                 /* announced in this reply */
+    size_t reply_bytes;
+    uint64_t bulk_left;     /* with its line end */
+    const char *must_equal; /* the rest of what this bulk string must be; NULL: anything */
+    bool is_message;
+    bool is_error;
+    bool text_ends; /* the line end has begun */
+    bool last_was_error;
+    size_t text_length;
+};
+
+/* For a new connection; the limits stay. */
+void resp_guard_reset(struct resp_guard *guard);
+
+/* A command is sent: one reply more. */
+void resp_guard_expect(struct resp_guard *guard);
+
+/* SUBSCRIBE is sent; the channel is borrowed until the reset. */
+void resp_guard_subscribe(struct resp_guard *guard, const char *channel, size_t length);
+
+/* Returns how many bytes it wrote to `out`, which has room for length + RESP_GUARD_HEADER_BYTES. */
+size_t resp_guard_pass(struct resp_guard *guard, const char *bytes, size_t length, char *out);
+
+/* The last reply, if it was an error and whole, else NULL. */
+const char *resp_guard_last_error(const struct resp_guard *guard);
+
+#endif
