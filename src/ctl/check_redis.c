@@ -16,19 +16,21 @@ static bool check_connection(struct check *check, struct redis_client *client, s
     return true;
 }
 
-/* A server that wants a password says so at the first command. That PING itself may be forbidden is no fault. */
-static bool asks_for_password(struct redis_client *client, struct error *error)
+/* A server that lets nobody in says so at the first command, if there was no login. That PING itself may be forbidden,
+ * or unknown, is no fault. */
+static bool answers(struct redis_client *client, struct error *error)
 {
     const char *const ping[] = {"PING"};
     redisReply *reply = redis_client_call(client, 1, ping, NULL, error);
-    bool asks = !reply && (error->code != ERROR_CONFIG || strstr(error->text, "NOAUTH"));
+    bool answers = reply || (error->code == ERROR_CONFIG &&
+                             (strstr(error->text, ": NOPERM") || strstr(error->text, ": ERR unknown command")));
     freeReplyObject(reply);
-    return asks;
+    return answers;
 }
 
 static bool check_login(struct check *check, struct redis_client *client, struct error *error)
 {
-    if (!redis_client_login(client, error) || asks_for_password(client, error)) {
+    if (!redis_client_login(client, error) || !answers(client, error)) {
         check_fail(check, "redis_login", error);
         return false;
     }
@@ -46,7 +48,8 @@ static void check_listeners(struct check *check, struct redis_client *client, st
     redisReply *reply = redis_client_call(client, 3, words, NULL, error);
     if (!reply && error->code != ERROR_CONFIG)
         check_fail(check, "redis_listeners", error);
-    else if (!reply || reply->type != REDIS_REPLY_ARRAY || reply->elements != 2)
+    else if (!reply || reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
+             reply->element[1]->type != REDIS_REPLY_INTEGER)
         check_report_step(check, "redis_listeners", CHECK_NOTE, "cannot be seen: %s",
                           reply ? "no answer" : error->text);
     else if (reply->element[1]->integer == 0)

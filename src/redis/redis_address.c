@@ -260,22 +260,42 @@ void redis_address_name(const struct redis_address *address, char name[REDIS_ADD
                        address->port);
 }
 
-void redis_address_copy_error(const struct redis_address *address, const char *reply, char *out, size_t size)
+/* What can be shown of an error that seems to quote the password: the words of our own that it begins with. Redis' own
+ * sentences are always the same, and have three characters in common with many a password. */
+static void copy_known_words(const char *reply, char *out, size_t size)
 {
-    static const char *const codes[] = {"ERR", "WRONGPASS", "NOAUTH", "NOPERM", "DENIED"};
-    enum { QUOTE_CHARACTERS = 3 }; /* so many of the password in a row; a shorter one as a whole */
-    const char *password = address->password ? address->password : "";
-    size_t bytes = strlen(password);
-    size_t count = bytes < QUOTE_CHARACTERS ? bytes : QUOTE_CHARACTERS;
-    if (bytes == 0 || !text_quotes(reply, password, bytes, count)) {
-        (void)snprintf(out, size, "%s", reply);
-        return;
-    }
+    static const char *const sentences[] = {
+        "DENIED Redis is running in protected mode because protected mode is enabled",
+        "ERR max number of clients reached",
+        "ERR invalid password",
+        "WRONGPASS invalid username-password pair or user is disabled.",
+        "NOAUTH Authentication required.",
+        "BUSY Redis is busy running a script.",
+        "LOADING Redis is loading the dataset in memory"};
+    static const char *const codes[] = {"ERR", "WRONGPASS", "NOAUTH", "NOPERM", "DENIED", "BUSY", "LOADING"};
     const char *code = "";
+    for (size_t i = 0; i < sizeof sentences / sizeof sentences[0]; i++) {
+        if (strncmp(reply, sentences[i], strlen(sentences[i])) == 0) {
+            (void)snprintf(out, size, "%s", sentences[i]);
+            return;
+        }
+    }
     for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
         if (strncmp(reply, codes[i], strlen(codes[i])) == 0)
             code = codes[i];
     (void)snprintf(out, size, "%s%s(withheld: it may quote the password)", code, *code ? " " : "");
+}
+
+void redis_address_copy_error(const struct redis_address *address, const char *reply, char *out, size_t size)
+{
+    enum { QUOTE_CHARACTERS = 3 }; /* so many of the password in a row; a shorter one as a whole */
+    const char *password = address->password ? address->password : "";
+    size_t bytes = strlen(password);
+    size_t count = bytes < QUOTE_CHARACTERS ? bytes : QUOTE_CHARACTERS;
+    if (bytes > 0 && text_quotes(reply, password, bytes, count))
+        copy_known_words(reply, out, size);
+    else
+        (void)snprintf(out, size, "%s", reply);
 }
 
 bool redis_address_validate(const char *url, struct error *phrase)

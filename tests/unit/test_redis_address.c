@@ -228,7 +228,8 @@ static void test_error_replies(void **state)
         {"S3cretPass", "S3cretPass is not the password", ""},
         {"S3cretPass", "ERR:'S3cretPass' no", "ERR "},
         {"password1", "WRONGPASS invalid username-password pair", "WRONGPASS "},
-        {"x", "ERR max number of clients reached", "ERR "},
+        {"x", "ERR max number of clients", "ERR "},
+        {"x", "ERR max number of clients reached", NULL},
         {"\x80\x81\x82", "ERR args '\x80\x81\x82'", "ERR "},
         {NULL, "NOAUTH Authentication required.", NULL},
     };
@@ -246,12 +247,30 @@ static void test_error_replies(void **state)
     }
 }
 
+/* Redis' own sentences have characters in common with many a password; nothing behind them is shown then. */
+static void test_sentences_of_redis(void **state)
+{
+    (void)state;
+    static const char denied[] = "DENIED Redis is running in protected mode because protected mode is enabled";
+    char reply[256];
+    char shown[256];
+    char password[] = "enable-sesame";
+    const struct redis_address address = {.password = password};
+    (void)snprintf(reply, sizeof reply, "%s, and enable-sesame is the password", denied);
+    redis_address_copy_error(&address, reply, shown, sizeof shown);
+    assert_string_equal(shown, denied);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good_urls),     cmocka_unit_test(test_bad_urls),
-        cmocka_unit_test(test_lengths),       cmocka_unit_test(test_no_phrase_repeats_a_password),
-        cmocka_unit_test(test_error_replies), cmocka_unit_test(test_memory_runs_out_anywhere),
+        cmocka_unit_test(test_good_urls),
+        cmocka_unit_test(test_bad_urls),
+        cmocka_unit_test(test_lengths),
+        cmocka_unit_test(test_no_phrase_repeats_a_password),
+        cmocka_unit_test(test_error_replies),
+        cmocka_unit_test(test_sentences_of_redis),
+        cmocka_unit_test(test_memory_runs_out_anywhere),
     };
     return cmocka_run_group_tests_name("redis_address", tests, NULL, NULL);
 }
