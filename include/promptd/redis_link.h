@@ -44,8 +44,8 @@ struct redis_link_options {
     void (*on_login)(void *context);
     /* The confirmed connection is gone, for `reason`; fit for the log. Not called for failed dials. */
     void (*on_lost)(void *context, const char *reason);
-    /* The server answered that it is busy, to a command that has no other reply: SUBSCRIBE. The link stays. */
-    void (*on_busy)(void *context);
+    /* The server answered SUBSCRIBE with an error that says that it is busy; fit for the log. The link stays. */
+    void (*on_busy)(void *context, const char *error);
     void (*on_closed)(void *context);
     void *context;
 };

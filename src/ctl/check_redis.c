@@ -67,7 +67,9 @@ static void check_subscription(struct check *check, struct redis_client *client,
     const char *channel = check->ctl->settings.redis_channel;
     const char *const words[] = {"SUBSCRIBE", channel};
     redisReply *reply = redis_client_call(client, 2, words, NULL, error);
-    if (!reply)
+    if (reply && reply->type != REDIS_REPLY_ARRAY)
+        (void)error_set(error, ERROR_UNAVAILABLE, "%s is no Redis: its answer to SUBSCRIBE is no list", client->server);
+    if (!reply || reply->type != REDIS_REPLY_ARRAY)
         check_fail(check, "redis_subscribe", error);
     else
         check_report_step(check, "redis_subscribe", CHECK_OK, "%s", channel);

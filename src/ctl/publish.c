@@ -87,10 +87,13 @@ static bool send_payload(const struct ctl *ctl, const struct outgoing *outgoing,
         const size_t lengths[] = {strlen(words[0]), strlen(words[1]), outgoing->payload.length};
         reply = redis_client_call(&client, 3, words, lengths, error);
     }
-    *receivers = reply ? reply->integer : 0;
+    bool sent = reply && reply->type == REDIS_REPLY_INTEGER;
+    *receivers = sent ? reply->integer : 0;
+    if (reply && !sent)
+        (void)error_set(error, ERROR_UNAVAILABLE, "%s is no Redis: its answer to PUBLISH is no number", client.server);
     freeReplyObject(reply);
     redis_client_close(&client);
-    return reply != NULL;
+    return sent;
 }
 
 static void report(const struct ctl *ctl, const struct outgoing *outgoing, long long receivers)

@@ -35,6 +35,7 @@ struct source_pubsub {
     enum heartbeat_state heartbeat;
     uv_timer_t beat;
     uint64_t bytes_at_beat; /* what the link had received when the beat was sent */
+    bool is_busy;           /* Redis has said so, and it stands in the log */
     uint64_t last_alive_ms; /* when the subscription was last proved */
     bool in_gap;            /* was subscribed, and is not */
     uint64_t gap_began_ms;
@@ -127,6 +128,9 @@ static void on_heartbeat_answered(struct source_pubsub *source)
 
 static void on_subscribed(struct source_pubsub *source)
 {
+    if (source->is_busy)
+        log_info(NULL, "Redis is no longer busy");
+    source->is_busy = false;
     if (redis_link_is_up(source->link)) {
         on_heartbeat_answered(source);
         return;
@@ -169,9 +173,12 @@ static void on_push(void *context, const redisReply *reply)
 }
 
 /* The server does not get to anything, but it is there, and the subscription with it. */
-static void on_busy(void *context)
+static void on_busy(void *context, const char *error)
 {
     struct source_pubsub *source = context;
+    if (!source->is_busy)
+        log_warning(LOG_FIELDS(log_text("error", error)), "Redis is busy; the subscription stays");
+    source->is_busy = true;
     source->last_alive_ms = uv_now(source->options.loop);
     on_heartbeat_answered(source);
 }

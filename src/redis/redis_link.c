@@ -356,16 +356,17 @@ static void on_guarded(redisAsyncContext *redis)
     struct redis_link *link = redis->data;
     if (!link || link->failed || link->state == LINK_CLOSING)
         return;
+    char text[sizeof link->reason];
+    redis_address_copy_error(link->options.address, link->guard.error, text, sizeof text);
     if (link->guard.was_told && link->state == LINK_UP && is_busy(link->guard.error))
-        link->options.on_busy(link->options.context);
+        link->options.on_busy(link->options.context, text);
     else if (link->guard.was_told)
         link_refuse(link, link->guard.error);
     link->guard.was_told = false;
     if (!link->guard.fault)
         return;
-    char reason[sizeof link->reason];
-    (void)snprintf(reason, sizeof reason, "this is not the protocol of Redis: %s", link->guard.fault);
-    link_fail(link, reason);
+    (void)snprintf(text, sizeof text, "this is not the protocol of Redis: %s", link->guard.fault);
+    link_fail(link, text);
 }
 
 static redisAsyncContext *open_context(struct redis_link *link)

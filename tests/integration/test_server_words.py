@@ -124,7 +124,9 @@ def test_subscription_outlives_a_busy_server(start_promptd, database, own_redis,
     time.sleep(4.5)  # some heartbeats
     end_script(own_redis)
     stores_a_message(promptd, database, own_channel)
-    assert promptd.find("WARNING|ERROR|CRITICAL") == [] and promptd.counters()["gaps"] == 0
+    assert "BUSY Redis is busy" in promptd.one("WARNING|ERROR|CRITICAL", "the subscription stays").fields["error"]
+    promptd.wait_line("INFO", "no longer busy")
+    assert promptd.counters()["gaps"] == 0
 
 
 def test_busy_server_is_dialled_again_each_second(start_promptd, database, own_redis, own_channel, script):
@@ -141,6 +143,20 @@ def test_busy_server_is_dialled_again_each_second(start_promptd, database, own_r
     promptd.wait_ready(own_channel, database)
     stores_a_message(promptd, database, own_channel)
     promptd.one("WARNING|ERROR|CRITICAL")  # said once
+
+
+def test_server_that_is_loading_is_dialled_again_each_second(start_promptd, closing):
+    def serve(client):
+        while client.number < 4:
+            client.hear()
+            client.say(b"-LOADING Redis is loading the dataset in memory\r\n")
+        behave(client)
+
+    promptd = start_promptd(ready=False, redis_url=closing(Peer(serve)).url, backoff_max_s=60, breaker_failures=2,
+                            breaker_reset_s=3600)
+    refused(promptd, "LOADING ")
+    promptd.wait_line("INFO", "subscribed")
+    promptd.one("WARNING|ERROR|CRITICAL")
 
 
 # One that parts at once
