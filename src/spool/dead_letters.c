@@ -32,7 +32,7 @@ struct dead_letters {
 
 /* ---- opening ---- */
 
-static bool no_access(const char *directory, uid_t owner, struct error *error)
+static bool no_access(const char *directory, const char *what, uid_t owner, struct error *error)
 {
     const struct passwd *account = getpwuid(owner);
     char name[64];
@@ -40,33 +40,35 @@ static bool no_access(const char *directory, uid_t owner, struct error *error)
         (void)snprintf(name, sizeof name, "%s", account->pw_name);
     else
         (void)snprintf(name, sizeof name, "#%u", (unsigned)owner);
-    return error_set(error, ERROR_SPOOL, "spool_dir %s belongs to user %s: run this as that user (sudo -u %s …)",
-                     directory, name, name);
+    return error_set(error, ERROR_SPOOL, "spool_dir %s%s belongs to user %s: run this as that user (sudo -u '%s' …)",
+                     directory, what, name, name);
 }
 
-/* A file that someone else makes beside the database could not be opened by its owner. SQLite looks after that only for
- * root, whose files it gives to the owner. */
+/* The database's owner is the daemon's user. The folder's need not be: a mounted volume is often root's, and the
+ * daemon's only by its group. A file that someone else makes beside the database could not be opened by its owner.
+ * SQLite looks after that only for root, whose files it gives to the owner. */
 static bool check_owner(const char *directory, const struct stat *status, struct error *error)
 {
     uid_t user = geteuid();
-    return user == 0 || user == status->st_uid || no_access(directory, status->st_uid, error);
+    return user == 0 || user == status->st_uid || no_access(directory, ": " SPOOL_FILE, status->st_uid, error);
 }
 
 static bool check_folder(const char *directory, struct error *error)
 {
-    struct stat status;
+    struct stat folder;
+    struct stat file;
     char path[PATH_MAX];
-    if (stat(directory, &status) != 0)
+    if (stat(directory, &folder) != 0)
         return error_set(error, ERROR_SPOOL, "spool_dir %s: %s", directory, strerror(errno));
-    if (!S_ISDIR(status.st_mode))
+    if (!S_ISDIR(folder.st_mode))
         return error_set(error, ERROR_SPOOL, "spool_dir %s is not a folder", directory);
-    if (!check_owner(directory, &status, error))
-        return false;
     int length = snprintf(path, sizeof path, "%s/%s", directory, SPOOL_FILE);
     if (length < 0 || (size_t)length >= sizeof path)
         return error_set(error, ERROR_SPOOL, "spool_dir %.200s… is too long a path", directory);
-    if (stat(path, &status) == 0)
-        return check_owner(directory, &status, error);
+    if (stat(path, &file) == 0)
+        return check_owner(directory, &file, error);
+    if (errno == EACCES)
+        return no_access(directory, "", folder.st_uid, error);
     if (errno == ENOENT)
         return error_set(error, ERROR_SPOOL, "spool_dir %s holds no spool (no file %s): no promptd has used it yet",
                          directory, SPOOL_FILE);

@@ -288,6 +288,11 @@ def test_file_that_is_no_spool(start, dead, spool):
     assert result.code == 73 and "spool.db" in result.err and "damaged" in result.err
 
 
+def give_files_to(spool, user):
+    for name in os.listdir(spool.folder):
+        shutil.chown(f"{spool.folder}/{name}", user, "nogroup")
+
+
 @pytest.mark.parametrize("mode", [0o700, 0o777], ids=oct)
 def test_someone_else_is_sent_away(start, promptctl, spool, mode):
     """Files of a third account beside the database would lock the daemon out."""
@@ -299,6 +304,25 @@ def test_someone_else_is_sent_away(start, promptctl, spool, mode):
     assert result.code == 73 and "belongs to user root" in result.err
 
 
+def test_folder_that_belongs_to_the_group_only(start, database, channel, promptctl, spool):
+    """A volume of Kubernetes with fsGroup, or of OpenShift: the folder is root's, the files are the daemon's."""
+    if unprivileged_user() is None:
+        pytest.skip("needs root (to be somebody else)")
+    promptd = start()
+    make_dead(promptd, database, channel)
+    promptd.stop()
+    shutil.chown(spool.folder, "root", "nogroup")
+    os.chmod(spool.folder, 0o2775)
+    give_files_to(spool, "nobody")
+    owners = {"spool_dir": spool.folder, "user": "nobody"}
+    letters = ids(promptctl("dead", "list", **owners))
+    assert promptctl("dead", "show", letters[0], **owners).code == 0
+    assert promptctl("dead", "replay", letters[0], "--yes", **owners).out == "1 dead letter replayed\n"
+    assert promptctl("dead", "drop", "--all", "--yes", **owners).out == "3 dead letters dropped\n"
+    stranger = promptctl("dead", "list", spool_dir=spool.folder, user="daemon")
+    assert stranger.code == 73 and "spool.db belongs to user nobody" in stranger.err
+
+
 def test_root_leaves_the_owner_its_files(start, database, channel, dead, spool):
     """Root's promptctl on the stopped daemon of another account: that one starts again all the same."""
     if unprivileged_user() is None:
@@ -307,8 +331,7 @@ def test_root_leaves_the_owner_its_files(start, database, channel, dead, spool):
     make_dead(promptd, database, channel, 1)
     promptd.stop()
     shutil.chown(spool.folder, "nobody", "nogroup")
-    for name in os.listdir(spool.folder):
-        shutil.chown(f"{spool.folder}/{name}", "nobody", "nogroup")
+    give_files_to(spool, "nobody")
     assert dead("replay", "--all", "--yes").code == 0
     owner = os.stat(spool.folder).st_uid
     assert {os.stat(f"{spool.folder}/{name}").st_uid for name in os.listdir(spool.folder)} == {owner}
