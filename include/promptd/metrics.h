@@ -48,7 +48,14 @@ enum metric_kind {
     X(GAUGE, spool_messages, "promptd_spool_messages", "", "", "Messages in the spool without an outcome")             \
     X(GAUGE, spool_bytes, "promptd_spool_bytes", "", "", "Bytes of their payloads")                                    \
     X(GAUGE, dead_letters, "promptd_dead_letters", "", "", "Dead letters in the spool, which wait for a person")       \
-    X(GAUGE, dead_letter_bytes, "promptd_dead_letter_bytes", "", "", "Bytes of their payloads")                        \
+    X(GAUGE, dead_letter_bytes, "promptd_dead_letter_bytes", "", "",                                                   \
+      "Bytes that they count against spool_dead_max_bytes: their payloads, and 256 each")                              \
+    X(GAUGE, dead_letters_max_bytes, "promptd_dead_letters_max_bytes", "", "",                                         \
+      "The bound of promptd_dead_letter_bytes, spool_dead_max_bytes; 0 without a spool")                               \
+    X(COUNTER, dead_letters_dropped, "promptd_dead_letters_dropped_total", "which=\"oldest_rejected\"", "",            \
+      "Dead letters lost at spool_dead_max_bytes: rejected ones that made room, new ones that found none")             \
+    X(COUNTER, dead_letters_not_kept, "promptd_dead_letters_dropped_total", "which=\"new\"", "",                       \
+      "Dead letters lost at spool_dead_max_bytes: rejected ones that made room, new ones that found none")             \
     X(GAUGE, spool_max_bytes, "promptd_spool_max_bytes", "", "",                                                       \
       "The bound of promptd_spool_bytes, spool_max_bytes; 0 without a spool")                                          \
     X(GAUGE, orphans_open, "promptd_orphans_open", "", "", "Reported orphans that are not known to be gone")           \

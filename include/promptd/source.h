@@ -61,7 +61,7 @@ struct source_tuning {
     size_t memory_max_messages; /* that it has in memory, those without an outcome included */
     size_t memory_max_bytes;
     uint64_t spool_max_bytes;      /* payloads that wait on disk */
-    uint64_t spool_dead_max_bytes; /* payloads of dead letters */
+    uint64_t spool_dead_max_bytes; /* dead letters, each with its payload and 256 bytes */
 };
 
 enum { SOURCE_SERVER_SIZE = 300 }; /* HEALTH: the same */
@@ -86,7 +86,9 @@ struct source_status {
     uint64_t spool_messages; /* without an outcome, those in memory included */
     uint64_t spool_bytes;
     uint64_t dead_letters;
-    uint64_t dead_letter_bytes;
+    uint64_t dead_letter_bytes;     /* as spool_dead_max_bytes counts them */
+    uint64_t dead_letters_dropped;  /* since the start: rejected ones that made room */
+    uint64_t dead_letters_not_kept; /* since the start: new ones that found none */
 };
 
 struct source;

@@ -43,11 +43,13 @@ struct spool_entry {
     bool redelivered; /* not put by this process, but by an earlier one, or by promptctl dead replay */
 };
 
+enum { SPOOL_LETTER_BYTES = 256 }; /* what a dead letter counts besides its payload, or tiny ones would fill the disk */
+
 /* Bytes of payloads. */
 struct spool_limits {
     uint64_t waiting_bytes; /* a message beyond it is not taken */
-    uint64_t dead_bytes; /* beyond it letters that were "rejected" are dropped, the oldest first; then a new one is not
-                            kept */
+    uint64_t dead_bytes; /* with SPOOL_LETTER_BYTES each; beyond it letters that were "rejected" are dropped, the oldest
+                          * first; where there is none the new one is not kept, with an ERROR line */
 };
 
 struct spool_options {
@@ -68,8 +70,10 @@ struct spool_counts {
     uint64_t waiting_bytes;
     uint64_t dead;
     uint64_t dead_bytes;
-    int64_t last_sequence; /* the highest given so far; 0 where there is none */
-    bool writable;         /* false from a failed write to the next good one */
+    uint64_t rejected_dropped; /* letters that made room for others, since the start */
+    uint64_t not_kept;         /* new letters without room, since the start */
+    int64_t last_sequence;     /* the highest given so far; 0 where there is none */
+    bool writable;             /* false from a failed write to the next good one */
 };
 
 /*

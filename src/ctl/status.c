@@ -133,6 +133,8 @@ static void show_queue(struct page *page)
         double dead = number_at(spool, "dead_letters");
         buffer_printf(&page->out, "%.0f dead letter%s%s", dead, dead == 1 ? "" : "s",
                       dead > 0 ? " (promptctl dead list)" : "");
+        buffer_printf(&page->out, ", %.0f of %.0f bytes", number_at(spool, "dead_bytes"),
+                      number_at(spool, "dead_max_bytes"));
     }
     end_line(page);
 }

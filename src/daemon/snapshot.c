@@ -77,6 +77,9 @@ static void set_gauges(struct metrics *metrics, const struct daemon *daemon, con
     metrics->spool_max_bytes = source->spool_directory ? (uint64_t)daemon->settings.spool_max_bytes : 0;
     metrics->dead_letters = source->dead_letters;
     metrics->dead_letter_bytes = source->dead_letter_bytes;
+    metrics->dead_letters_max_bytes = source->spool_directory ? (uint64_t)daemon->settings.spool_dead_max_bytes : 0;
+    metrics->dead_letters_dropped = source->dead_letters_dropped;
+    metrics->dead_letters_not_kept = source->dead_letters_not_kept;
     metrics->gaps = source->gaps;
     metrics->gap_ms = source->gap_ms;
     metrics->redis_reconnections = source->reconnections;

@@ -413,7 +413,9 @@ static void get_status(const struct source *source, struct source_status *status
     status->spool_messages = counts.waiting;
     status->spool_bytes = counts.waiting_bytes;
     status->dead_letters = counts.dead;
-    status->dead_letter_bytes = counts.dead_bytes;
+    status->dead_letter_bytes = counts.dead_bytes + counts.dead * SPOOL_LETTER_BYTES;
+    status->dead_letters_dropped = counts.rejected_dropped;
+    status->dead_letters_not_kept = counts.not_kept;
 }
 
 static bool reset_circuit(struct source *source)

@@ -141,6 +141,7 @@ static void append_waiting(struct buffer *buffer, const struct health *health)
     json_number(buffer, "max_bytes", m->spool_max_bytes);
     json_number(buffer, "dead_letters", m->dead_letters);
     json_number(buffer, "dead_bytes", m->dead_letter_bytes);
+    json_number(buffer, "dead_max_bytes", m->dead_letters_max_bytes);
     json_boolean(buffer, "writable", health->spool.writable);
     json_close(buffer, '}');
 }

@@ -8,18 +8,9 @@
 #include "promptd/log.h"
 #include "spool_private.h"
 
-enum {
-    SPOOL_BATCH_DROPS = 1024, /* rejected dead letters dropped in one transaction */
-    SPOOL_LETTER_BYTES = 256  /* of a dead letter, besides its payload */
-};
+enum { SPOOL_BATCH_DROPS = 1024 }; /* rejected dead letters dropped in one transaction */
 
 #define SPOOL_WARN_US INT64_C(3600000000)
-
-/* What one transaction changes besides the rows. */
-struct change {
-    struct spool_counts counts;
-    unsigned rejected_dropped;
-};
 
 /* ---- rows of others ---- */
 
@@ -90,7 +81,6 @@ static enum spool_db_result execute_put(struct spool_db *db, struct spool_put_wo
     return result;
 }
 
-/* Each letter counts with its payload and what is written about it, or tiny ones would fill the disk. */
 static bool is_over(const struct spool_counts *counts, uint64_t dead_max_bytes)
 {
     return counts->dead_bytes + counts->dead * SPOOL_LETTER_BYTES > dead_max_bytes;
@@ -99,9 +89,8 @@ static bool is_over(const struct spool_counts *counts, uint64_t dead_max_bytes)
 /* Beyond the bound the oldest rejected letter goes, which may be this one itself; without any the new one is not kept.
  */
 static enum spool_db_result execute_dead(struct spool_writer *writer, struct spool_dead_work *dead,
-                                         struct change *change)
+                                         struct spool_counts *counts)
 {
-    struct spool_counts *counts = &change->counts;
     bool found;
     uint64_t size;
     dead->kept = true;
@@ -112,12 +101,13 @@ static enum spool_db_result execute_dead(struct spool_writer *writer, struct spo
     counts->dead += found;
     counts->dead_bytes += size;
     while (result == SPOOL_DB_OK && found && dead->kept && is_over(counts, writer->dead_max_bytes) &&
-           change->rejected_dropped < SPOOL_BATCH_DROPS) {
+           counts->rejected_dropped - writer->counts.rejected_dropped < SPOOL_BATCH_DROPS) {
         bool rejected;
         result = spool_db_drop_rejected(&writer->db, &rejected, &size);
         if (result == SPOOL_DB_OK && !rejected)
             result = spool_db_drop_dead(&writer->db, dead->work.sequence, &found, &size);
-        change->rejected_dropped += rejected;
+        counts->rejected_dropped += rejected;
+        counts->not_kept += !rejected;
         dead->kept = rejected;
         counts->dead--;
         counts->dead_bytes -= size;
@@ -125,7 +115,7 @@ static enum spool_db_result execute_dead(struct spool_writer *writer, struct spo
     return result;
 }
 
-static enum spool_db_result execute(struct spool_writer *writer, struct spool_work *work, struct change *change)
+static enum spool_db_result execute(struct spool_writer *writer, struct spool_work *work, struct spool_counts *counts)
 {
     struct spool_fetch_work *fetch = (struct spool_fetch_work *)work;
     enum spool_db_result result = SPOOL_DB_OK;
@@ -133,14 +123,14 @@ static enum spool_db_result execute(struct spool_writer *writer, struct spool_wo
     uint64_t size;
     switch (work->kind) {
     case SPOOL_WORK_PUT:
-        return execute_put(&writer->db, (struct spool_put_work *)work, &change->counts);
+        return execute_put(&writer->db, (struct spool_put_work *)work, counts);
     case SPOOL_WORK_FINISH:
         result = spool_db_finish(&writer->db, work->sequence, &found, &size);
-        change->counts.waiting -= found;
-        change->counts.waiting_bytes -= size;
+        counts->waiting -= found;
+        counts->waiting_bytes -= size;
         return result;
     case SPOOL_WORK_DEAD:
-        return execute_dead(writer, (struct spool_dead_work *)work, change);
+        return execute_dead(writer, (struct spool_dead_work *)work, counts);
     case SPOOL_WORK_FETCH:
         result = spool_db_fetch(&writer->db, work->sequence, fetch->max_messages, fetch->max_bytes, &fetch->batch);
         mark_redelivered(writer, &fetch->batch);
@@ -157,11 +147,12 @@ static enum spool_db_result execute(struct spool_writer *writer, struct spool_wo
 static void report_dropped(struct spool_writer *writer)
 {
     int64_t now_us = clock_monotonic_us();
-    if (writer->rejected_dropped == 0 || (writer->warned_us != 0 && now_us < writer->warned_us + SPOOL_WARN_US))
+    uint64_t dropped = writer->counts.rejected_dropped - writer->warned_dropped;
+    if (dropped == 0 || (writer->warned_us != 0 && now_us < writer->warned_us + SPOOL_WARN_US))
         return;
-    log_warning(LOG_FIELDS(log_number("letters", writer->rejected_dropped)),
+    log_warning(LOG_FIELDS(log_number("letters", dropped)),
                 "dead letters are full (spool_dead_max_bytes): the oldest rejected ones were dropped");
-    writer->rejected_dropped = 0;
+    writer->warned_dropped += dropped;
     writer->warned_us = now_us;
 }
 
@@ -173,13 +164,13 @@ enum spool_db_result spool_commit(struct spool_writer *writer, struct spool_work
     enum spool_db_result result = spool_db_begin(&writer->db, STAILQ_FIRST(batch)->kind != SPOOL_WORK_FETCH);
     if (result == SPOOL_DB_OK)
         result = spool_note_growth(writer);
-    struct change change = {.counts = writer->counts};
+    struct spool_counts counts = writer->counts;
     int before = sqlite3_total_changes(writer->db.sqlite);
     struct spool_work *work;
     STAILQ_FOREACH(work, batch, link)
     {
         if (result == SPOOL_DB_OK)
-            result = execute(writer, work, &change);
+            result = execute(writer, work, &counts);
     }
     *wrote = sqlite3_total_changes(writer->db.sqlite) != before;
     if (result == SPOOL_DB_OK)
@@ -188,10 +179,9 @@ enum spool_db_result spool_commit(struct spool_writer *writer, struct spool_work
         spool_db_rollback(&writer->db);
         return result;
     }
-    writer->counts = change.counts;
-    if (change.counts.last_sequence > writer->last_sequence)
-        writer->last_sequence = change.counts.last_sequence;
-    writer->rejected_dropped += change.rejected_dropped;
+    writer->counts = counts;
+    if (counts.last_sequence > writer->last_sequence)
+        writer->last_sequence = counts.last_sequence;
     report_dropped(writer);
     return SPOOL_DB_OK;
 }

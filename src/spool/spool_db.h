@@ -147,7 +147,7 @@ int64_t spool_payload_sum(int64_t sequence, int64_t arrived_ms, const char *payl
 /* The payload is borrowed until the statement READ_PAYLOAD is reset. DAMAGED when it is missing or fails its sum. */
 enum spool_db_result spool_db_read_payload(struct spool_db *db, int64_t sequence, struct spool_entry *entry);
 
-/* Counts as the last commit left them; `writable` stays untouched. */
+/* Counts as the last commit left them; what does not stand in the file stays untouched. */
 enum spool_db_result spool_db_count(struct spool_db *db, struct spool_counts *counts);
 
 /* Messages behind *last_sequence, which is moved to the last of them. */

@@ -12,6 +12,7 @@
 
 #include <sys/queue.h>
 
+#include "promptd/log_rate.h"
 #include "promptd/spool.h"
 #include "spool_db.h"
 #include "spool_folder.h"
@@ -90,8 +91,9 @@ struct spool_writer {
     struct spool_range foreign[SPOOL_RANGES]; /* in their order; the first is what was there at the start */
     size_t foreign_count;
     uint64_t dead_max_bytes;
-    uint64_t rejected_dropped;   /* rejected dead letters that had to make room, not yet in the log */
+    uint64_t warned_dropped;     /* rejected dead letters that had to make room, as the log has them */
     int64_t warned_us;           /* when the log said so last; 0: never */
+    struct log_rate not_kept;    /* lines about new ones without room */
     struct spool_counts counts;  /* as committed */
     struct spool_work_list done; /* not yet handed to the loop */
 };

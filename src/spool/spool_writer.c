@@ -78,6 +78,7 @@ bool spool_writer_prepare(struct spool_writer *writer, struct error *error)
     writer->foreign[0] = (struct spool_range){.first = 1, .last = writer->last_sequence};
     writer->foreign_count = 1;
     writer->look_us = clock_monotonic_us() + SPOOL_LOOK_US;
+    writer->not_kept = (struct log_rate){.burst = 10000, .per_second = 1000};
     return result == SPOOL_DB_OK ||
            error_set(error, ERROR_SPOOL, "the spool's database cannot be read: %s", writer->db.failure);
 }
@@ -137,24 +138,38 @@ static void take_batch(struct spool_writer *writer, struct spool_work_list *batc
     }
 }
 
+static void report_not_kept(struct spool_writer *writer, const struct disposition *disposition)
+{
+    char interview[UUID_TEXT_SIZE];
+    if (!log_rate_allows(&writer->not_kept, clock_monotonic_us()))
+        return;
+    uuid_format(disposition->interview_id, interview);
+    log_error(LOG_FIELDS(log_text("interview_id", disposition->has_interview_id ? interview : NULL),
+                         log_text("outcome", disposition->outcome)),
+              "dead letters are full (spool_dead_max_bytes): a message is not kept");
+}
+
+static void sum_up_not_kept(struct spool_writer *writer)
+{
+    uint64_t held_back = log_rate_take_held_back(&writer->not_kept);
+    if (held_back > 0)
+        log_error(LOG_FIELDS(log_number("messages", held_back)),
+                  "dead letters are full (spool_dead_max_bytes): more messages not kept than lines are written");
+}
+
 /* What has ended has no callback: it ends here. */
-static void split_committed(struct spool_work_list *list, struct spool_work_list *done)
+static void split_committed(struct spool_writer *writer, struct spool_work_list *list)
 {
     struct spool_work *work;
     while ((work = STAILQ_FIRST(list))) {
         STAILQ_REMOVE_HEAD(list, link);
         if (work->kind == SPOOL_WORK_PUT || work->kind == SPOOL_WORK_FETCH) {
-            STAILQ_INSERT_TAIL(done, work, link);
+            STAILQ_INSERT_TAIL(&writer->done, work, link);
             continue;
         }
         const struct spool_dead_work *dead = (const struct spool_dead_work *)work;
-        if (work->kind == SPOOL_WORK_DEAD && !dead->kept) {
-            char interview[UUID_TEXT_SIZE];
-            uuid_format(dead->disposition.interview_id, interview);
-            log_error(LOG_FIELDS(log_text("interview_id", dead->disposition.has_interview_id ? interview : NULL),
-                                 log_text("outcome", dead->disposition.outcome)),
-                      "dead letters are full (spool_dead_max_bytes): a message is not kept");
-        }
+        if (work->kind == SPOOL_WORK_DEAD && !dead->kept)
+            report_not_kept(writer, &dead->disposition);
         free(work);
     }
 }
@@ -216,7 +231,7 @@ static void run_batch(struct spool *spool)
     if (result == SPOOL_DB_DAMAGED && replace_damaged(spool) == SPOOL_DB_OK)
         result = commit_batch(spool, &batch);
     if (result == SPOOL_DB_OK) {
-        split_committed(&batch, &writer->done);
+        split_committed(writer, &batch);
     } else {
         struct spool_work_list kept = STAILQ_HEAD_INITIALIZER(kept);
         set_disk(spool, SPOOL_DISK_REFUSES);
@@ -255,6 +270,7 @@ static enum spool_db_result look_at_database(struct spool_writer *writer)
 static void look_around(struct spool *spool)
 {
     struct spool_writer *writer = &spool->writer;
+    sum_up_not_kept(writer);
     if (writer->db.sqlite && look_at_database(writer) == SPOOL_DB_DAMAGED && replace_damaged(spool) != SPOOL_DB_OK)
         set_disk(spool, SPOOL_DISK_REFUSES);
 }
@@ -349,6 +365,7 @@ void spool_writer_run(void *argument)
         work_off(spool, &incoming, closing);
     }
     drop_rest(spool);
+    sum_up_not_kept(&spool->writer);
     spool_db_close(&spool->writer.db);
     uv_mutex_lock(&spool->mutex);
     spool->stopped = true;

@@ -2,9 +2,11 @@
 """The spool's disk and file in bad shape: full, damaged, at its bound. promptd says so once, and goes on."""
 
 import os
+import signal
 
 import pytest
 
+from support import admin
 from support.expect import expect_stored
 from support.spool import Spool, fill_disk
 from support.wait import wait_until
@@ -148,6 +150,48 @@ def test_spool_dead_max_bytes(start, database, channel, spool):
     good = burst(channel, database, 20, "g" * 40000)
     assert promptd.settle(81).outcomes() == {"success": 20, "rejected": 60, "failure": 1}
     expect_stored(database, *good)
+
+
+def test_dead_letters_that_must_stay_fill_their_bound(start_promptd, database, channel, spool, tmp_path, promptctl):
+    """A new letter without room has its line and a counter; messages do not suffer, and a reload makes room."""
+    config = tmp_path / "promptd.conf"
+    config.write_text("spool_dead_max_bytes = 1048576\n")
+    promptd = start_promptd(config=str(config), spool_dir=spool.folder, spool_max_bytes=1048576)
+    database.raise_on("interview_enhanced_prompts", "insert", "no", when="new.prompt ~ 'REFUSED'")
+    refused = burst(channel, database, 15, "REFUSED" * 5700)
+    promptd.wait_counters(failure=15, waiting=0, spool_messages=0)
+    refused += burst(channel, database, 15, "REFUSED" * 5700)
+    counters = promptd.wait_counters(failure=30, waiting=0, spool_messages=0)
+    size = len(refused[0].framed()) + 256
+    kept = 1048576 // size
+    assert spool.payloads() == kept and counters["dropped"] == 0
+    assert (counters["dead_letters"], counters["dead_letters_not_kept"]) == (kept, 30 - kept)
+    lost = [message for message in refused
+            if promptd.find("ERROR", "a message is not kept", f"interview_id={message.interview}", "outcome=\"not stored\"")]
+    assert len(lost) == 30 - kept
+    assert all(promptd.find("ERROR", "not stored", message.interview) for message in refused)
+
+    channel.publish_burst([b"garbage" * 6000] * 10)  # makes room for nobody, and finds none
+    counters = promptd.wait_counters(rejected=10, waiting=0, dead_letters_dropped=10)
+    assert counters["dead_letters"] == kept == spool.payloads() and counters["dead_letters_not_kept"] == 30 - kept
+    promptd.one("WARNING", "dead letters are full", "spool_dead_max_bytes")
+    good = burst(channel, database, 20, "g" * 40000)
+    promptd.wait_counters(success=20, waiting=0, dropped=0)
+    expect_stored(database, *good)
+
+    metrics = admin.of(promptd).metrics()
+    assert metrics["promptd_dead_letters_max_bytes"] == 1048576
+    assert metrics["promptd_dead_letter_bytes"] == kept * size
+    assert metrics['promptd_dead_letters_dropped_total{which="new"}'] == 30 - kept
+    assert metrics['promptd_dead_letters_dropped_total{which="oldest_rejected"}'] == 10
+    assert f"{kept} dead letters (promptctl dead list), {kept * size} of 1048576 bytes" in \
+        promptctl("status", admin_listen=promptd.admin_url.removeprefix("http://")).out
+
+    config.write_text("spool_dead_max_bytes = 2097152\n")
+    promptd.kill(signal.SIGHUP)
+    promptd.wait_line("INFO", "settings reloaded")
+    burst(channel, database, 5, "REFUSED" * 5700)
+    promptd.wait_counters(failure=35, dead_letters=kept + 5, dead_letters_not_kept=30 - kept)
 
 
 # Damaged

@@ -5,6 +5,7 @@ import glob
 import json
 import os
 import sqlite3
+import struct
 
 
 class Spool:
@@ -39,6 +40,28 @@ class Spool:
     def dead_numbers(self):
         return [number for number, in self._rows("select sequence from dead_letter")]
 
+    def add_dead(self, payloads, outcome="not stored"):
+        """Dead letters of a stopped promptd's, as it would have left them."""
+        connection = sqlite3.connect(self.path)
+        sequence = connection.execute("select seq from sqlite_sequence where name = 'waiting'").fetchone()[0]
+        letters, rows = [], []
+        for payload in payloads:
+            sequence += 1
+            letters.append((sequence, len(payload), DIED_MS, outcome))
+            rows.append((sequence, DIED_MS, payload_sum(sequence, DIED_MS, payload), payload))
+        with connection:
+            connection.executemany("insert into payload values (?, ?, ?, ?)", rows)
+            connection.executemany("insert into dead_letter(sequence, size, died_ms, outcome) values (?, ?, ?, ?)", letters)
+            connection.execute("update sqlite_sequence set seq = ? where name = 'waiting'", (sequence,))
+        connection.close()
+
+    def log_size(self):
+        """Bytes of SQLite's log."""
+        try:
+            return os.path.getsize(self.path + "-wal")
+        except FileNotFoundError:
+            return 0
+
     def payloads(self):
         return self._rows("select count(*) from payload")[0][0]
 
@@ -56,6 +79,23 @@ class Spool:
 
     def truncate(self, length):
         os.truncate(self.path, length)
+
+
+DIED_MS = 1764000000000
+
+
+def payload_sum(sequence, arrived_ms, payload):
+    """spool_payload_sum() of the daemon."""
+    def mix(total, word):
+        total = (total ^ word) * 0x9fb21c651e98df25 & 0xffffffffffffffff
+        return total ^ total >> 32
+
+    total = 0x50525350
+    whole = len(payload) // 8 * 8
+    for word in (sequence, arrived_ms, len(payload), *struct.unpack(f"<{whole // 8}Q", payload[:whole]),
+                 int.from_bytes(payload[whole:], "big")):
+        total = mix(total, word)
+    return total - (1 << 64) if total >> 63 else total
 
 
 VERSION_1 = """
