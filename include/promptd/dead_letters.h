@@ -3,9 +3,10 @@
  * Dead letters as promptctl sees them: listed, read, replayed and dropped in the spool's database, beside a running
  * daemon or without one. Blocking.
  *
- * Each change is one short transaction, so a daemon never waits long; it notices them within a second. A replay gives
- * the message a new sequence, behind all that waits, for that is how the daemon finds it. No transaction is open while
- * the caller does something with what was read: SQLite's log would grow for as long.
+ * Changes are made in short transactions with a pause between them, so a daemon never waits long; it notices them
+ * within a second. A file that the daemon has replaced meanwhile is not changed any more. A replay gives the message a
+ * new sequence, behind all that waits, for that is how the daemon finds it. No transaction is open while the caller
+ * does something with what was read: SQLite's log would grow for as long.
  */
 #ifndef PROMPTD_DEAD_LETTERS_H
 #define PROMPTD_DEAD_LETTERS_H
@@ -35,9 +36,16 @@ struct dead_letter {
     uint8_t prompt_id[UUID_SIZE];
 };
 
-enum dead_letters_change {
-    DEAD_LETTERS_REPLAY, /* they wait again, as if they had just come */
-    DEAD_LETTERS_DROP    /* they are gone, payload and all */
+struct dead_letters_change {
+    bool replay;                /* they wait again, as if they had just come; else they are gone, payload and all */
+    uint64_t waiting_max_bytes; /* replay: it ends when so much is waiting, or new messages would find no room */
+};
+
+/* `ids`, ascending, each once; or, where that is NULL, all letters up to `last`. */
+struct dead_letters_choice {
+    const int64_t *ids;
+    size_t count;
+    int64_t last;
 };
 
 /* Opens the spool of `directory`. NULL with ERROR_SPOOL: no spool there, not ours to open, damaged, or foreign. */
@@ -54,9 +62,12 @@ bool dead_letters_read(struct dead_letters *letters, int64_t id, dead_letters_ta
 bool dead_letters_payload(struct dead_letters *letters, int64_t id, const char **bytes, size_t *length,
                           struct error *error);
 
-/* Changes each of `ids`; one that is gone meanwhile is left out. `changed` counts those that are on disk, also when the
- * call fails half-way with ERROR_SPOOL. */
-bool dead_letters_change(struct dead_letters *letters, enum dead_letters_change change, const int64_t *ids,
-                         size_t count, size_t *changed, struct error *error);
+/* How many there are, and the highest id that was ever given. */
+bool dead_letters_count(struct dead_letters *letters, uint64_t *count, int64_t *last, struct error *error);
+
+/* One that is gone meanwhile is left out. `changed` counts those that are on disk, also when the call fails half-way
+ * with ERROR_SPOOL. */
+bool dead_letters_change(struct dead_letters *letters, const struct dead_letters_change *change,
+                         const struct dead_letters_choice *choice, size_t *changed, struct error *error);
 
 #endif

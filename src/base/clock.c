@@ -20,6 +20,12 @@ int64_t clock_wall_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+void clock_sleep_ms(unsigned ms)
+{
+    const struct timespec rest = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+    (void)nanosleep(&rest, NULL); /* a signal may end it early */
+}
+
 /* Under load there are thousands of times in a second: what they share is printed once. */
 void clock_format_wall(int64_t wall_ms, char text[CLOCK_TEXT_SIZE])
 {

@@ -252,34 +252,6 @@ int ctl_dead_show(struct ctl *ctl)
 
 /* ---- replay, drop ---- */
 
-struct chosen {
-    int64_t *ids;
-    size_t count;
-    size_t room;
-    bool failed; /* memory was out */
-};
-
-static void choose(struct chosen *chosen, int64_t id)
-{
-    if (chosen->count == chosen->room) {
-        size_t room = chosen->room ? chosen->room * 2 : 256;
-        int64_t *ids = reallocarray(chosen->ids, room, sizeof *ids);
-        chosen->failed |= !ids;
-        if (!ids)
-            return;
-        chosen->ids = ids;
-        chosen->room = room;
-    }
-    chosen->ids[chosen->count++] = id;
-}
-
-static bool choose_letter(void *context, const struct dead_letter *letter)
-{
-    struct chosen *chosen = context;
-    choose(chosen, letter->id);
-    return !chosen->failed;
-}
-
 static int compare_ids(const void *a, const void *b)
 {
     const int64_t *left = a;
@@ -288,48 +260,48 @@ static int compare_ids(const void *a, const void *b)
 }
 
 /* In the order of arrival, each once. */
-static void sort_ids(struct chosen *chosen)
+static size_t sort_ids(int64_t *ids, size_t count)
 {
     size_t kept = 0;
-    if (chosen->count == 0)
-        return;
-    qsort(chosen->ids, chosen->count, sizeof *chosen->ids, compare_ids);
-    for (size_t i = 1; i < chosen->count; i++) {
-        if (chosen->ids[i] != chosen->ids[kept])
-            chosen->ids[++kept] = chosen->ids[i];
+    qsort(ids, count, sizeof *ids, compare_ids);
+    for (size_t i = 1; i < count; i++) {
+        if (ids[i] != ids[kept])
+            ids[++kept] = ids[i];
     }
-    chosen->count = kept + 1;
+    return count == 0 ? 0 : kept + 1;
 }
 
-/* What the command line names: ids, or --all. */
-static bool read_choice(const struct ctl *ctl, struct chosen *chosen, struct error *error)
+/* The ids of the command line; none with --all. */
+static bool read_ids(const struct ctl *ctl, int64_t *ids, size_t *count, struct error *error)
 {
     bool all = ctl_has(ctl, CTL_OPTION_ALL);
     if (all == (ctl->operand_count > 0))
         return error_set(error, ERROR_USAGE, "which dead letters? Give their ids, or --all%s", all ? ", not both" : "");
     for (int i = 0; i < ctl->operand_count; i++) {
-        int64_t id = 0;
-        if (!parse_id(ctl->operands[i], &id, error))
+        if (!parse_id(ctl->operands[i], &ids[i], error))
             return false;
-        choose(chosen, id);
     }
-    sort_ids(chosen);
+    *count = sort_ids(ids, (size_t)ctl->operand_count);
     return true;
 }
 
+static bool note_found(void *context, const struct dead_letter *letter)
+{
+    (void)letter;
+    *(bool *)context = true;
+    return false;
+}
+
 /* The first id that is no dead letter's; 0 where all are. */
-static bool find_missing(struct dead_letters *letters, const struct chosen *chosen, int64_t *missing,
+static bool find_missing(struct dead_letters *letters, const struct dead_letters_choice *choice, int64_t *missing,
                          struct error *error)
 {
     *missing = 0;
-    for (size_t i = 0; i < chosen->count && *missing == 0; i++) {
-        struct chosen found = {0};
-        bool read = dead_letters_read(letters, chosen->ids[i], choose_letter, &found, error);
-        if (found.count == 0)
-            *missing = chosen->ids[i];
-        free(found.ids);
-        if (!read)
+    for (size_t i = 0; i < choice->count && *missing == 0; i++) {
+        bool found = false;
+        if (!dead_letters_read(letters, choice->ids[i], note_found, &found, error))
             return false;
+        *missing = found ? 0 : choice->ids[i];
     }
     return true;
 }
@@ -351,54 +323,68 @@ static int report_change(const struct ctl *ctl, const char *done, size_t changed
 
 /* How a change is asked for, and what is said of it. */
 struct change_words {
-    enum dead_letters_change change;
+    bool replay;
     const char *verb;
     const char *consequence;
     const char *done;
 };
 
 static int change_chosen(const struct ctl *ctl, struct dead_letters *letters, const struct change_words *words,
-                         const struct chosen *chosen)
+                         const struct dead_letters_choice *choice, uint64_t count)
 {
     struct error error;
     size_t changed = 0;
-    int64_t missing = 0;
-    if (chosen->failed)
-        return output_fail(&(struct error){.code = ERROR_INTERNAL, .text = "out of memory"});
-    if (!find_missing(letters, chosen, &missing, &error))
-        return output_fail(&error);
-    if (missing != 0 && !ctl_has(ctl, CTL_OPTION_ALL))
-        return no_such_letter(missing);
-    if (chosen->count > 0 && !output_confirm(ctl, "%s %zu dead letter%s%s?", words->verb, chosen->count,
-                                             chosen->count == 1 ? "" : "s", words->consequence))
+    const struct dead_letters_change change = {
+        .replay = words->replay,
+        .waiting_max_bytes = (uint64_t)ctl->settings.spool_max_bytes / 2,
+    };
+    if (count > 0 && !output_confirm(ctl, "%s %" PRIu64 " dead letter%s%s?", words->verb, count, count == 1 ? "" : "s",
+                                     words->consequence))
         return CTL_FOUND;
-    bool good = dead_letters_change(letters, words->change, chosen->ids, chosen->count, &changed, &error);
+    bool good = dead_letters_change(letters, &change, choice, &changed, &error);
     if (good || changed > 0)
         (void)report_change(ctl, words->done, changed);
     return good ? CTL_OK : output_fail(&error);
 }
 
+/* All means those that are there now: what is replayed may die again at once. */
+static int choose_and_change(const struct ctl *ctl, struct dead_letters *letters, const struct change_words *words,
+                             const int64_t *ids, size_t id_count)
+{
+    struct error error;
+    struct dead_letters_choice choice = {.ids = ids, .count = id_count};
+    uint64_t count = id_count;
+    int64_t missing = 0;
+    if (ctl_has(ctl, CTL_OPTION_ALL)) {
+        choice.ids = NULL;
+        if (!dead_letters_count(letters, &count, &choice.last, &error))
+            return output_fail(&error);
+    } else if (!find_missing(letters, &choice, &missing, &error)) {
+        return output_fail(&error);
+    }
+    return missing != 0 ? no_such_letter(missing) : change_chosen(ctl, letters, words, &choice, count);
+}
+
 static int change(const struct ctl *ctl, const struct change_words *words)
 {
     struct error error;
-    struct chosen chosen = {0};
     struct dead_letters *letters = NULL;
-    int status = CTL_OK;
-    if (output_may_change(ctl, &error) && read_choice(ctl, &chosen, &error))
+    size_t count = 0;
+    int64_t *ids = calloc((size_t)ctl->operand_count + 1, sizeof *ids);
+    if (!ids)
+        return output_fail(&(struct error){.code = ERROR_INTERNAL, .text = "out of memory"});
+    if (output_may_change(ctl, &error) && read_ids(ctl, ids, &count, &error))
         letters = open_letters(ctl, &error);
-    bool good = letters != NULL;
-    if (good && ctl_has(ctl, CTL_OPTION_ALL))
-        good = dead_letters_read(letters, 0, choose_letter, &chosen, &error);
-    status = good ? change_chosen(ctl, letters, words, &chosen) : output_fail(&error);
+    int status = letters ? choose_and_change(ctl, letters, words, ids, count) : output_fail(&error);
     dead_letters_close(letters);
-    free(chosen.ids);
+    free(ids);
     return status;
 }
 
 int ctl_dead_replay(struct ctl *ctl)
 {
     return change(ctl, &(struct change_words){
-                           .change = DEAD_LETTERS_REPLAY,
+                           .replay = true,
                            .verb = "Replay",
                            .consequence = "",
                            .done = "replayed",
@@ -408,7 +394,6 @@ int ctl_dead_replay(struct ctl *ctl)
 int ctl_dead_drop(struct ctl *ctl)
 {
     return change(ctl, &(struct change_words){
-                           .change = DEAD_LETTERS_DROP,
                            .verb = "Drop",
                            .consequence = " for good, messages and all",
                            .done = "dropped",

@@ -3,6 +3,7 @@
 #include "promptd/dead_letters.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pwd.h>
 #include <stdio.h>
@@ -11,12 +12,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "promptd/clock.h"
 #include "spool_db.h"
 #include "spool_folder.h"
 
 enum {
-    CHANGES_MAX_ROWS = 256,             /* in one transaction: the daemon waits for its end */
-    CHANGES_MAX_BYTES = 4 * 1024 * 1024 /* of payloads; one that is larger goes alone */
+    CHANGES_MAX_ROWS = 256,              /* in one transaction: the daemon waits for its end */
+    CHANGES_MAX_BYTES = 4 * 1024 * 1024, /* of payloads; one that is larger goes alone */
+    CHANGES_PAUSE_MS = 5                 /* between two: whoever waits looks once a millisecond */
 };
 
 static const char next_sql[] = "select dead_letter.sequence, dead_letter.size, payload.arrived_ms, died_ms, outcome,"
@@ -28,6 +31,8 @@ static const char next_sql[] = "select dead_letter.sequence, dead_letter.size, p
 struct dead_letters {
     struct spool_db db;
     char directory[PATH_MAX]; /* as the operator gave it */
+    int folder_fd;
+    struct stat file; /* the database that was opened */
 };
 
 /* ---- opening ---- */
@@ -53,10 +58,9 @@ static bool check_owner(const char *directory, const struct stat *status, struct
     return user == 0 || user == status->st_uid || no_access(directory, ": " SPOOL_FILE, status->st_uid, error);
 }
 
-static bool check_folder(const char *directory, struct error *error)
+static bool check_folder(const char *directory, struct stat *file, struct error *error)
 {
     struct stat folder;
-    struct stat file;
     char path[PATH_MAX];
     if (stat(directory, &folder) != 0)
         return error_set(error, ERROR_SPOOL, "spool_dir %s: %s", directory, strerror(errno));
@@ -65,8 +69,8 @@ static bool check_folder(const char *directory, struct error *error)
     int length = snprintf(path, sizeof path, "%s/%s", directory, SPOOL_FILE);
     if (length < 0 || (size_t)length >= sizeof path)
         return error_set(error, ERROR_SPOOL, "spool_dir %.200s… is too long a path", directory);
-    if (stat(path, &file) == 0)
-        return check_owner(directory, &file, error);
+    if (stat(path, file) == 0)
+        return check_owner(directory, file, error);
     if (errno == EACCES)
         return no_access(directory, "", folder.st_uid, error);
     if (errno == ENOENT)
@@ -85,16 +89,50 @@ static bool database_error(const struct dead_letters *letters, enum spool_db_res
                      letters->db.failure, advice);
 }
 
-static enum spool_db_result open_database(struct dead_letters *letters)
+static bool hold(const struct dead_letters *letters, struct error *error)
+{
+    return spool_folder_hold(letters->folder_fd, false) ||
+           error_set(error, ERROR_SPOOL, "spool_dir %s: promptd is replacing a damaged " SPOOL_FILE ": try again later",
+                     letters->directory);
+}
+
+/* A damaged file is set aside, and another takes its place. */
+static bool is_in_place(const struct dead_letters *letters, struct error *error)
+{
+    struct stat now;
+    bool same = fstatat(letters->folder_fd, SPOOL_FILE, &now, 0) == 0 && now.st_ino == letters->file.st_ino &&
+                now.st_dev == letters->file.st_dev;
+    return same || error_set(error, ERROR_SPOOL, "spool_dir %s: " SPOOL_FILE " was replaced meanwhile: try again",
+                             letters->directory);
+}
+
+/* Under the hold, so that the log which SQLite opens by its name is this file's. */
+static bool open_database(struct dead_letters *letters, struct error *error)
 {
     char path[PATH_MAX + sizeof SPOOL_FILE];
     (void)snprintf(path, sizeof path, "%s/%s", letters->directory, SPOOL_FILE);
-    return spool_db_open(&letters->db, path, SPOOL_CHECK_NONE);
+    if (!check_folder(letters->directory, &letters->file, error))
+        return false;
+    enum spool_db_result result = spool_db_open(&letters->db, path, SPOOL_CHECK_NONE);
+    return result == SPOOL_DB_OK || database_error(letters, result, error);
+}
+
+static bool open_letters(struct dead_letters *letters, struct error *error)
+{
+    letters->folder_fd = open(letters->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (letters->folder_fd < 0)
+        return error_set(error, ERROR_SPOOL, "spool_dir %s: %s", letters->directory, strerror(errno));
+    if (!hold(letters, error))
+        return false;
+    bool opened = open_database(letters, error);
+    spool_folder_let_go(letters->folder_fd);
+    return opened;
 }
 
 struct dead_letters *dead_letters_open(const char *directory, struct error *error)
 {
-    if (!check_folder(directory, error))
+    struct stat file;
+    if (!check_folder(directory, &file, error))
         return NULL;
     struct dead_letters *letters = calloc(1, sizeof *letters);
     if (!letters) {
@@ -102,10 +140,8 @@ struct dead_letters *dead_letters_open(const char *directory, struct error *erro
         return NULL;
     }
     (void)snprintf(letters->directory, sizeof letters->directory, "%s", directory);
-    enum spool_db_result result = open_database(letters);
-    if (result == SPOOL_DB_OK)
+    if (open_letters(letters, error))
         return letters;
-    database_error(letters, result, error);
     dead_letters_close(letters);
     return NULL;
 }
@@ -115,6 +151,8 @@ void dead_letters_close(struct dead_letters *letters)
     if (!letters)
         return;
     spool_db_close(&letters->db);
+    if (letters->folder_fd >= 0)
+        close(letters->folder_fd);
     free(letters);
 }
 
@@ -200,43 +238,127 @@ bool dead_letters_payload(struct dead_letters *letters, int64_t id, const char *
     return true;
 }
 
-/* ---- changing ---- */
-
-/* One transaction: as many as it may hold. `*next` moves behind them. */
-static enum spool_db_result change_some(struct dead_letters *letters, enum dead_letters_change change,
-                                        const int64_t *ids, size_t count, size_t *next, size_t *changed)
+bool dead_letters_count(struct dead_letters *letters, uint64_t *count, int64_t *last, struct error *error)
 {
-    size_t rows = 0;
-    uint64_t bytes = 0;
-    size_t done = *next;
-    enum spool_db_result result = spool_db_begin(&letters->db, true);
-    while (result == SPOOL_DB_OK && done < count && rows < CHANGES_MAX_ROWS && bytes < CHANGES_MAX_BYTES) {
-        bool found;
-        uint64_t size;
-        result = change == DEAD_LETTERS_REPLAY ? spool_db_replay(&letters->db, ids[done], &found, &size)
-                                               : spool_db_drop_dead(&letters->db, ids[done], &found, &size);
-        done++;
-        rows += found;
-        bytes += size;
-    }
+    struct spool_counts counts = {0};
+    enum spool_db_result result = spool_db_begin(&letters->db, false);
+    if (result == SPOOL_DB_OK)
+        result = spool_db_count(&letters->db, &counts);
     if (result == SPOOL_DB_OK)
         result = spool_db_commit(&letters->db);
     else
         spool_db_rollback(&letters->db);
-    if (result == SPOOL_DB_OK) {
-        *next = done;
-        *changed += rows;
+    *count = counts.dead;
+    *last = counts.last_sequence;
+    return result == SPOOL_DB_OK || database_error(letters, result, error);
+}
+
+/* ---- changing ---- */
+
+/* How far a change has come. */
+struct progress {
+    size_t given;  /* of the ids that were given */
+    int64_t after; /* without any: the last letter that was looked at */
+    size_t changed;
+    uint64_t waiting_bytes; /* when they were counted last, and what was replayed since; a daemon works them off */
+    bool end;
+    bool full; /* there is no room for the next one to wait in */
+};
+
+static enum spool_db_result next_letter(struct dead_letters *letters, const struct dead_letters_choice *choice,
+                                        struct progress *progress, int64_t *id)
+{
+    enum spool_db_result result = SPOOL_DB_OK;
+    if (choice->ids) {
+        progress->end = progress->given == choice->count;
+        *id = progress->end ? 0 : choice->ids[progress->given++];
+        return result;
+    }
+    result = spool_db_next_dead(&letters->db, progress->after, id);
+    progress->end = *id == 0 || *id > choice->last;
+    progress->after = *id;
+    return result;
+}
+
+/* Counted anew only where it matters, for that takes long where many wait. */
+static enum spool_db_result check_room(struct dead_letters *letters, const struct dead_letters_change *change,
+                                       struct progress *progress, bool *counted)
+{
+    enum spool_db_result result = SPOOL_DB_OK;
+    if (!change->replay || progress->waiting_bytes < change->waiting_max_bytes)
+        return result;
+    if (!*counted)
+        result = spool_db_count_waiting(&letters->db, &progress->waiting_bytes);
+    *counted = true;
+    progress->full = progress->waiting_bytes >= change->waiting_max_bytes;
+    return result;
+}
+
+/* One transaction: as many as it may hold. */
+static enum spool_db_result change_some(struct dead_letters *letters, const struct dead_letters_change *change,
+                                        const struct dead_letters_choice *choice, struct progress *progress)
+{
+    size_t before = progress->changed;
+    uint64_t bytes = 0;
+    bool counted = false;
+    enum spool_db_result result = SPOOL_DB_OK;
+    while (result == SPOOL_DB_OK && progress->changed - before < CHANGES_MAX_ROWS && bytes < CHANGES_MAX_BYTES) {
+        bool found = false;
+        uint64_t size = 0;
+        int64_t id;
+        result = next_letter(letters, choice, progress, &id);
+        if (result == SPOOL_DB_OK && !progress->end)
+            result = check_room(letters, change, progress, &counted);
+        if (result != SPOOL_DB_OK || progress->end || progress->full)
+            break;
+        result = change->replay ? spool_db_replay(&letters->db, id, &found, &size)
+                                : spool_db_drop_dead(&letters->db, id, &found, &size);
+        progress->changed += found;
+        progress->waiting_bytes += size;
+        bytes += size;
     }
     return result;
 }
 
-bool dead_letters_change(struct dead_letters *letters, enum dead_letters_change change, const int64_t *ids,
-                         size_t count, size_t *changed, struct error *error)
+static bool change_in_one_go(struct dead_letters *letters, const struct dead_letters_change *change,
+                             const struct dead_letters_choice *choice, struct progress *progress, struct error *error)
 {
-    enum spool_db_result result = SPOOL_DB_OK;
-    size_t next = 0;
-    *changed = 0;
-    while (next < count && result == SPOOL_DB_OK)
-        result = change_some(letters, change, ids, count, &next, changed);
-    return result == SPOOL_DB_OK || database_error(letters, result, error);
+    struct progress next = *progress;
+    if (!is_in_place(letters, error))
+        return false;
+    enum spool_db_result result = spool_db_begin(&letters->db, true);
+    if (result == SPOOL_DB_OK)
+        result = change_some(letters, change, choice, &next);
+    if (result == SPOOL_DB_OK)
+        result = spool_db_commit(&letters->db);
+    else
+        spool_db_rollback(&letters->db);
+    if (result != SPOOL_DB_OK)
+        return database_error(letters, result, error);
+    *progress = next;
+    return true;
+}
+
+bool dead_letters_change(struct dead_letters *letters, const struct dead_letters_change *change,
+                         const struct dead_letters_choice *choice, size_t *changed, struct error *error)
+{
+    struct progress progress = {.waiting_bytes = UINT64_MAX / 2}; /* not counted yet */
+    bool good = true;
+    while (good && !progress.end && !progress.full) {
+        if (progress.given > 0 || progress.after > 0)
+            clock_sleep_ms(CHANGES_PAUSE_MS);
+        good = hold(letters, error);
+        if (!good)
+            break;
+        good = change_in_one_go(letters, change, choice, &progress, error);
+        spool_folder_let_go(letters->folder_fd);
+    }
+    *changed = progress.changed;
+    if (good && progress.full)
+        return error_set(
+            error, ERROR_SPOOL,
+            "spool_dir %s: half of spool_max_bytes is full of waiting messages, and the rest is for new ones:"
+            " replay what is left when those are stored",
+            letters->directory);
+    return good;
 }

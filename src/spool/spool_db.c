@@ -299,13 +299,28 @@ enum spool_db_result spool_db_prepare(struct spool_db *db)
     return SPOOL_DB_OK;
 }
 
+/* SQLite's own would sleep up to 100 ms between two looks, and miss the short time between the transactions of somebody
+ * who makes one after the other. */
+static int on_busy(void *context, int looks)
+{
+    struct spool_db *db = context;
+    int64_t now_us = clock_monotonic_us();
+    if (looks == 0)
+        db->busy_since_us = now_us;
+    if (now_us - db->busy_since_us >= (int64_t)db->patience_ms * 1000)
+        return 0;
+    clock_sleep_ms(1);
+    return 1;
+}
+
 static enum spool_db_result open_and_check(struct spool_db *db, const char *path, enum spool_db_check check)
 {
     int code = sqlite3_open_v2(path, &db->sqlite, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
     if (code != SQLITE_OK)
         return spool_db_classify(db, code);
     (void)sqlite3_extended_result_codes(db->sqlite, 1);
-    (void)sqlite3_busy_timeout(db->sqlite, SPOOL_BUSY_TIMEOUT_MS);
+    db->patience_ms = SPOOL_BUSY_TIMEOUT_MS;
+    (void)sqlite3_busy_handler(db->sqlite, on_busy, db);
     enum spool_db_result result = spool_db_execute(db, "%s", connection_sql);
     if (result == SPOOL_DB_OK)
         result = check_identity(db, check != SPOOL_CHECK_NONE);

@@ -48,6 +48,7 @@ enum spool_db_result {
     X(DROP_WAITING, "delete from waiting where sequence = ?1 returning size")                                          \
     X(DROP_PAYLOAD, "delete from payload where sequence = ?1")                                                         \
     X(DROP_DEAD, "delete from dead_letter where sequence = ?1 returning size")                                         \
+    X(NEXT_DEAD, "select min(sequence) from dead_letter where sequence > ?1")                                          \
     X(OLDEST_REJECTED, "select sequence from dead_letter where outcome = 'rejected' order by sequence limit 1")        \
     X(NEXT_WAITING, "select sequence, size from waiting where sequence > ?1 order by sequence")                        \
     X(READ_PAYLOAD, "select arrived_ms, sum, bytes from payload where sequence = ?1")                                  \
@@ -68,6 +69,8 @@ enum spool_statement {
 struct spool_db {
     sqlite3 *sqlite; /* NULL: closed */
     sqlite3_stmt *statements[SPOOL_STATEMENT_COUNT];
+    int patience_ms;                  /* how long a lock of somebody else's is waited for */
+    int64_t busy_since_us;            /* since when the one is, that was met last */
     char failure[SPOOL_FAILURE_SIZE]; /* why the last call that failed did: SQLite's words, never a payload */
 };
 
@@ -133,6 +136,9 @@ enum spool_db_result spool_db_set_dead(struct spool_db *db, int64_t sequence, co
 /* A dead letter waits again, behind all the others. */
 enum spool_db_result spool_db_replay(struct spool_db *db, int64_t sequence, bool *found, uint64_t *size);
 
+/* The first dead letter behind `after`; 0: none. */
+enum spool_db_result spool_db_next_dead(struct spool_db *db, int64_t after, int64_t *sequence);
+
 /* Drops the oldest rejected dead letter. */
 enum spool_db_result spool_db_drop_rejected(struct spool_db *db, bool *found, uint64_t *size);
 
@@ -149,6 +155,9 @@ enum spool_db_result spool_db_read_payload(struct spool_db *db, int64_t sequence
 
 /* Counts as the last commit left them; what does not stand in the file stays untouched. */
 enum spool_db_result spool_db_count(struct spool_db *db, struct spool_counts *counts);
+
+/* The bytes of those that wait. */
+enum spool_db_result spool_db_count_waiting(struct spool_db *db, uint64_t *bytes);
 
 /* Messages behind *last_sequence, which is moved to the last of them. */
 enum spool_db_result spool_db_count_new(struct spool_db *db, int64_t *last_sequence, uint64_t *added);

@@ -11,6 +11,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "promptd/clock.h"
+
+enum { HOLD_TRIES = 5000 }; /* one a millisecond */
+
 /* What went wrong with `what` in the folder, as a person would put it. */
 static bool folder_error(struct error *error, const char *directory, const char *what)
 {
@@ -107,6 +111,23 @@ void spool_folder_close(struct spool_folder *folder)
         close(folder->fd);
     folder->lock_fd = -1;
     folder->fd = -1;
+}
+
+bool spool_folder_hold(int folder_fd, bool exclusive)
+{
+    for (int i = 0; i < HOLD_TRIES; i++) {
+        if (flock(folder_fd, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0)
+            return true;
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return true; /* no locks on folders here: then without */
+        clock_sleep_ms(1);
+    }
+    return false;
+}
+
+void spool_folder_let_go(int folder_fd)
+{
+    (void)flock(folder_fd, LOCK_UN);
 }
 
 bool spool_folder_path(const struct spool_folder *folder, const char *name, char path[PATH_MAX], struct error *error)

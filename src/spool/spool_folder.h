@@ -35,6 +35,11 @@ struct spool_folder {
 bool spool_folder_open(struct spool_folder *folder, const char *directory, struct error *error);
 void spool_folder_close(struct spool_folder *folder);
 
+/* Held shared by whoever works on the database beside the daemon, and exclusively while another takes its place: what
+ * were done to a file that is about to be set aside would be lost. Both wait for each other, for 5 s: then false. */
+bool spool_folder_hold(int folder_fd, bool exclusive);
+void spool_folder_let_go(int folder_fd);
+
 /* "<folder>/<name>"; false when that is too long. */
 bool spool_folder_path(const struct spool_folder *folder, const char *name, char path[PATH_MAX], struct error *error);
 

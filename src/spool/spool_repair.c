@@ -190,6 +190,13 @@ static void report(const struct spool_folder *folder, bool foreign, const char *
                      folder->path, SPOOL_FILE, name);
 }
 
+static bool hold(const struct spool_folder *folder, struct error *error)
+{
+    return spool_folder_hold(folder->fd, true) ||
+           error_set(error, ERROR_SPOOL, "spool_dir %s: the database cannot be replaced: promptctl is at work on it",
+                     folder->path);
+}
+
 bool spool_repair_replace(const struct spool_folder *folder, bool foreign, const char *reason, int64_t last_sequence,
                           struct spool_db *db, struct error *error)
 {
@@ -200,7 +207,12 @@ bool spool_repair_replace(const struct spool_folder *folder, bool foreign, const
     if (!foreign)
         log_warning(LOG_FIELDS(log_text("reason", why)), "%s/%s is damaged: reading what can be read", folder->path,
                     SPOOL_FILE);
-    if (!build(folder, !foreign, &taken, error) || !exchange(folder, foreign ? "foreign" : "damaged", name, error))
+    if (!hold(folder, error))
+        return false;
+    bool replaced = build(folder, !foreign, &taken, error) &&
+                    exchange(folder, foreign ? "foreign" : "damaged", name, error);
+    spool_folder_let_go(folder->fd);
+    if (!replaced)
         return false;
     report(folder, foreign, why, name, &taken);
     return open_new(folder, db, error);
@@ -212,12 +224,14 @@ static bool finish_exchange(const struct spool_folder *folder, struct error *err
     if (!exists(folder, SPOOL_FILE_NEW))
         return true;
     bool replaced = exists(folder, SPOOL_FILE);
-    if (!exchange(folder, "damaged", name, error))
+    if (!hold(folder, error))
         return false;
-    if (replaced)
+    bool exchanged = exchange(folder, "damaged", name, error);
+    spool_folder_let_go(folder->fd);
+    if (exchanged && replaced)
         log_critical(NULL, "%s/%s was damaged: set aside as %s; what could be read had been taken over before",
                      folder->path, SPOOL_FILE, name);
-    return true;
+    return exchanged;
 }
 
 bool spool_repair_open(const struct spool_folder *folder, int64_t last_sequence, struct spool_db *db,

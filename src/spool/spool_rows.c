@@ -103,6 +103,13 @@ enum spool_db_result spool_db_drop_dead(struct spool_db *db, int64_t sequence, b
     return drop_message(db, SPOOL_STATEMENT_DROP_DEAD, sequence, found, size);
 }
 
+enum spool_db_result spool_db_next_dead(struct spool_db *db, int64_t after, int64_t *sequence)
+{
+    sqlite3_stmt *statement = bound(db, SPOOL_STATEMENT_NEXT_DEAD, after);
+    *sequence = sqlite3_step(statement) == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+    return spool_db_classify(db, sqlite3_reset(statement));
+}
+
 enum spool_db_result spool_db_drop_rejected(struct spool_db *db, bool *found, uint64_t *size)
 {
     sqlite3_stmt *statement = db->statements[SPOOL_STATEMENT_OLDEST_REJECTED];
@@ -281,6 +288,15 @@ enum spool_db_result spool_db_count(struct spool_db *db, struct spool_counts *co
     counts->waiting_bytes = (uint64_t)waiting[1];
     counts->dead = (uint64_t)dead[0];
     counts->dead_bytes = (uint64_t)dead[1];
+    return result;
+}
+
+enum spool_db_result spool_db_count_waiting(struct spool_db *db, uint64_t *bytes)
+{
+    int64_t messages;
+    int64_t sum;
+    enum spool_db_result result = query_row(db, SPOOL_STATEMENT_COUNT_WAITING, &messages, &sum);
+    *bytes = (uint64_t)sum;
     return result;
 }
 

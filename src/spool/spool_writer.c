@@ -58,8 +58,8 @@ static void set_disk(struct spool *spool, enum spool_disk next)
         log_debug(LOG_FIELDS(log_text("error", writer->db.failure)), "spool still cannot be written");
     }
     writer->disk_due_us = now_us + (next == SPOOL_DISK_REFUSES ? SPOOL_RETRY_US : SPOOL_PROVING_US);
-    if (writer->db.sqlite) /* a lock that somebody holds for long must not hold us up at each attempt */
-        (void)sqlite3_busy_timeout(writer->db.sqlite, next == SPOOL_DISK_REFUSES ? 100 : SPOOL_BUSY_TIMEOUT_MS);
+    /* A lock that somebody holds for long must not hold us up at each attempt. */
+    writer->db.patience_ms = next == SPOOL_DISK_REFUSES ? 100 : SPOOL_BUSY_TIMEOUT_MS;
 }
 
 /* ---- the database ---- */

@@ -2,6 +2,7 @@
 """promptctl dead: beside a running promptd, without one, and what it refuses."""
 
 import base64
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from support.expect import expect_nothing_stored, expect_stored
 from support.process import unprivileged_user
 from support.redis_server import frame
 from support.spool import Spool
+from support.wait import wait_until
 
 PROMPTS = "interview_enhanced_prompts"
 
@@ -251,6 +253,89 @@ def test_it_asks_on_a_terminal(start, database, channel, dead, promptctl, spool,
     assert "Drop 2 dead letters for good, messages and all? [y/N] " in result.out
     assert result.code == (0 if done else 1)
     assert ("Nothing was changed." in result.out) != done and len(ids(dead("list"))) == (0 if done else 2)
+
+
+# What it meets beside it
+
+
+def peak_memory(pid):
+    """KiB; None once it has ended."""
+    with open(f"/proc/{pid}/status") as status:
+        found = re.search(r"VmHWM:\s*(\d+) kB", status.read())
+    return found and int(found.group(1))
+
+
+def payload(number):
+    return frame(b'{"interview_id":"00000000-0000-4000-8000-%012d","enhanced_prompt":"%s"}' % (number, b"x" * 300))
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_list_that_nobody_reads_on(start, database, channel, promptctl, spool, options):
+    """As in a pager that is left open: meanwhile the daemon's log must not grow."""
+    start().stop()
+    spool.add_dead(payload(number) for number in range(20000))
+    promptd = start()
+    listing = promptctl.start("dead", "list", *options, spool_dir=spool.folder)
+    first = listing.stdout.readline()
+    interviews = database.interviews(300)
+    for version in range(8):
+        channel.publish_burst([channel.message(interview, f"Version {version}. " + "w" * 20000)
+                               for interview in interviews])
+        promptd.wait_counters(success=300 * (version + 1))
+    assert listing.poll() is None and spool.log_size() < 30000000  # of 48 MB that were written, and again deleted
+    listed = first + listing.stdout.read()
+    assert listing.wait(20) == 0 and listing.stderr.read() == ""
+    assert len(json.loads(listed) if options else listed.splitlines()) == 20000
+
+
+@pytest.mark.parametrize("verb, done", [("replay", "replayed"), ("drop", "dropped")])
+def test_all_of_very_many(start, database, channel, promptctl, spool, verb, done):
+    """Little memory, and the daemon goes on."""
+    start().stop()
+    spool.add_dead(payload(number) for number in range(12000))
+    promptd = start()
+    changing = promptctl.start("dead", verb, "--all", "--yes", spool_dir=spool.folder)
+    messages, peak_kib = [], 0
+    while changing.poll() is None:
+        peak_kib = peak_memory(changing.pid) or peak_kib
+        messages.append(channel.publish(database.interview(), "fine"))
+        wait_until(lambda: promptd.counters()["received"] >= len(messages), "the message")
+    assert changing.stdout.read() == f"12000 dead letters {done}\n" and changing.stderr.read() == ""
+    assert 0 < peak_kib < 30000
+    wait_until(lambda: promptd.counters()["waiting"] == 0, "all to end", timeout=60)
+    expect_stored(database, *messages)
+    promptd.wait_counters(success=len(messages), failure=12000 if verb == "replay" else 0, dropped=0)
+    assert promptd.find("WARNING|CRITICAL") == []
+
+
+
+
+
+@pytest.mark.parametrize("verb", ["replay", "drop"])
+def test_file_that_is_replaced_while_it_asks(start, database, channel, dead, promptctl, spool, verb):
+    """What were done to the file that was set aside would be done to nothing. That one could still be changed: only an
+    index of it is damaged, which these letters are not in."""
+    promptd = start()
+    make_dead(promptd, database, channel, 20)
+    letters = ids(dead("list"))
+
+    def damage():
+        spool.spoil_root("rejected")
+
+        def is_replaced():
+            channel.publish_raw(frame(b"garbage"))
+            return promptd.find("CRITICAL", "is damaged", "set aside")
+
+        wait_until(is_replaced, "the damage to be noticed")
+        wait_until(lambda: promptd.counters()["waiting"] == 0, "the rest")
+
+    result = promptctl.on_terminal("dead", verb, *letters[:20], answer="y\n", meanwhile=damage, spool_dir=spool.folder)
+    assert result.code == 73 and "was replaced meanwhile" in result.out and "20 dead letters " + verb not in result.out
+    assert ids(dead("list"))[:21] == letters  # all were taken over
+    assert dead("drop", *letters[:20], "--yes").out == "20 dead letters dropped\n"
+    assert dead("drop", "--all", "--yes").code == 0
+    promptd.wait_counters(dead_letters=0)
+    promptd.one("CRITICAL", "is damaged", "set aside")
 
 
 # What it refuses

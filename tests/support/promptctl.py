@@ -69,6 +69,11 @@ class Promptctl:
         assert broken is None, done.stderr
         return Result(done.returncode, done.stdout, done.stderr)
 
+    def start(self, *arguments, **settings):
+        """One that runs on, its output in a pipe that nobody reads yet. The caller waits for it."""
+        return subprocess.Popen(self._command(arguments), env=self._environment(settings), stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
     def on_terminal(self, *arguments, answer="", meanwhile=None, extra=None, timeout=20.0, **settings):
         """The same on a terminal of 80 columns; `answer` is typed when it asks, and `meanwhile` is called before. What is
         typed is not echoed."""

@@ -77,6 +77,15 @@ class Spool:
             file.seek(offset or 0)
             file.write(b"\xa5" * length)
 
+    def spoil_root(self, name):
+        """Garbage over the root page of a table or index, in the file itself."""
+        connection = sqlite3.connect(self.path, timeout=10)
+        (root,), = connection.execute("select rootpage from sqlite_schema where name = ?", (name,))
+        (size,), = connection.execute("pragma page_size")
+        connection.execute("pragma wal_checkpoint(truncate)").fetchall()
+        self.spoil((root - 1) * size, size)
+        connection.close()
+
     def truncate(self, length):
         os.truncate(self.path, length)
 

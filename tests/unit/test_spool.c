@@ -86,7 +86,8 @@ static void replay(const struct spool_fixture *fixture, int64_t sequence)
     size_t changed;
     struct dead_letters *letters = dead_letters_open(fixture->directory, NULL);
     assert_non_null(letters);
-    assert_true(dead_letters_change(letters, DEAD_LETTERS_REPLAY, &sequence, 1, &changed, NULL));
+    assert_true(dead_letters_change(letters, &(struct dead_letters_change){.replay = true, .waiting_max_bytes = 1000},
+                                    &(struct dead_letters_choice){.ids = &sequence, .count = 1}, &changed, NULL));
     assert_int_equal(changed, 1);
     dead_letters_close(letters);
 }
