@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pwd.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,8 +70,10 @@ static bool check_folder(const char *directory, struct stat *file, struct error 
     int length = snprintf(path, sizeof path, "%s/%s", directory, SPOOL_FILE);
     if (length < 0 || (size_t)length >= sizeof path)
         return error_set(error, ERROR_SPOOL, "spool_dir %.200s… is too long a path", directory);
-    if (stat(path, file) == 0)
-        return check_owner(directory, file, error);
+    if (lstat(path, file) == 0)
+        return S_ISREG(file->st_mode)
+                   ? check_owner(directory, file, error)
+                   : error_set(error, ERROR_SPOOL, "spool_dir %s: %s is not a regular file", directory, SPOOL_FILE);
     if (errno == EACCES)
         return no_access(directory, "", folder.st_uid, error);
     if (errno == ENOENT)
@@ -100,8 +103,8 @@ static bool hold(const struct dead_letters *letters, struct error *error)
 static bool is_in_place(const struct dead_letters *letters, struct error *error)
 {
     struct stat now;
-    bool same = fstatat(letters->folder_fd, SPOOL_FILE, &now, 0) == 0 && now.st_ino == letters->file.st_ino &&
-                now.st_dev == letters->file.st_dev;
+    bool same = fstatat(letters->folder_fd, SPOOL_FILE, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
+                now.st_ino == letters->file.st_ino && now.st_dev == letters->file.st_dev;
     return same || error_set(error, ERROR_SPOOL, "spool_dir %s: " SPOOL_FILE " was replaced meanwhile: try again",
                              letters->directory);
 }
@@ -113,6 +116,12 @@ static bool open_database(struct dead_letters *letters, struct error *error)
     (void)snprintf(path, sizeof path, "%s/%s", letters->directory, SPOOL_FILE);
     if (!check_folder(letters->directory, &letters->file, error))
         return false;
+    if (faccessat(letters->folder_fd, SPOOL_FILE, W_OK, AT_EACCESS) != 0 && errno == EROFS)
+        return error_set(
+            error, ERROR_SPOOL,
+            "spool_dir %s: the file system is read-only, and SQLite must write even to read: copy the folder,"
+            " and give the copy as --spool-dir",
+            letters->directory);
     enum spool_db_result result = spool_db_open(&letters->db, path, SPOOL_CHECK_NONE);
     return result == SPOOL_DB_OK || database_error(letters, result, error);
 }
@@ -320,8 +329,8 @@ static enum spool_db_result change_some(struct dead_letters *letters, const stru
     return result;
 }
 
-static bool change_in_one_go(struct dead_letters *letters, const struct dead_letters_change *change,
-                             const struct dead_letters_choice *choice, struct progress *progress, struct error *error)
+static bool change_under_hold(struct dead_letters *letters, const struct dead_letters_change *change,
+                              const struct dead_letters_choice *choice, struct progress *progress, struct error *error)
 {
     struct progress next = *progress;
     if (!is_in_place(letters, error))
@@ -339,6 +348,24 @@ static bool change_in_one_go(struct dead_letters *letters, const struct dead_let
     return true;
 }
 
+/* Ctrl-Z waits for the end of it: stopped in between, it would keep the daemon from writing for as long. */
+static bool change_in_one_go(struct dead_letters *letters, const struct dead_letters_change *change,
+                             const struct dead_letters_choice *choice, struct progress *progress, struct error *error)
+{
+    sigset_t stop;
+    sigset_t before;
+    (void)sigemptyset(&stop);
+    (void)sigaddset(&stop, SIGTSTP);
+    (void)pthread_sigmask(SIG_BLOCK, &stop, &before);
+    bool good = hold(letters, error);
+    if (good) {
+        good = change_under_hold(letters, change, choice, progress, error);
+        spool_folder_let_go(letters->folder_fd);
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return good;
+}
+
 bool dead_letters_change(struct dead_letters *letters, const struct dead_letters_change *change,
                          const struct dead_letters_choice *choice, size_t *changed, struct error *error)
 {
@@ -347,11 +374,7 @@ bool dead_letters_change(struct dead_letters *letters, const struct dead_letters
     while (good && !progress.end && !progress.full) {
         if (progress.given > 0 || progress.after > 0)
             clock_sleep_ms(CHANGES_PAUSE_MS);
-        good = hold(letters, error);
-        if (!good)
-            break;
         good = change_in_one_go(letters, change, choice, &progress, error);
-        spool_folder_let_go(letters->folder_fd);
     }
     *changed = progress.changed;
     if (good && progress.full)

@@ -6,13 +6,15 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
 
 import pytest
 
 from support.expect import expect_nothing_stored, expect_stored
 from support.process import unprivileged_user
 from support.redis_server import frame
-from support.spool import Spool
+from support.spool import Spool, fill_disk
 from support.wait import wait_until
 
 PROMPTS = "interview_enhanced_prompts"
@@ -27,7 +29,7 @@ def spool(new_folder):
 def start(start_promptd, spool, channel):
     def begin(**settings):
         channel.wait_subscribers(0)
-        return start_promptd(spool_dir=spool.folder, **settings)
+        return start_promptd(**{"spool_dir": spool.folder, **settings})
 
     return begin
 
@@ -309,6 +311,79 @@ def test_all_of_very_many(start, database, channel, promptctl, spool, verb, done
 
 
 
+
+
+def test_two_at_once(start, promptctl, spool):
+    """Each letter is changed by one of them."""
+    start().stop()
+    spool.add_dead(payload(number) for number in range(10000))
+    both = [promptctl.start("dead", verb, "--all", "--yes", "--json", spool_dir=spool.folder)
+            for verb in ("replay", "replay", "drop")]
+    changed = [json.loads(one.stdout.read()) for one in both]
+    assert [one.wait(20) for one in both] == [0, 0, 0]
+    replayed = [result["replayed"] for result in changed[:2]]
+    assert sum(replayed) + changed[2]["dropped"] == 10000 and spool.dead() == []
+    assert len(spool.waiting()) == sum(replayed) == len({interview for interview, _ in spool.waiting()})
+
+
+def test_stopped_in_the_middle(start, promptctl, spool):
+    """By Ctrl-Z: it holds no lock then, or the daemon could not write until it is continued."""
+    start().stop()
+    spool.add_dead(payload(number) for number in range(30000))
+    changing = promptctl.start("dead", "drop", "--all", "--yes", group=True, spool_dir=spool.folder)
+    wait_until(lambda: len(spool.dead()) < 30000, "the first to be dropped")
+    for _ in range(20):
+        changing.send_signal(signal.SIGTSTP)
+        assert os.waitid(os.P_PID, changing.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT).si_code == os.CLD_STOPPED
+        spool.write_at_once()
+        changing.send_signal(signal.SIGCONT)
+        os.waitid(os.P_PID, changing.pid, os.WCONTINUED)
+    assert changing.stdout.read() == "30000 dead letters dropped\n" and changing.wait(20) == 0
+
+
+def test_folder_that_is_read_only(start, database, channel, dead, new_folder, spool):
+    """Disks are made so when they fail. A copy can be read."""
+    promptd = start()
+    make_dead(promptd, database, channel)
+    promptd.stop()
+    folder = new_folder("read-only")
+    for options in (["--bind", spool.folder], ["-o", "remount,bind,ro"]):
+        if subprocess.run(["mount", *options, folder], capture_output=True).returncode != 0:
+            pytest.skip("needs root and CAP_SYS_ADMIN (to mount a file system)")
+    try:
+        for arguments in (["list"], ["drop", "--all", "--yes"]):
+            result = dead(*arguments, spool_dir=folder)
+            assert result.code == 73 and "the file system is read-only" in result.err and result.out == ""
+        copy = shutil.copytree(folder, os.path.join(new_folder("copy"), "spool"))
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    assert ids(dead("list", spool_dir=copy)) == ids(dead("list"))
+
+
+def test_disk_is_full(start, database, channel, dead, small_disk):
+    """It says so, and changes nothing."""
+    spool = Spool(os.path.join(small_disk, "spool"))
+    promptd = start(spool_dir=spool.folder)
+    make_dead(promptd, database, channel)
+    letters = ids(dead("list", spool_dir=spool.folder))
+    filler = fill_disk(small_disk)
+    for verb in ("replay", "drop"):
+        result = dead(verb, "--all", "--yes", spool_dir=spool.folder)
+        assert result.code == 73 and "disk is full" in result.err and result.out == ""
+    assert ids(dead("list", spool_dir=spool.folder)) == letters
+    os.remove(filler)
+    assert dead("drop", "--all", "--yes", spool_dir=spool.folder).code == 0
+    promptd.wait_counters(dead_letters=0)
+
+
+def test_file_that_is_a_link(start, dead, spool, new_folder):
+    """The daemon refuses it, too. Root follows nobody's links."""
+    start().stop()
+    other = os.path.join(new_folder("elsewhere"), "spool.db")
+    os.rename(spool.path, other)
+    os.symlink(other, spool.path)
+    result = dead("list")
+    assert result.code == 73 and "spool.db is not a regular file" in result.err
 
 
 @pytest.mark.parametrize("verb", ["replay", "drop"])

@@ -69,10 +69,12 @@ class Promptctl:
         assert broken is None, done.stderr
         return Result(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *arguments, **settings):
-        """One that runs on, its output in a pipe that nobody reads yet. The caller waits for it."""
+    def start(self, *arguments, group=False, **settings):
+        """One that runs on, its output in a pipe that nobody reads yet; in a process group of its own, that it can be
+        stopped as on a terminal. The caller waits for it."""
         return subprocess.Popen(self._command(arguments), env=self._environment(settings), stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                preexec_fn=os.setpgrp if group else None)
 
     def on_terminal(self, *arguments, answer="", meanwhile=None, extra=None, timeout=20.0, **settings):
         """The same on a terminal of 80 columns; `answer` is typed when it asks, and `meanwhile` is called before. What is

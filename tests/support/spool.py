@@ -55,6 +55,13 @@ class Spool:
             connection.execute("update sqlite_sequence set seq = ? where name = 'waiting'", (sequence,))
         connection.close()
 
+    def write_at_once(self):
+        """Fails if somebody else holds the lock."""
+        connection = sqlite3.connect(self.path, timeout=0, isolation_level=None)
+        connection.execute("begin immediate")
+        connection.execute("rollback")
+        connection.close()
+
     def log_size(self):
         """Bytes of SQLite's log."""
         try:
