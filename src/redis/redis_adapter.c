@@ -15,7 +15,7 @@
 #define LOG_COMPONENT "redis"
 #include "promptd/log.h"
 
-enum { READ_BYTES = 16384, LAST_WORDS_BYTES_MAX = 65536 };
+enum { READ_BYTES = 16384, READS_BEFORE_WRITE_MAX = 256, LAST_WORDS_BYTES_MAX = 65536 };
 
 struct adapter {
     uv_poll_t poll;
@@ -150,6 +150,19 @@ void redis_adapter_hear_last_words(const redisAsyncContext *redis)
 
 /* --- hooks ---------------------------------------------------------------------------------------------------- */
 
+/* Before a write all that is there, within bounds: if the write fails it could not be read any more. */
+static void read_ahead(struct adapter *adapter, bool will_write)
+{
+    const struct resp_guard *guard = adapter->options.guard;
+    uint64_t before;
+    int rounds = 0;
+    do {
+        before = guard->received_bytes;
+        handle_read(adapter);
+        rounds++;
+    } while (will_write && adapter->redis && guard->received_bytes != before && rounds < READS_BEFORE_WRITE_MAX);
+}
+
 /* Reads first, whatever is ready: what the server said before it closed the connection counts more than a failed
  * write. A connection that is not yet made is for hiredis' write handler, which does not read. */
 static void on_poll(uv_poll_t *poll, int status, int events)
@@ -161,7 +174,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     if (status < 0)
         adapter->events = 0; /* libuv has stopped the handle */
     if (is_connected)
-        handle_read(adapter);
+        read_ahead(adapter, ready & UV_WRITABLE);
     if (adapter->redis && (guard->fault || guard->was_told))
         adapter->options.on_guarded(adapter->redis);
     if (adapter->redis && (!is_connected || ready & UV_WRITABLE))

@@ -282,28 +282,24 @@ static void login_done(struct redis_link *link)
     link->options.on_login(link->options.context);
 }
 
-static void log_in(struct redis_link *link, enum redis_login_result result, const redisReply *reply)
+static void log_in(struct redis_link *link, enum redis_login_result result)
 {
-    switch (result) {
-    case REDIS_LOGIN_SEND:
+    if (result == REDIS_LOGIN_SEND)
         redis_link_command(link, link->login.argc, link->login.argv, link->login.lengths, &link->login_call);
-        return;
-    case REDIS_LOGIN_DONE:
+    else if (result == REDIS_LOGIN_DONE)
         login_done(link);
-        return;
-    case REDIS_LOGIN_REFUSED:
-        link_refuse(link, reply->str);
-        return;
-    case REDIS_LOGIN_STRANGE:
+    else
         link_fail(link, "this is no Redis: its answer to the login is neither OK nor an error");
-        return;
-    }
 }
 
 static void on_login_reply(void *context, const redisReply *reply)
 {
     struct redis_link *link = context;
-    log_in(link, redis_login_answer(&link->login, reply), reply);
+    enum redis_login_result result = redis_login_answer(&link->login, reply);
+    if (result == REDIS_LOGIN_REFUSED)
+        link_refuse(link, reply->str);
+    else
+        log_in(link, result);
 }
 
 /* --- connecting ----------------------------------------------------------------------------------------------- */
@@ -332,7 +328,7 @@ static void on_connect(const redisAsyncContext *redis, int status)
         return;
     if (status == REDIS_OK) {
         link_move(link, LINK_LOGIN);
-        log_in(link, redis_login_begin(&link->login, link->options.address), NULL);
+        log_in(link, redis_login_begin(&link->login, link->options.address));
         return;
     }
     link->redis = NULL; /* hiredis frees it after this callback */

@@ -66,6 +66,15 @@ def test_largest_message_that_redis_can_carry(start_promptd, database, wide_chan
     assert promptd.peak_memory_kb() - before < 4 * 1024 * SLOW
 
 
+def test_large_message_with_a_spool(start_promptd, database, wide_channel, new_folder):
+    promptd = start_promptd(on=wide_channel, spool_dir=new_folder("spool"))
+    publish_zeros(wide_channel, 8 * MEGABYTE)
+    good = wide_channel.publish(database.interview())
+    assert promptd.settle(2).outcomes() == {"success": 1, "rejected": 1}
+    expect_stored(database, good)
+    assert promptd.one("ERROR", "too_large").fields["bytes"] == str(8 * MEGABYTE)
+
+
 def test_message_of_just_the_limit_is_read(start_promptd, database, channel):
     promptd = start_promptd(message_max_bytes=2000)
     for size in (2000, 2001):
