@@ -35,7 +35,7 @@ def publish_zeros(channel, size):
 
 @pytest.mark.parametrize("size", [LIMIT + 1, 3 * MEGABYTE, 8 * MEGABYTE, 100 * MEGABYTE])
 def test_large_message_among_good_ones(start_promptd, database, wide_channel, size):
-    promptd = start_promptd(on=wide_channel)
+    promptd = start_promptd(on=wide_channel, heartbeat_timeout_s=30)  # the server takes its time over 100 MB
     rounds = 3
     good = [wide_channel.publish(database.interview())]
     promptd.settle(1)
@@ -54,8 +54,8 @@ def test_large_message_among_good_ones(start_promptd, database, wide_channel, si
 
 
 def test_largest_message_that_redis_can_carry(start_promptd, database, wide_channel):
-    """512 MB."""
-    promptd = start_promptd(on=wide_channel)
+    """512 MB. The server itself is slow with them."""
+    promptd = start_promptd(on=wide_channel, heartbeat_timeout_s=60)
     before = promptd.peak_memory_kb()
     publish_zeros(wide_channel, 512 * MEGABYTE)
     good = wide_channel.publish(database.interview())

@@ -18,6 +18,8 @@ SECRET = "sesame-opens"
 DENIED = "DENIED Redis is running in protected mode because protected mode is enabled"
 FULL = "ERR max number of clients reached"
 
+# "resets" may come before the connection is made: hiredis 1 then lets the kernel throw away what was said. No Redis does
+# it, for it has nothing unread; promptd gets the words at one dial or another, promptctl has one only.
 PARTINGS = {
     "closes": lambda client, words: (client.say(words), client.close()),
     "resets": lambda client, words: (client.say(words), client.reset()),
@@ -169,6 +171,8 @@ def test_words_before_the_end(start_promptd, promptctl, closing, parting, words)
     for login in ("", f":{SECRET}@", f"worker:{SECRET}@"):
         url = peer.url.replace("//", f"//{login}")
         refused(start_promptd(ready=False, redis_url=url), words)
+        if parting == "resets":
+            continue
         checked = promptctl("check", redis_url=url)
         assert checked.code == (78 if words == DENIED else 69), checked.out
         assert words in checked.out
@@ -183,7 +187,7 @@ def test_arguments_of_the_login_stay_out_of_sight(start_promptd, promptctl, clos
     promptd.secrets += [SECRET]
     refused(promptd, "ERR (withheld")
     checked = promptctl("check", redis_url=url)
-    assert "ERR (withheld" in checked.out and SECRET not in checked.out + checked.err
+    assert ("ERR (withheld" in checked.out or parting == "resets") and SECRET not in checked.out + checked.err
 
 
 def test_end_of_a_subscription(start_promptd, closing):
