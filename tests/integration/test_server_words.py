@@ -11,7 +11,7 @@ import redis
 from support.expect import expect_stored
 from support.peer import Peer, answer, behave
 from support.redis_server import Channel, RedisServer
-from support.wait import wait_until
+from support.wait import SLOW, wait_until
 
 SECRET = "sesame-opens"
 
@@ -81,8 +81,7 @@ def test_account_without_the_channel(promptctl, own_redis, own_channel):
 
 @pytest.fixture
 def script(own_redis):
-    """script(): one that runs until it is killed; the server answers nobody else but to say so."""
-    own_redis.admin.config_set("busy-reply-threshold", 100)
+    """script(): one that runs until it is killed. The server is silent for so many ms, and then says that it is busy."""
     threads = []
 
     def run():
@@ -91,7 +90,8 @@ def script(own_redis):
         except redis.ResponseError:
             pass  # it was killed
 
-    def start():
+    def start(silent_ms=100):
+        own_redis.admin.config_set("busy-reply-threshold", silent_ms)
         threads.append(threading.Thread(target=run))
         threads[-1].start()
         wait_until(lambda: is_busy(own_redis), "the server to be busy")
@@ -131,6 +131,21 @@ def test_subscription_outlives_a_busy_server(start_promptd, database, own_redis,
     assert promptd.counters()["gaps"] == 0
 
 
+def test_silence_that_becomes_a_busy_server(start_promptd, database, own_redis, own_channel, script):
+    """A heartbeat takes the silence for a dead connection; the gap is over as soon as the script is."""
+    promptd = start_promptd(on=own_channel, heartbeat_interval_s=1, heartbeat_timeout_s=1, backoff_max_s=60,
+                            breaker_failures=3, breaker_reset_s=3600)
+    script(silent_ms=5000)
+    promptd.wait_line("ERROR", "Redis refuses", "BUSY ")
+    time.sleep(3.5)  # some attempts
+    end_script(own_redis)
+    ended = time.monotonic()
+    promptd.wait_line("WARNING", "subscription restored")
+    assert time.monotonic() - ended < 2.5 * SLOW
+    stores_a_message(promptd, database, own_channel)
+    assert promptd.find("CRITICAL") == []
+
+
 def test_busy_server_is_dialled_again_each_second(start_promptd, database, own_redis, own_channel, script):
     """No backoff that grows, and no circuit that opens."""
     script()
@@ -141,7 +156,7 @@ def test_busy_server_is_dialled_again_each_second(start_promptd, database, own_r
     end_script(own_redis)
     ended = time.monotonic()
     promptd.wait_line("INFO", "subscribed")
-    assert time.monotonic() - ended < 2.5
+    assert time.monotonic() - ended < 2.5 * SLOW
     promptd.wait_ready(own_channel, database)
     stores_a_message(promptd, database, own_channel)
     promptd.one("WARNING|ERROR|CRITICAL")  # said once
