@@ -11,10 +11,11 @@
  * json:    one object with time, level, component, message and the fields
  *
  * Whatever is logged, a line stays one line: control characters and invalid UTF-8 in message or values are escaped.
- * Never hand prompt text or passwords to these functions. errno is preserved. No call fails; lines that could not be
- * written are counted and the count is logged once writing works again. A line is one write(2), or part of one between
- * log_hold and log_release; when out of memory it comes without its fields. Any thread may log; opening, reopening and
- * closing belong to the main thread. A closed pipe raises SIGPIPE as ever: the program ignores it, or dies of its log.
+ * Never hand prompt text or passwords to these functions. errno is preserved. No call fails or waits for a reader: what
+ * cannot be written yet is kept, up to a bound in which CRITICAL lines come first; lines that pass it are counted, and
+ * the count is logged once writing works again. A line is one write(2), or part of one between log_hold and
+ * log_release; when out of memory it comes without its fields. Any thread may log; opening, reopening and closing
+ * belong to the main thread. A closed pipe raises SIGPIPE as ever: the program ignores it, or dies of its log.
  */
 #ifndef PROMPTD_LOG_H
 #define PROMPTD_LOG_H
@@ -51,6 +52,12 @@ bool log_open(const struct log_options *options, struct error *error);
 /* Opens the file again, for rotation. false: the old file stays in use. */
 bool log_reopen(struct error *error);
 
+/* To be called now and then: what is kept is tried again, and what was lost is said. false while something is kept. */
+bool log_retry(void);
+
+/* Lines lost so far. */
+uint64_t log_lost_lines(void);
+
 void log_set_level(enum log_level level);
 bool log_wants(enum log_level level);
 
@@ -71,6 +78,8 @@ void log_flush(void);
 void log_capture_stderr(void);
 void log_leave_stderr(void);
 
+/* Waits so long at most for what is kept. From here on lines go to standard error as text. */
+enum { LOG_LAST_LINES_MS = 200 };
 void log_close(void);
 
 void log_write(enum log_level level, const char *component, const struct log_field *fields, const char *format, ...)

@@ -81,6 +81,8 @@ enum metric_kind {
     X(GAUGE, database_up, "promptd_db_up", "", "", "1 when the database answers and takes writes")                     \
     X(GAUGE, db_circuit_open, "promptd_db_circuit_open", "", "", "1 when the circuit to the database is open")         \
     X(GAUGE, db_connections, "promptd_db_connections", "", "", "Open connections to the database")                     \
+    X(COUNTER, log_lines_lost, "promptd_log_lines_lost_total", "", "",                                                 \
+      "Lines that found no room, because whoever reads the log does not")                                              \
     X(GAUGE, uptime_s, "promptd_uptime_seconds", "", "", "Seconds since promptd started")
 
 /* Owned by the daemon. Each module counts what happens in it; the daemon sets the gauges before anybody reads them. */

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Builds a line in memory and hands it to the kernel in one piece. */
+/* Builds a line in memory and hands it on in one piece; log_output.c sees to where it goes. */
 #include "promptd/log.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -13,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "log_output.h"
 #include "promptd/buffer.h"
 #include "promptd/clock.h"
 #include "promptd/text.h"
@@ -22,11 +22,9 @@ enum { LOG_MESSAGE_STACK = 1024, LOG_HELD_BYTES = 65536 };
 static struct {
     atomic_int level;
     atomic_int format;
-    atomic_int fd;
-    atomic_uint lost;      /* lines not written since the last notice */
-    atomic_bool half_line; /* the last write was cut: the next line must not join its rest */
-    char *file;            /* NULL: standard error */
-} sink = {.level = LOG_LEVEL_INFO, .format = LOG_FORMAT_TEXT, .fd = STDERR_FILENO};
+    atomic_uint_fast64_t said; /* lost lines that the log has owned up to */
+    char *file;                /* NULL: standard error */
+} sink = {.level = LOG_LEVEL_INFO, .format = LOG_FORMAT_TEXT};
 
 /* Lines of this thread that are to be written together. */
 static _Thread_local struct {
@@ -42,31 +40,31 @@ static const struct {
     [LOG_LEVEL_ERROR] = {"ERROR", 3}, [LOG_LEVEL_CRITICAL] = {"CRITICAL", 2},
 };
 
-static int open_file(const char *file, struct error *error)
+static void emit(enum log_level level, const char *component, const char *message, const struct log_field *fields);
+
+/* Once the reader has caught up. */
+static void report_lost(void)
 {
-    int fd = open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
-    if (fd < 0)
-        error_set(error, ERROR_CONFIG, "cannot be opened: %s", strerror(errno));
-    return fd;
+    uint64_t lost = log_output_lost();
+    if (lost == sink.said || log_output_retry() > LOG_KEPT_BYTES_OVER)
+        return;
+    uint64_t lines = lost - atomic_exchange(&sink.said, lost);
+    if (lines > 0) /* else another thread was quicker */
+        emit(LOG_LEVEL_WARNING, "log", "lines could not be written to the log and are lost",
+             LOG_FIELDS(log_number("lines", lines)));
 }
 
 bool log_open(const struct log_options *options, struct error *error)
 {
-    char *file = NULL;
-    int fd = STDERR_FILENO;
-    if (options->file) {
-        file = strdup(options->file);
-        if (!file)
-            return error_set(error, ERROR_INTERNAL, "out of memory");
-        fd = open_file(file, error);
-        if (fd < 0) {
-            free(file);
-            return false;
-        }
+    char *file = options->file ? strdup(options->file) : NULL;
+    if (options->file && !file)
+        return error_set(error, ERROR_INTERNAL, "out of memory");
+    if (!log_output_open(file, error)) {
+        free(file);
+        return false;
     }
-    log_close();
+    free(sink.file);
     sink.file = file;
-    sink.fd = fd;
     sink.format = (int)options->format;
     sink.level = (int)options->level;
     return true;
@@ -74,33 +72,39 @@ bool log_open(const struct log_options *options, struct error *error)
 
 bool log_reopen(struct error *error)
 {
-    if (!sink.file)
-        return true;
     struct error why = {.code = ERROR_NONE};
-    int fd = open_file(sink.file, &why);
-    if (fd < 0)
-        return error_set(error, why.code, "log file %s %s", sink.file, why.text);
-    /* The descriptor keeps its number, so that a line that is just being written by another thread finds a file. */
-    bool moved = dup3(fd, sink.fd, O_CLOEXEC) >= 0;
-    if (!moved)
-        error_set(error, ERROR_INTERNAL, "log file %s cannot be reopened: %s", sink.file, strerror(errno));
-    close(fd);
-    return moved;
+    return !sink.file || log_output_open(sink.file, &why) ||
+           error_set(error, why.code, "log file %s %s", sink.file, why.text);
 }
 
 void log_close(void)
 {
     int saved_errno = errno;
-    int fd = atomic_exchange(&sink.fd, STDERR_FILENO);
-    if (sink.file) {
-        close(fd);
-        free(sink.file);
-        sink.file = NULL;
-    }
+    int64_t until_us = clock_monotonic_us() + LOG_LAST_LINES_MS * INT64_C(1000);
+    log_release();
+    log_output_drain(until_us);
+    report_lost();
+    log_output_drain(until_us);
+    log_output_close();
+    free(sink.file);
+    sink.file = NULL;
     sink.format = LOG_FORMAT_TEXT;
-    sink.half_line = false;
     buffer_free(&held.lines);
     errno = saved_errno;
+}
+
+uint64_t log_lost_lines(void)
+{
+    return log_output_lost();
+}
+
+bool log_retry(void)
+{
+    int saved_errno = errno;
+    report_lost();
+    size_t kept = log_output_retry();
+    errno = saved_errno;
+    return kept == 0;
 }
 
 void log_set_level(enum log_level level)
@@ -157,8 +161,6 @@ static void append_json_fields(struct buffer *line, const struct log_field *fiel
 static void build_line(struct buffer *line, enum log_level level, const char *component, const char *time,
                        const char *message, const struct log_field *fields)
 {
-    if (sink.half_line && line->length == 0)
-        buffer_append_char(line, '\n');
     if (sink.format == LOG_FORMAT_JSON) {
         buffer_printf(line, "{\"time\":\"%s\",\"level\":\"%s\",\"component\":\"%s\",\"message\":", time,
                       levels[level].name, component);
@@ -197,94 +199,58 @@ static size_t build_poor_line(char *line, size_t size, enum log_level level, con
             plain[length] = c;
     }
     plain[length] = '\0';
-    const char *start = sink.half_line ? "\n" : "";
     int made;
     if (sink.format == LOG_FORMAT_JSON)
-        made = snprintf(line, size, "%s{\"time\":\"%s\",\"level\":\"%s\",\"component\":\"%s\",\"message\":\"%s\"}\n",
-                        start, time, levels[level].name, component, plain);
+        made = snprintf(line, size, "{\"time\":\"%s\",\"level\":\"%s\",\"component\":\"%s\",\"message\":\"%s\"}\n",
+                        time, levels[level].name, component, plain);
     else if (sink.format == LOG_FORMAT_JOURNAL)
-        made = snprintf(line, size, "%s<%d>%s %s: %s\n", start, levels[level].priority, levels[level].name, component,
-                        plain);
+        made = snprintf(line, size, "<%d>%s %s: %s\n", levels[level].priority, levels[level].name, component, plain);
     else
-        made = snprintf(line, size, "%s%s %s %s: %s\n", start, time, levels[level].name, component, plain);
+        made = snprintf(line, size, "%s %s %s: %s\n", time, levels[level].name, component, plain);
     return made < 0 ? 0 : (size_t)made < size ? (size_t)made : size - 1;
 }
 
-/* How many lines could not be written as a whole. */
-static unsigned write_lines(const char *lines, size_t length)
-{
-    ssize_t written;
-    do {
-        written = write(sink.fd, lines, length);
-    } while (written < 0 && errno == EINTR);
-    if (written > 0)
-        sink.half_line = lines[written - 1] != '\n';
-    unsigned lost = 0;
-    for (size_t i = written > 0 ? (size_t)written : 0; i < length; i++)
-        lost += lines[i] == '\n';
-    return lost;
-}
-
-static bool write_line(const char *line, size_t length)
-{
-    return write_lines(line, length) == 0;
-}
-
-static bool write_poor_line(enum log_level level, const char *component, const char *time, const char *message)
-{
-    char poor[LOG_MESSAGE_STACK + 256];
-    return write_line(poor, build_poor_line(poor, sizeof poor, level, component, time, message));
-}
-
-static bool emit(enum log_level level, const char *component, const char *message, const struct log_field *fields)
+static void emit(enum log_level level, const char *component, const char *message, const struct log_field *fields)
 {
     char time[CLOCK_TEXT_SIZE];
     clock_format_wall(clock_wall_ms(), time);
     struct buffer line = {0};
     build_line(&line, level, component, time, message, fields);
-    bool written = line.failed ? write_poor_line(level, component, time, message) : write_line(line.data, line.length);
+    if (line.failed) {
+        char poor[LOG_MESSAGE_STACK + 256];
+        log_output_write(poor, build_poor_line(poor, sizeof poor, level, component, time, message), level);
+    } else {
+        log_output_write(line.data, line.length, level);
+    }
     buffer_free(&line);
-    return written;
-}
-
-/* True when nothing is owed, or when the notice of what was lost could be written. */
-static bool settle_lost_lines(void)
-{
-    unsigned lost = atomic_exchange(&sink.lost, 0);
-    if (lost == 0)
-        return true;
-    const struct log_field *fields = LOG_FIELDS(log_number("lines", lost));
-    if (emit(LOG_LEVEL_WARNING, "log", "lines could not be written to the log and are lost", fields))
-        return true;
-    sink.lost += lost;
-    return false;
 }
 
 static void write_held(void)
 {
-    if (held.lines.length > 0 && settle_lost_lines())
-        sink.lost += write_lines(held.lines.data, held.lines.length);
-    else
-        for (size_t i = 0; i < held.lines.length; i++)
-            sink.lost += held.lines.data[i] == '\n';
+    if (held.lines.length == 0)
+        return;
+    report_lost();
+    log_output_write(held.lines.data, held.lines.length, LOG_LEVEL_INFO);
     buffer_reset(&held.lines, LOG_HELD_BYTES);
 }
 
-/* false: out of memory, and the line must go alone. */
+/* false: the line must go alone, for it does not wait, or memory is out. */
 static bool hold_line(enum log_level level, const char *component, const char *message, const struct log_field *fields)
 {
     size_t start = held.lines.length;
-    char time[CLOCK_TEXT_SIZE];
-    clock_format_wall(clock_wall_ms(), time);
-    build_line(&held.lines, level, component, time, message, fields);
-    bool failed = held.lines.failed;
-    if (failed) {
+    if (level < LOG_LEVEL_WARNING) {
+        char time[CLOCK_TEXT_SIZE];
+        clock_format_wall(clock_wall_ms(), time);
+        build_line(&held.lines, level, component, time, message, fields);
+    }
+    bool is_held = level < LOG_LEVEL_WARNING && !held.lines.failed;
+    if (held.lines.failed) {
         held.lines.length = start;
         held.lines.failed = false;
     }
-    if (failed || level >= LOG_LEVEL_WARNING || held.lines.length >= LOG_HELD_BYTES / 2)
+    if (!is_held || held.lines.length >= LOG_HELD_BYTES / 2)
         write_held();
-    return !failed;
+    return is_held;
 }
 
 void log_hold(void)
@@ -328,9 +294,10 @@ void log_write(enum log_level level, const char *component, const struct log_fie
     }
     va_end(again);
 
-    bool is_held = held.on && hold_line(level, component, message, fields);
-    if (!is_held && (!settle_lost_lines() || !emit(level, component, message, fields)))
-        sink.lost++;
+    if (!held.on || !hold_line(level, component, message, fields)) {
+        report_lost();
+        emit(level, component, message, fields);
+    }
     if (message != stack)
         free(message);
     errno = saved_errno;

@@ -9,6 +9,7 @@
 #include "arguments.h"
 #include "output.h"
 #include "promptd/commands.h"
+#include "promptd/descriptors.h"
 #include "promptd/version.h"
 
 static bool wants_colour(void)
@@ -47,6 +48,8 @@ int main(int argc, char *argv[])
     struct error error = {.code = ERROR_NONE};
     int status = 0;
     (void)signal(SIGPIPE, SIG_IGN);
+    if (!descriptors_reserve_standard())
+        return error_exit_status(ERROR_INTERNAL); /* and there is nowhere to say so */
     if (!arguments_read(argc, argv, &arguments, &settings, &error))
         status = output_fail(&error);
     else if (arguments.line.action == SETTINGS_HELP)

@@ -21,7 +21,7 @@
 #include "promptd/outcome.h"
 #include "promptd/version.h"
 
-enum { DAEMON_TICK_MS = 1000, DAEMON_GIVE_BACK_MESSAGES = 1000 };
+enum { DAEMON_TICK_MS = 1000, DAEMON_LOG_AGAIN_MS = 20, DAEMON_GIVE_BACK_MESSAGES = 1000 };
 
 /* What a burst took goes back to the system when it is over: nothing waits, and nothing came for a second, or much has
  * come since the last time. */
@@ -41,10 +41,19 @@ static void give_back_memory(struct daemon *daemon)
 #endif
 }
 
+/* Whoever reads the log is behind: what is kept follows as it reads. */
+static void on_log_again(uv_timer_t *timer)
+{
+    if (log_retry())
+        (void)uv_timer_stop(timer);
+}
+
 static void on_tick(uv_timer_t *timer)
 {
     struct daemon *daemon = timer->data;
     outcome_sum_up(&daemon->lines);
+    if (!log_retry())
+        (void)uv_timer_start(&daemon->log_again, on_log_again, 0, DAEMON_LOG_AGAIN_MS);
     pipeline_demand(daemon->pipeline);
     give_back_memory(daemon);
     int64_t now_ms = (int64_t)uv_now(&daemon->loop);
@@ -60,6 +69,7 @@ static void open_handles(struct daemon *daemon)
     drain_open(daemon);
     (void)uv_timer_init(&daemon->loop, &daemon->tick);
     daemon->tick.data = daemon;
+    (void)uv_timer_init(&daemon->loop, &daemon->log_again);
     (void)uv_timer_start(&daemon->tick, on_tick, DAEMON_TICK_MS, DAEMON_TICK_MS);
 }
 
@@ -69,6 +79,7 @@ static void close_handles(struct daemon *daemon)
     signals_close(daemon);
     drain_close(daemon);
     uv_close((uv_handle_t *)&daemon->tick, NULL);
+    uv_close((uv_handle_t *)&daemon->log_again, NULL);
     (void)uv_run(&daemon->loop, UV_RUN_DEFAULT);
 }
 

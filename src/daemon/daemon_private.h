@@ -49,6 +49,7 @@ struct daemon {
     bool store_open;
     uv_signal_t signals[DAEMON_SIGNALS];
     uv_timer_t tick;           /* once a second: what is due now and then */
+    uv_timer_t log_again;      /* while lines of the log wait for their reader */
     uint64_t received_at_tick; /* of messages */
     uint64_t given_back_at;    /* messages received when memory last went back to the system */
     int64_t stop_by_ms;        /* on the loop's clock */

@@ -61,6 +61,7 @@ static void on_threads_late(uv_timer_t *timer)
     if (daemon->statsd)
         statsd_flush(daemon->statsd);
     log_info(NULL, "stopped; not everything could be closed in time");
+    log_close();
     _exit(0);
 }
 
@@ -92,6 +93,7 @@ static void start_closing(struct daemon *daemon, const char *reason)
     uv_unref((uv_handle_t *)&daemon->drain);
     uv_unref((uv_handle_t *)&daemon->progress);
     uv_unref((uv_handle_t *)&daemon->tick);
+    uv_unref((uv_handle_t *)&daemon->log_again);
     for (int i = 0; i < DAEMON_SIGNALS; i++)
         uv_unref((uv_handle_t *)&daemon->signals[i]);
     close_report(daemon);
@@ -124,7 +126,8 @@ void drain_start(struct daemon *daemon, int signal_number)
     snapshot_notify(daemon);
     uint64_t patience_ms = (uint64_t)daemon->settings.shutdown_timeout_s * 1000 - DRAIN_CLOSING_MS;
     uv_update_time(&daemon->loop);
-    daemon->stop_by_ms = (int64_t)(uv_now(&daemon->loop) + patience_ms) + DRAIN_CLOSING_MS - 2 * DRAIN_LAST_LOOK_MS;
+    daemon->stop_by_ms = (int64_t)(uv_now(&daemon->loop) + patience_ms) + DRAIN_CLOSING_MS - 2 * DRAIN_LAST_LOOK_MS -
+                         LOG_LAST_LINES_MS;
     (void)uv_timer_start(&daemon->drain, on_drain_timeout, patience_ms ? patience_ms : 1, 0);
     (void)uv_prepare_start(&daemon->progress, on_progress);
     pipeline_stop(daemon->pipeline);

@@ -7,6 +7,7 @@
 
 #define LOG_COMPONENT "main"
 #include "promptd/daemon.h"
+#include "promptd/descriptors.h"
 #include "promptd/log.h"
 #include "promptd/pg_url.h"
 #include "promptd/redis_address.h"
@@ -58,6 +59,8 @@ int main(int argc, char *argv[])
     struct error error = {.code = ERROR_NONE};
     struct error phrase = {.code = ERROR_NONE};
     (void)signal(SIGPIPE, SIG_IGN);
+    if (!descriptors_reserve_standard())
+        return error_exit_status(ERROR_INTERNAL); /* and there is nowhere to say so */
     if (!settings_read_command(argc, argv, &program, &settings, &command, &error) ||
         !settings_load(&settings, &command, environ, &error))
         return fail(&error);

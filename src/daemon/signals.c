@@ -54,6 +54,7 @@ static void on_signal(uv_signal_t *handle, int number)
         drain_start(daemon, number);
     } else {
         log_warning(LOG_FIELDS(log_number("waiting", snapshot_waiting(daemon))), "second signal: ending at once");
+        log_close();
         _exit(128 + number);
     }
 }

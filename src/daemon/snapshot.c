@@ -4,6 +4,7 @@
 
 #include "daemon_private.h"
 #include "promptd/clock.h"
+#include "promptd/log.h"
 
 static struct source_status look_at_source(const struct daemon *daemon)
 {
@@ -89,6 +90,7 @@ static void set_gauges(struct metrics *metrics, const struct daemon *daemon, con
     metrics->database_up = health->database.up;
     metrics->db_circuit_open = health->database.circuit_open;
     metrics->db_connections = health->database.connections;
+    metrics->log_lines_lost = log_lost_lines();
     metrics->uptime_s = (uint64_t)health->uptime_ms / 1000;
 }
 

@@ -71,6 +71,14 @@ def test_output_that_cannot_be_written_is_a_failure(promptctl):
             assert done.returncode == 70 and b"cannot be written" in done.stderr
 
 
+def test_output_that_is_closed_is_a_failure(promptctl):
+    """Whatever is opened first must not get its number, and the output."""
+    for option in ("--help", "--print-config"):
+        done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", binary(), option], stderr=subprocess.PIPE, check=False,
+                              env=environment(promptctl.folder))
+        assert done.returncode == 70 and b"cannot be written" in done.stderr
+
+
 # Mistakes
 
 

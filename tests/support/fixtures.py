@@ -150,7 +150,8 @@ def new_pgbouncer(new_folder, database, closing):
 
 @pytest.fixture
 def start_promptd(request, new_folder, database, channel, closing):
-    """start_promptd(*arguments, ready=True, on=channel, config=file, extra={}, **settings): a promptd, ready to receive.
+    """start_promptd(*arguments, ready=True, on=channel, config=file, extra={}, redirections="2>&-", **settings): a promptd,
+    ready to receive.
 
     It works on the test's database and channel unless the settings say otherwise. When the test is over each one is
     stopped and judged: see Promptd.judge.
@@ -161,14 +162,16 @@ def start_promptd(request, new_folder, database, channel, closing):
     empty = os.path.join(folder, "empty.conf")  # keeps the machine's own settings away
     open(empty, "w", encoding="ascii").close()
 
-    def start(*arguments, ready=True, on=None, config=empty, extra=None, stderr=None, sessions=None, **settings):
+    def start(*arguments, ready=True, on=None, config=empty, extra=None, stderr=None, sessions=None, redirections="",
+              **settings):
         on = on or channel
         channels.append(on)
         defaults = {"redis_url": on.server.url, "redis_channel": on.name, "database_url": database.url(),
                     "log_level": "debug", "admin_listen": "127.0.0.1:0", "backoff_max_s": 1, "retry_base_ms": 10, "retry_max_ms": 100}
         chosen = {name: value for name, value in {**defaults, **settings}.items() if value is not None}
         subscribers, others = on.subscribers(), [session[0] for session in database.sessions()]
-        promptd = Promptd(folder, f"promptd{len(running) + 1}", chosen, ["--config", config, *arguments], extra, stderr)
+        promptd = Promptd(folder, f"promptd{len(running) + 1}", chosen, ["--config", config, *arguments], extra, stderr,
+                          redirections)
         running.append(promptd)
         if ready:
             promptd.wait_ready(on, database, subscribers + 1, others, sessions)

@@ -99,7 +99,7 @@ def run(home, *arguments, settings=(), extra=None, timeout=10.0):
 
 
 class Promptd:
-    def __init__(self, folder, name, settings, arguments=(), extra=None, stderr=None):
+    def __init__(self, folder, name, settings, arguments=(), extra=None, stderr=None, redirections=""):
         self.folder = folder
         self.name = name
         self.settings = settings
@@ -111,7 +111,10 @@ class Promptd:
         self._lines = []
         self._offset = 0
         with open(self.log_path, "ab") as log, open(self.output_path, "ab") as out:
-            self.process = spawn(command(*arguments), env=environment(folder, settings, extra), cwd=folder,
+            started = command(*arguments)
+            if redirections:
+                started = ["sh", "-c", f'exec "$@" {redirections}', "sh", *started]
+            self.process = spawn(started, env=environment(folder, settings, extra), cwd=folder,
                                  stdout=out, stderr=log if stderr is None else stderr)
 
     # The log

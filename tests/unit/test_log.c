@@ -22,6 +22,7 @@
 #include "promptd/log.h"
 
 #include "failing_memory.h"
+#include "log_output.h"
 
 static char folder[] = "/tmp/promptd-test-log-XXXXXX";
 static char path[64];
@@ -64,7 +65,7 @@ static void open_log(enum log_level level, enum log_format format)
 /* All of a file, NUL-terminated, in a buffer that the next call uses again. */
 static const char *read_log(const char *file)
 {
-    static char text[65536];
+    static char text[2 * 1048576];
     int fd = open(file, O_RDONLY | O_CLOEXEC);
     assert_true(fd >= 0);
     ssize_t length = read(fd, text, sizeof text - 1);
@@ -316,7 +317,7 @@ static void limit_file_size(rlim_t bytes)
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
 }
 
-static void test_lost_lines_are_counted_and_owned_up_to(void **state)
+static void test_what_cannot_be_written_yet_follows(void **state)
 {
     (void)state;
     signal(SIGXFSZ, SIG_IGN);
@@ -324,16 +325,120 @@ static void test_lost_lines_are_counted_and_owned_up_to(void **state)
     limit_file_size(20);
     log_info(NULL, "cut in the middle"); /* 14 bytes of prefix, so that 6 of the message get through */
     errno = ENOENT;
-    log_info(NULL, "lost");
+    log_info(NULL, "kept");
     assert_int_equal(errno, ENOENT);
-    log_info(NULL, "lost");
+    assert_false(log_retry());
+    assert_string_equal(read_log(path), "<6>INFO test: cut in");
     limit_file_size(RLIM_INFINITY);
     log_info(NULL, "back");
-    log_info(NULL, "and going on");
-    assert_string_equal(read_log(path), "<6>INFO test: cut in\n"
-                                        "<4>WARNING log: lines could not be written to the log and are lost lines=3\n"
-                                        "<6>INFO test: back\n"
-                                        "<6>INFO test: and going on\n");
+    assert_true(log_retry());
+    assert_string_equal(read_log(path), "<6>INFO test: cut in the middle\n"
+                                        "<6>INFO test: kept\n"
+                                        "<6>INFO test: back\n");
+}
+
+static void test_lost_lines_are_counted_and_owned_up_to(void **state)
+{
+    (void)state;
+    signal(SIGXFSZ, SIG_IGN);
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_JOURNAL);
+    uint64_t before = log_lost_lines();
+    limit_file_size(1);
+    for (int i = 0; i < 1000; i++)
+        log_info(NULL, "%01000d", i);
+    uint64_t lost = log_lost_lines() - before;
+    assert_in_range(lost, 1000 - LOG_KEPT_BYTES_INFO / 1015 - 1, 1000 - LOG_KEPT_BYTES_INFO / 1015 + 1);
+    for (int i = 0; i < 1000; i++) { /* more serious ones find room still, and CRITICAL ones when these do not */
+        log_error(NULL, "%01000d", i);
+        log_critical(NULL, "CRITICAL %d", i);
+    }
+    assert_in_range(log_lost_lines() - before - lost, 1000 - LOG_KEPT_BYTES / 4 / 1016 - 1, 1000 - 1);
+    lost = log_lost_lines() - before;
+    limit_file_size(RLIM_INFINITY);
+    assert_true(log_retry());
+    assert_int_equal(log_lost_lines() - before, lost);
+    char notice[128];
+    (void)snprintf(notice, sizeof notice,
+                   "\n<4>WARNING log: lines could not be written to the log and are lost lines=%" PRIu64 "\n", lost);
+    const char *text = read_log(path);
+    for (int i = 0; i < 1000; i++) {
+        char line[64];
+        (void)snprintf(line, sizeof line, "\n<2>CRITICAL test: CRITICAL %d\n", i);
+        assert_non_null(strstr(text, line));
+    }
+    assert_string_equal(text + strlen(text) - strlen(notice), notice);
+}
+
+static void make_pipe(int ends[2])
+{
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(fcntl(ends[0], F_SETFL, O_NONBLOCK), 0);
+}
+
+static void test_a_full_pipe_is_not_waited_for(void **state)
+{
+    (void)state;
+    int ends[2];
+    char text[65536];
+    struct error error = {0};
+    make_pipe(ends);
+    int saved = dup(STDERR_FILENO);
+    assert_int_equal(dup2(ends[1], STDERR_FILENO), STDERR_FILENO);
+    const struct log_options options = {LOG_LEVEL_INFO, LOG_FORMAT_JOURNAL, NULL};
+    bool opened = log_open(&options, &error);
+    for (int i = 0; i < 200; i++)
+        log_info(NULL, "%01000d", i);
+    int flags = fcntl(STDERR_FILENO, F_GETFL);
+    ssize_t first = read(ends[0], text, sizeof text);
+    bool all_written = log_retry();
+    ssize_t second = read(ends[0], text, sizeof text);
+    log_close(); /* after a moment: the pipe is full again */
+    restore_stderr(saved);
+    close(ends[0]);
+    close(ends[1]);
+    assert_true(opened && !all_written);
+    assert_int_equal(flags & O_NONBLOCK, 0);
+    assert_true(first > 60000 && second > 60000);
+}
+
+/* As in a program that was given another user: what it has inherited may be written to, and not be opened again. */
+static void test_a_pipe_that_cannot_be_opened_again(void **state)
+{
+    (void)state;
+    int ends[2];
+    char text[65536];
+    make_pipe(ends);
+    int saved = dup(STDERR_FILENO);
+    assert_int_equal(dup2(ends[1], STDERR_FILENO), STDERR_FILENO);
+    log_close(); /* before log_open it is not tried */
+    for (int i = 0; i < 200; i++)
+        log_info(NULL, "%01000d", i);
+    ssize_t first = read(ends[0], text, sizeof text);
+    bool all_written = log_retry();
+    ssize_t second = read(ends[0], text, sizeof text);
+    log_close();
+    restore_stderr(saved);
+    close(ends[0]);
+    close(ends[1]);
+    assert_false(all_written);
+    assert_true(first > 40000 && second > 40000);
+}
+
+static void test_rotation_does_not_join_lines(void **state)
+{
+    (void)state;
+    struct error error = {0};
+    signal(SIGXFSZ, SIG_IGN);
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_JOURNAL);
+    uint64_t before = log_lost_lines();
+    limit_file_size(20);
+    log_info(NULL, "cut in the middle");
+    log_info(NULL, "kept");
+    assert_int_equal(rename(path, moved_path), 0);
+    limit_file_size(RLIM_INFINITY);
+    assert_true(log_reopen(&error));
+    assert_string_equal(read_log(path), "<6>INFO test: kept\n");
+    assert_int_equal(log_lost_lines() - before, 1);
 }
 
 static void test_held_lines_are_written_together(void **state)
@@ -395,7 +500,7 @@ static void test_many_held_lines_do_not_grow_for_ever(void **state)
     assert_int_equal(status.st_size, 2000 * 115);
 }
 
-static void test_held_lines_that_are_lost_are_counted(void **state)
+static void test_held_lines_are_kept_too(void **state)
 {
     (void)state;
     signal(SIGXFSZ, SIG_IGN);
@@ -404,13 +509,12 @@ static void test_held_lines_that_are_lost_are_counted(void **state)
     log_hold();
     log_info(NULL, "whole"); /* 20 bytes with its newline */
     log_info(NULL, "cut");
-    log_info(NULL, "lost");
+    log_info(NULL, "kept");
     log_release();
     limit_file_size(RLIM_INFINITY);
     log_info(NULL, "back");
-    assert_string_equal(read_log(path), "<6>INFO test: whole\n<6>IN\n"
-                                        "<4>WARNING log: lines could not be written to the log and are lost lines=2\n"
-                                        "<6>INFO test: back\n");
+    assert_string_equal(read_log(path), "<6>INFO test: whole\n<6>INFO test: cut\n"
+                                        "<6>INFO test: kept\n<6>INFO test: back\n");
 }
 
 static void test_held_lines_without_memory_go_alone(void **state)
@@ -526,12 +630,16 @@ int main(void)
         LOG_TEST(test_failed_reopen_keeps_the_old_file),
         LOG_TEST(test_failed_open_changes_nothing),
         LOG_TEST(test_standard_error_before_open_and_after_close),
+        LOG_TEST(test_what_cannot_be_written_yet_follows),
         LOG_TEST(test_lost_lines_are_counted_and_owned_up_to),
+        LOG_TEST(test_a_full_pipe_is_not_waited_for),
+        LOG_TEST(test_a_pipe_that_cannot_be_opened_again),
+        LOG_TEST(test_rotation_does_not_join_lines),
         LOG_TEST(test_held_lines_are_written_together),
         LOG_TEST(test_a_flush_does_not_end_the_hold),
         LOG_TEST(test_a_warning_does_not_wait),
         LOG_TEST(test_many_held_lines_do_not_grow_for_ever),
-        LOG_TEST(test_held_lines_that_are_lost_are_counted),
+        LOG_TEST(test_held_lines_are_kept_too),
         LOG_TEST(test_held_lines_without_memory_go_alone),
         LOG_TEST(test_speaks_when_memory_is_out),
         LOG_TEST(test_long_message_without_memory_is_cut),
