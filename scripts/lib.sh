@@ -12,9 +12,10 @@ PACKAGES_BUILD=(gcc libc6-dev make cmake pkg-config
 PACKAGES_SERVERS=(redis-server postgresql)
 PACKAGES_TEST=("${PACKAGES_SERVERS[@]}" pgbouncer libcmocka-dev python3 python3-pytest python3-redis python3-psycopg
     iproute2 mandoc groff-base prometheus logrotate spin chromium chromium-driver python3-selenium)
-PACKAGES_BENCH=("${PACKAGES_SERVERS[@]}" libcmocka-dev python3 python3-psycopg python3-redis python3-hiredis python3-asyncpg
+PACKAGES_BENCH=("${PACKAGES_SERVERS[@]}" python3 python3-psycopg python3-redis python3-hiredis python3-asyncpg
     python3-matplotlib)
 PACKAGES_DEPLOY=(debootstrap iproute2 systemd-container lintian podman buildah runc docker-compose python3 python3-pytest)
+PACKAGES_SCREENSHOTS=(python3 chromium chromium-driver python3-selenium fonts-inter fontconfig)
 PACKAGES_LINT=(clang-format clang-tidy cppcheck shellcheck pyflakes3)
 
 LOG_FOLDER=build/logs
@@ -177,15 +178,19 @@ release_services() {
     done
 }
 
-# build_preset PRESET FOLDER [CMAKE ARGUMENT...]: configures and builds FOLDER.
+# build_preset PRESET FOLDER [CMAKE ARGUMENT...] [-- TARGET...]: configures FOLDER and builds it, or only these targets.
 build_preset() {
-    local preset=$1 folder=$2
+    local preset=$1 folder=$2 arguments=()
     shift 2
+    while (($#)) && [[ $1 != -- ]]; do
+        arguments+=("$1")
+        shift
+    done
     discard_moved_build "$folder"
     STEP_HINT="A library that is not found is named with its package. A stale build goes with: rm -rf $folder" \
-        step "configure ($preset)" cmake --preset "$preset" -B "$folder" "$@"
+        step "configure ($preset)" cmake --preset "$preset" -B "$folder" "${arguments[@]}"
     STEP_HINT="If the compiler has not said what is wrong: rm -rf $folder, and try again." \
-        step "build ($preset)" cmake --build "$folder" --parallel "$(nproc)"
+        step "build ($preset)" cmake --build "$folder" --parallel "$(nproc)" ${1:+--target "${@:2}"}
 }
 
 # CMake refuses a build folder that was made elsewhere, as after moving or copying the checkout.
