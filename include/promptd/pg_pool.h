@@ -20,6 +20,9 @@
 
 struct pg_pool;
 
+/* The threads that it keeps busy at most, whatever the number of connections: dials and cancels go in turn. */
+enum { PG_POOL_DIALS_AT_ONCE = 4, PG_POOL_CANCELS_AT_ONCE = 8 };
+
 /* What may change while it runs. */
 struct pg_pool_tuning {
     int64_t statement_timeout_ms;

@@ -11,8 +11,6 @@
 
 #include <malloc.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 
 #define LOG_COMPONENT "daemon"
 #include "daemon_private.h"
@@ -98,17 +96,6 @@ static int finish(struct daemon *daemon)
     return status == 0 ? 0 : error_exit_status(ERROR_INTERNAL);
 }
 
-/*
- * A dial or a cancel may block for as long as a frozen server likes. Each session has at most one of both; the rest is
- * for everyone else.
- */
-static void size_threads(const struct settings *settings)
-{
-    char threads[24];
-    (void)snprintf(threads, sizeof threads, "%lld", (long long)(2 * settings->db_connections + 4));
-    (void)setenv("UV_THREADPOOL_SIZE", threads, 0);
-}
-
 static bool start(struct daemon *daemon, struct error *error)
 {
     daemon->started_ms = (int64_t)uv_now(&daemon->loop);
@@ -117,7 +104,7 @@ static bool start(struct daemon *daemon, struct error *error)
         return false;
     open_handles(daemon);
     log_info(NULL, "promptd %s starting", PROMPTD_VERSION);
-    if (wiring_open(daemon, error)) {
+    if (threads_open(daemon, error) && wiring_open(daemon, error)) {
         snapshot_notify(daemon);
         notify_ready(daemon->notify);
         return true;
@@ -136,7 +123,6 @@ int daemon_run(struct settings *settings, const struct daemon_arguments *argumen
     daemon.lines = (struct outcome_lines)OUTCOME_LINES;
     *settings = (struct settings){0};
     (void)signal(SIGPIPE, SIG_IGN); /* hiredis, libpq and the log write to sockets and pipes whose reader may go */
-    size_threads(&daemon.settings);
     int status = uv_loop_init(&daemon.loop);
     if (status != 0) {
         log_critical(LOG_FIELDS(log_text("error", uv_strerror(status))), "the event loop cannot be made");

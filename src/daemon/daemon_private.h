@@ -47,6 +47,7 @@ struct daemon {
     bool source_open;
     bool source_closing;
     bool store_open;
+    uv_work_t first_work; /* for the pool's threads to be made */
     uv_signal_t signals[DAEMON_SIGNALS];
     uv_timer_t tick;           /* once a second: what is due now and then */
     uv_timer_t log_again;      /* while lines of the log wait for their reader */
@@ -75,6 +76,9 @@ struct statement_statuses options_statuses(const struct settings *settings);
 /* wiring.c: opens the modules, and joins them. */
 bool wiring_open(struct daemon *daemon, struct error *error);
 void wiring_reset_circuits(void *context, bool *redis, bool *database);
+
+/* threads.c: on a new loop, before other threads are made. */
+bool threads_open(struct daemon *daemon, struct error *error);
 
 /* signals.c */
 /* SIGHUP, SIGUSR1 and SIGUSR2 wait, for this thread and all that it makes from now on; or they wait no longer, for this

@@ -13,7 +13,6 @@
 #include "promptd/statements.h"
 
 enum {
-    POOL_DIALS_AT_ONCE = 4,
     POOL_DIAL_TIMEOUT_S = 10,
     POOL_RECHECK_MS = 5000 /* of what is missing in the schema, where there are no pings that would do it */
 };
@@ -40,7 +39,8 @@ struct pg_pool {
     struct pg_pool_options options;
     enum pool_state state;
     struct lane *lanes;
-    size_t lanes_left; /* not yet closed */
+    size_t lanes_left;   /* not yet closed */
+    size_t cancels_left; /* how many more may be under way */
     struct breaker breaker;
     uv_timer_t *gate; /* active: no dial before it fires */
     uv_timer_t *ping;
@@ -173,7 +173,7 @@ static void dial_more(struct pg_pool *pool)
     for (size_t i = 0; i < pool->options.connections; i++)
         if (pg_session_is_dialling(pool->lanes[i].session))
             dialling++;
-    size_t allowed = pool->state == POOL_UP ? POOL_DIALS_AT_ONCE : 1;
+    size_t allowed = pool->state == POOL_UP ? PG_POOL_DIALS_AT_ONCE : 1;
     if (pool->state == POOL_READ_ONLY && pg_pool_open_count(pool) > 0)
         return; /* one session is enough to find out */
     for (size_t i = 0; i < pool->options.connections && dialling < allowed; i++) {
@@ -500,6 +500,7 @@ static bool lanes_new(struct pg_pool *pool)
             .database_url = pool->options.database_url,
             .statement_timeout_ms = pool->options.tuning.statement_timeout_ms,
             .dial_timeout_s = POOL_DIAL_TIMEOUT_S,
+            .cancels_left = &pool->cancels_left,
             .on_up = on_session_up,
             .on_down = on_session_down,
             .on_closed = on_session_closed,
@@ -521,6 +522,7 @@ struct pg_pool *pg_pool_new(const struct pg_pool_options *options)
     pool->has_evidence = options->needs_evidence; /* should no check be answered */
     pool->breaker.backoff.base_ms = options->backoff_base_ms;
     pool->surplus.base_ms = options->backoff_base_ms;
+    pool->cancels_left = PG_POOL_CANCELS_AT_ONCE;
     pool->lanes = calloc(options->connections, sizeof *pool->lanes);
     pool->gate = calloc(1, sizeof *pool->gate);
     pool->ping = calloc(1, sizeof *pool->ping);

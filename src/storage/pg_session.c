@@ -352,6 +352,7 @@ static void on_cancelled(uv_work_t *work, int status)
     session->cancel = NULL;
     session->cancel_in_thread = false;
     session->cancel_may_hit = false;
+    ++*session->options.cancels_left;
     if (session->state == PG_STATE_GONE)
         finish_close(session);
     else if (session->connection) /* else on_later has the answer, and says why there is none */
@@ -361,14 +362,19 @@ static void on_cancelled(uv_work_t *work, int status)
 /* One at a time: should an earlier one still be busy with a connection that is gone, the second deadline decides. */
 static void start_cancel(struct pg_session *session)
 {
-    session->cancel = session->cancel_in_thread ? session->cancel : PQgetCancel(session->connection);
-    if (session->cancel_in_thread || !session->cancel)
+    session->cancel_waits = !session->cancel_in_thread && *session->options.cancels_left == 0;
+    if (session->cancel_in_thread || session->cancel_waits)
+        return;
+    session->cancel = PQgetCancel(session->connection);
+    if (!session->cancel)
         return;
     session->cancel_work.data = session;
     session->cancel_in_thread = uv_queue_work(session->options.loop, &session->cancel_work, run_cancel, on_cancelled) ==
                                 0;
     session->cancel_may_hit = session->cancel_in_thread;
-    if (!session->cancel_in_thread) {
+    if (session->cancel_in_thread) {
+        --*session->options.cancels_left;
+    } else {
         PQfreeCancel(session->cancel);
         session->cancel = NULL;
     }
@@ -377,23 +383,34 @@ static void start_cancel(struct pg_session *session)
 void pg_session_await_cancel(struct pg_session *session)
 {
     pg_session_move(session, PG_STATE_CANCELLING, "a statement is being cancelled");
+    session->cancel_waits = false;
     (void)uv_timer_start(&session->deadline, on_deadline, SESSION_CANCEL_GRACE_MS, 0);
+}
+
+/* The turn is waited for as long as the answer would be. */
+static void cancel_in_turn(struct pg_session *session)
+{
+    start_cancel(session);
+    uint64_t wait_ms = session->cancel_waits ? SESSION_CANCEL_AGAIN_MS : SESSION_CANCEL_GRACE_MS;
+    (void)uv_timer_start(&session->deadline, on_deadline, wait_ms, 0);
 }
 
 static void on_deadline(uv_timer_t *timer)
 {
     struct pg_session *session = timer->data;
+    int64_t now_ms = (int64_t)uv_now(session->options.loop);
     if (session->state == PG_STATE_ENDING) {
         cancel_at_end(session);
-        return;
-    }
-    if (session->state == PG_STATE_CANCELLING) {
+    } else if (session->state != PG_STATE_CANCELLING) {
+        log_debug(LOG_FIELDS(log_number("timeout_ms", session->run.timeout_ms)), "cancelling a statement");
+        pg_session_await_cancel(session);
+        session->cancel_until_ms = now_ms + SESSION_CANCEL_GRACE_MS;
+        cancel_in_turn(session);
+    } else if (session->cancel_waits && now_ms < session->cancel_until_ms) {
+        cancel_in_turn(session);
+    } else {
         pg_session_lose(session, "no answer within statement_timeout_ms, nor to the cancel request");
-        return;
     }
-    log_debug(LOG_FIELDS(log_number("timeout_ms", session->run.timeout_ms)), "cancelling a statement");
-    pg_session_await_cancel(session);
-    start_cancel(session);
 }
 
 void pg_session_start_deadline(struct pg_session *session)

@@ -68,7 +68,9 @@ struct pg_session {
     PGcancel *cancel;
     bool dial_in_thread;
     bool cancel_in_thread;
-    bool cancel_may_hit; /* it is of this connection, and would hit whatever runs there */
+    bool cancel_waits;       /* for its turn */
+    int64_t cancel_until_ms; /* on the loop's clock: as long as that */
+    bool cancel_may_hit;     /* it is of this connection, and would hit whatever runs there */
 
     uv_poll_t *poll; /* a handle of its own for each connection: it outlives the socket until its close callback */
     int poll_events;

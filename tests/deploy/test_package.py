@@ -80,6 +80,22 @@ def test_reload(machine):
     assert machine.show("MainPID") == pid
 
 
+@pytest.mark.parametrize("connections", [30, 64])
+def test_any_number_of_connections(machine, connections):
+    """With half of the unit's tasks: TasksMax= itself need not be enforced where the tests run."""
+    limit = int(machine.show("TasksMax"))
+    machine.run(f"mkdir -p {DROP_IN.rpartition('/')[0]}; printf '[Service]\\nLimitNPROC={limit // 2}\\n' >{DROP_IN}")
+    machine.run(f"echo 'db_connections = {connections}' >>{SETTINGS}; systemctl daemon-reload; systemctl restart promptd")
+    machine.wait_status("Ready;")
+    wait_until(lambda: machine.gauge("promptd_db_connections") == connections, f"{connections} connections", 30,
+               seen=lambda: (machine.gauge("promptd_db_connections"), machine.journal("--lines", "20")))  # fmt: skip
+    machine.wait_ready(machine.publish(100))
+    assert machine.show("NRestarts") == "0"
+    assert int(machine.run(f"ls /proc/{machine.show('MainPID')}/task | wc -l")) < limit // 2
+    machine.run(f"sed -i '/^db_connections/d' {SETTINGS}; rm {DROP_IN}; systemctl daemon-reload; systemctl restart promptd")
+    machine.wait_status("Ready;")
+
+
 def test_a_url_from_a_credential(machine):
     machine.run("mkdir -p -m 700 /etc/credstore")
     machine.run(

@@ -179,7 +179,7 @@ def test_fifo_that_nobody_reads(start_promptd, new_folder, closing, database, ch
 def test_closed_descriptors_are_not_taken_by_others(start_promptd, new_folder, database, channel, closed):
     """Whatever is opened first would get the log's lines, and whoever reads there would get them."""
     path = os.path.join(new_folder("log"), "own.log")
-    promptd = start_promptd(redirections=" ".join(f"{number}>&-" for number in closed), log_file=path)
+    promptd = start_promptd(shell='exec "$@" ' + " ".join(f"{number}>&-" for number in closed), log_file=path)
     promptd.log_path = path
     for number in (0, 1, 2):
         target = os.readlink(f"/proc/{promptd.process.pid}/fd/{number}")

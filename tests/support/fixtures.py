@@ -150,7 +150,7 @@ def new_pgbouncer(new_folder, database, closing):
 
 @pytest.fixture
 def start_promptd(request, new_folder, database, channel, closing):
-    """start_promptd(*arguments, ready=True, on=channel, config=file, extra={}, redirections="2>&-", **settings): a promptd,
+    """start_promptd(*arguments, ready=True, on=channel, config=file, extra={}, shell='exec "$@" 2>&-', **settings): a promptd,
     ready to receive.
 
     It works on the test's database and channel unless the settings say otherwise. When the test is over each one is
@@ -162,7 +162,7 @@ def start_promptd(request, new_folder, database, channel, closing):
     empty = os.path.join(folder, "empty.conf")  # keeps the machine's own settings away
     open(empty, "w", encoding="ascii").close()
 
-    def start(*arguments, ready=True, on=None, config=empty, extra=None, stderr=None, sessions=None, redirections="",
+    def start(*arguments, ready=True, on=None, config=empty, extra=None, stderr=None, sessions=None, shell=None,
               **settings):
         on = on or channel
         channels.append(on)
@@ -171,7 +171,7 @@ def start_promptd(request, new_folder, database, channel, closing):
         chosen = {name: value for name, value in {**defaults, **settings}.items() if value is not None}
         subscribers, others = on.subscribers(), [session[0] for session in database.sessions()]
         promptd = Promptd(folder, f"promptd{len(running) + 1}", chosen, ["--config", config, *arguments], extra, stderr,
-                          redirections)
+                          shell)
         running.append(promptd)
         if ready:
             promptd.wait_ready(on, database, subscribers + 1, others, sessions)

@@ -99,7 +99,7 @@ def run(home, *arguments, settings=(), extra=None, timeout=10.0):
 
 
 class Promptd:
-    def __init__(self, folder, name, settings, arguments=(), extra=None, stderr=None, redirections=""):
+    def __init__(self, folder, name, settings, arguments=(), extra=None, stderr=None, shell=None):
         self.folder = folder
         self.name = name
         self.settings = settings
@@ -112,8 +112,8 @@ class Promptd:
         self._offset = 0
         with open(self.log_path, "ab") as log, open(self.output_path, "ab") as out:
             started = command(*arguments)
-            if redirections:
-                started = ["sh", "-c", f'exec "$@" {redirections}', "sh", *started]
+            if shell:
+                started = ["sh", "-c", shell, "sh", *started]
             self.process = spawn(started, env=environment(folder, settings, extra), cwd=folder,
                                  stdout=out, stderr=log if stderr is None else stderr)
 
