@@ -83,6 +83,7 @@ struct source_status {
     size_t memory_bytes;         /* which they take */
     const char *spool_directory; /* NULL: there is no spool, and what follows is 0 */
     bool spool_is_writable;
+    bool spool_is_gone;      /* removed: what is released, or on disk only, no next start will find */
     uint64_t spool_messages; /* without an outcome, those in memory included */
     uint64_t spool_bytes;
     uint64_t dead_letters;

@@ -74,6 +74,7 @@ struct spool_counts {
     uint64_t not_kept;         /* new letters without room, since the start */
     int64_t last_sequence;     /* the highest given so far; 0 where there is none */
     bool writable;             /* false from a failed write to the next good one */
+    bool in_place; /* false while the folder or the file is gone: its rows are of no use to the next start */
 };
 
 /*

@@ -320,6 +320,16 @@ static void release(struct pipeline *pipeline, struct job *job)
     pipeline->released++;
 }
 
+/* Where it stands now, and will at the next start. */
+static bool is_kept(const struct pipeline *pipeline, const struct job *job)
+{
+    struct source_status status = {0};
+    if (!job->receipt || job->receipt->number == 0)
+        return false;
+    source_get_status(pipeline->source, &status);
+    return !status.spool_is_gone;
+}
+
 static void abandon(void *context, struct job *job)
 {
     struct pipeline *pipeline = context;
@@ -331,7 +341,7 @@ static void abandon(void *context, struct job *job)
     bool is_unsettled = pipeline->options.may_be_unsettled(job);
     if (is_unsettled)
         outcome_report_unsettled(job);
-    if (job->receipt && job->receipt->number > 0 && job->outcome != OUTCOME_ORPHANED) {
+    if (is_kept(pipeline, job) && job->outcome != OUTCOME_ORPHANED) {
         release(pipeline, job);
     } else if (is_unsettled) {
         pipeline->left_unsettled++;

@@ -410,6 +410,7 @@ static void get_status(const struct source *source, struct source_status *status
     status->memory_bytes = spooled->put_bytes + spooled->in_memory_bytes;
     status->spool_directory = spooled->directory;
     status->spool_is_writable = counts.writable;
+    status->spool_is_gone = !counts.in_place;
     status->spool_messages = counts.waiting;
     status->spool_bytes = counts.waiting_bytes;
     status->dead_letters = counts.dead;

@@ -265,6 +265,7 @@ struct spool *spool_open(const struct spool_options *options, struct error *erro
         free_spool(spool);
         return NULL;
     }
+    spool_folder_note_file(&spool->folder);
     spool->counts = spool->writer.counts;
     const struct spool_counts *counts = &spool->counts;
     log_info(LOG_FIELDS(log_number("waiting", counts->waiting), log_number("bytes", counts->waiting_bytes),

@@ -72,6 +72,11 @@ static void write_pid(int fd)
     (void)written;
 }
 
+static struct spool_identity identity(const struct stat *status)
+{
+    return (struct spool_identity){.device = status->st_dev, .inode = status->st_ino};
+}
+
 static bool lock_folder(struct spool_folder *folder, struct error *error)
 {
     folder->lock_fd = openat(folder->fd, SPOOL_FILE_LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
@@ -83,6 +88,9 @@ static bool lock_folder(struct spool_folder *folder, struct error *error)
         return folder_error(error, folder->path, SPOOL_FILE_LOCK " cannot be locked");
     }
     write_pid(folder->lock_fd);
+    struct stat status;
+    if (fstat(folder->lock_fd, &status) == 0)
+        folder->lock = identity(&status);
     return true;
 }
 
@@ -97,10 +105,55 @@ bool spool_folder_open(struct spool_folder *folder, const char *directory, struc
     folder->fd = open(folder->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder->fd < 0)
         return folder_error(error, folder->path, "it cannot be opened");
+    struct stat status;
+    if (fstat(folder->fd, &status) == 0)
+        folder->self = identity(&status);
     if (lock_folder(folder, error))
         return true;
     spool_folder_close(folder);
     return false;
+}
+
+/* Only what is certain: other errors than these are met when something is written. */
+static bool is_in_place(const struct spool_folder *folder, const char *name, struct spool_identity wanted)
+{
+    struct stat status;
+    if (wanted.inode == 0)
+        return true;
+    if (fstatat(folder->fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0)
+        return errno != ENOENT && errno != ENOTDIR;
+    return status.st_ino == wanted.inode && status.st_dev == wanted.device;
+}
+
+void spool_folder_note_file(struct spool_folder *folder)
+{
+    struct stat status;
+    bool known = fstatat(folder->fd, SPOOL_FILE, &status, AT_SYMLINK_NOFOLLOW) == 0;
+    folder->file = known ? identity(&status) : (struct spool_identity){0};
+}
+
+static bool lock_again(struct spool_folder *folder)
+{
+    struct error ignored = {.code = ERROR_NONE};
+    int before = folder->lock_fd;
+    bool locked = lock_folder(folder, &ignored);
+    int other = locked ? before : folder->lock_fd;
+    if (other >= 0)
+        close(other);
+    if (!locked)
+        folder->lock_fd = before;
+    return locked;
+}
+
+const char *spool_folder_missing(struct spool_folder *folder)
+{
+    if (!is_in_place(folder, folder->path, folder->self)) /* an absolute path: the descriptor does not count */
+        return "the folder was removed, or another has taken its place";
+    if (!is_in_place(folder, SPOOL_FILE, folder->file))
+        return SPOOL_FILE " was removed, or another has taken its place";
+    if (!is_in_place(folder, SPOOL_FILE_LOCK, folder->lock) && !lock_again(folder))
+        return SPOOL_FILE_LOCK " was removed, and another promptd holds its successor";
+    return NULL;
 }
 
 void spool_folder_close(struct spool_folder *folder)

@@ -14,6 +14,7 @@
 #include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "promptd/error.h"
 
@@ -25,10 +26,19 @@
 #define SPOOL_FILE_NEW SPOOL_FILE ".new"
 #define SPOOL_FILE_LOCK "spool.lock"
 
+/* Which file or folder it is, whatever its name. */
+struct spool_identity {
+    dev_t device;
+    ino_t inode; /* 0: not known */
+};
+
 struct spool_folder {
     char path[PATH_MAX]; /* canonical, so that a change of the working directory does not matter */
     int fd;              /* of the folder; -1: not open */
     int lock_fd;
+    struct spool_identity self;
+    struct spool_identity lock;
+    struct spool_identity file; /* SPOOL_FILE, as it was noted last */
 };
 
 /* Makes the folder if its parent is there, and locks it. false with ERROR_SPOOL; nothing is held then. */
@@ -39,6 +49,13 @@ void spool_folder_close(struct spool_folder *folder);
  * were done to a file that is about to be set aside would be lost. Both wait for each other, for 5 s: then false. */
 bool spool_folder_hold(int folder_fd, bool exclusive);
 void spool_folder_let_go(int folder_fd);
+
+/* SPOOL_FILE has been opened, or another took its place. */
+void spool_folder_note_file(struct spool_folder *folder);
+
+/* NULL while folder, lock and SPOOL_FILE are those that are held; else what is not, for the log. A lock's file that was
+ * removed is made and locked again, unless another promptd was quicker. */
+const char *spool_folder_missing(struct spool_folder *folder);
 
 /* "<folder>/<name>"; false when that is too long. */
 bool spool_folder_path(const struct spool_folder *folder, const char *name, char path[PATH_MAX], struct error *error);

@@ -74,6 +74,7 @@ bool spool_writer_prepare(struct spool_writer *writer, struct error *error)
 {
     enum spool_db_result result = adopt_database(writer);
     writer->counts.writable = true;
+    writer->counts.in_place = true;
     writer->last_sequence = writer->counts.last_sequence;
     writer->foreign[0] = (struct spool_range){.first = 1, .last = writer->last_sequence};
     writer->foreign_count = 1;
@@ -101,6 +102,7 @@ static enum spool_db_result replace_damaged(struct spool *spool)
     } else {
         open = spool_repair_open(&spool->folder, writer->last_sequence, &writer->db, &error);
     }
+    spool_folder_note_file(&spool->folder);
     if (!open) {
         (void)snprintf(writer->db.failure, sizeof writer->db.failure, "%.*s", SPOOL_FAILURE_SIZE - 1, error.text);
         return SPOOL_DB_REFUSED;
@@ -108,11 +110,24 @@ static enum spool_db_result replace_damaged(struct spool *spool)
     return adopt_database(writer) == SPOOL_DB_OK ? SPOOL_DB_OK : SPOOL_DB_REFUSED;
 }
 
+/* SQLite goes on with what it has opened, also when that has no name any more, or another promptd has the folder. */
+static bool look_at_folder(struct spool *spool)
+{
+    struct spool_writer *writer = &spool->writer;
+    const char *missing = spool_folder_missing(&spool->folder);
+    writer->counts.in_place = !missing;
+    if (missing)
+        (void)snprintf(writer->db.failure, sizeof writer->db.failure, "%s", missing);
+    return !missing;
+}
+
 /* ---- batches ---- */
 
 static enum spool_db_result commit_batch(struct spool *spool, struct spool_work_list *batch)
 {
     bool wrote;
+    if (STAILQ_FIRST(batch)->kind != SPOOL_WORK_FETCH && !look_at_folder(spool))
+        return SPOOL_DB_REFUSED;
     enum spool_db_result result = spool_commit(&spool->writer, batch, &wrote);
     if (result == SPOOL_DB_OK && wrote && spool->writer.disk == SPOOL_DISK_REFUSES)
         set_disk(spool, SPOOL_DISK_PROVING);
@@ -246,7 +261,9 @@ static void run_batch(struct spool *spool)
 static void probe(struct spool *spool)
 {
     struct spool_writer *writer = &spool->writer;
-    enum spool_db_result result = writer->db.sqlite ? spool_db_probe(&writer->db) : replace_damaged(spool);
+    enum spool_db_result result = SPOOL_DB_REFUSED;
+    if (look_at_folder(spool))
+        result = writer->db.sqlite ? spool_db_probe(&writer->db) : replace_damaged(spool);
     set_disk(spool, result == SPOOL_DB_OK ? SPOOL_DISK_PROVING : SPOOL_DISK_REFUSES);
 }
 
@@ -266,12 +283,15 @@ static enum spool_db_result look_at_database(struct spool_writer *writer)
     return result;
 }
 
-/* Once a second: what promptctl has done, and space to give back. What is refused is done at the next look. */
+/* Once a second: whether all is in place, what promptctl has done, and space to give back. What is refused is done at
+ * the next look. */
 static void look_around(struct spool *spool)
 {
     struct spool_writer *writer = &spool->writer;
     sum_up_not_kept(writer);
-    if (writer->db.sqlite && look_at_database(writer) == SPOOL_DB_DAMAGED && replace_damaged(spool) != SPOOL_DB_OK)
+    if (writer->disk != SPOOL_DISK_REFUSES && !look_at_folder(spool))
+        set_disk(spool, SPOOL_DISK_REFUSES);
+    else if (writer->db.sqlite && look_at_database(writer) == SPOOL_DB_DAMAGED && replace_damaged(spool) != SPOOL_DB_OK)
         set_disk(spool, SPOOL_DISK_REFUSES);
 }
 
@@ -339,11 +359,14 @@ static void drop_rest(struct spool *spool)
         free(work);
         count++;
     }
-    if (count > 0)
+    if (count > 0 && writer->counts.in_place)
         log_error(LOG_FIELDS(log_text("error", writer->db.failure)),
                   "spool could not be written to the end: %" PRIu64
                   " messages that are done with will be taken up again at the next start",
                   count);
+    if (!writer->counts.in_place && writer->counts.waiting > count)
+        log_critical(LOG_FIELDS(log_number("messages", writer->counts.waiting - count)),
+                     "the spool is gone, and with it the messages that waited there");
 }
 
 void spool_writer_run(void *argument)

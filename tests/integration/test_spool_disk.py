@@ -3,6 +3,7 @@
 
 import os
 import signal
+import shutil
 
 import pytest
 
@@ -109,6 +110,98 @@ def test_disk_is_full_and_memory_too(on_small_disk, database, channel, database_
     database_proxy.restore()
     kept = counters["waiting"]
     assert promptd.settle(300, timeout=30).outcomes() == {"success": kept, "dropped": 300 - kept}
+
+
+# Removed
+
+
+def remove_folder(spool):
+    shutil.rmtree(spool.folder)
+
+
+def replace_folder(spool):
+    os.rename(spool.folder, spool.folder + ".moved")
+    os.mkdir(spool.folder, 0o700)
+
+
+def remove_file(spool):
+    os.remove(spool.path)
+
+
+@pytest.mark.parametrize("go", [remove_folder, replace_folder, remove_file])
+def test_spool_is_removed(start, spool, database, channel, database_proxy, go):
+    """What was on disk only is still there for the running promptd, new messages are in memory; nothing is lost."""
+    promptd = start()
+    database_proxy.refuse()
+    promptd.wait_line("ERROR", "database lost")
+    waiting = burst(channel, database, 50)
+    promptd.wait_counters(received=50, spool_messages=50)
+    go(spool)
+    line = promptd.wait_line("CRITICAL", FULL)  # without a message
+    assert "removed" in line.fields["error"]
+    assert admin.of(promptd).json("/status")["spool"]["writable"] is False
+    messages = burst(channel, database, 50)
+    promptd.wait_counters(received=100, waiting=100)
+    database_proxy.restore()
+    assert promptd.settle(100).outcomes() == {"success": 100}
+    expect_stored(database, *waiting, *messages)
+    promptd.one("CRITICAL", FULL)
+
+
+def test_spool_that_is_moved_back_is_used_again(start, spool, database, channel):
+    promptd = start()
+    os.rename(spool.folder, spool.folder + ".moved")
+    first = burst(channel, database, 20)
+    promptd.wait_line("CRITICAL", FULL)
+    promptd.settle(20)
+    os.rename(spool.folder + ".moved", spool.folder)
+    promptd.wait_line("WARNING", OVER, timeout=15)
+    second = burst(channel, database, 20)
+    promptd.settle(40)
+    expect_stored(database, *first, *second)
+    promptd.wait_counters(spool_messages=0)
+    assert admin.of(promptd).json("/status")["spool"]["writable"] is True
+
+
+def test_what_waits_in_a_removed_spool_is_named_at_the_end(start, spool, database, channel, database_proxy):
+    promptd = start(shutdown_timeout_s=1)
+    with database.locked():
+        in_work = burst(channel, database, 20)
+        promptd.wait_counters(received=20, spool_messages=20)
+        database.wait_blocked()
+        remove_folder(spool)
+        promptd.wait_line("CRITICAL", FULL)
+        promptd.stop()
+    assert promptd.find("INFO", "stays in the spool") == []
+    for message in in_work:
+        assert promptd.find("WARNING|ERROR", message.interview), "a message that is lost, and not named"
+
+
+def test_messages_that_are_lost_with_the_spool_are_counted(start, spool, database, channel, database_proxy):
+    promptd = start(shutdown_timeout_s=1, queue_max_messages=10)
+    database_proxy.refuse()
+    promptd.wait_line("ERROR", "database lost")
+    messages = burst(channel, database, 50)
+    promptd.wait_counters(received=50, spool_messages=50)
+    remove_folder(spool)
+    promptd.wait_line("CRITICAL", FULL)
+    promptd.stop()
+    named = [message for message in messages if promptd.find("ERROR", "dropped", message.interview)]
+    assert int(promptd.one("CRITICAL", "the spool is gone").fields["messages"]) == 50 - len(named) > 0
+    assert promptd.find("ERROR", "taken up again") == []
+
+
+def test_removing_the_lock_lets_no_other_promptd_in(start, start_promptd, spool, database, channel):
+    promptd = start()
+    os.remove(os.path.join(spool.folder, "spool.lock"))
+    wait_until(lambda: os.path.exists(os.path.join(spool.folder, "spool.lock")), "the lock to be made again")
+    second = start_promptd(ready=False, spool_dir=spool.folder)
+    assert second.wait_exit() == 73
+    assert "in use by another promptd" in second.one("CRITICAL", "cannot start").raw
+    message, = burst(channel, database, 1)
+    promptd.settle(1)
+    expect_stored(database, message)
+    assert promptd.find("CRITICAL") == []
 
 
 # At its bound
