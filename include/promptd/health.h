@@ -15,12 +15,12 @@
 
 enum { HEALTH_ORPHANS_MAX = 100, HEALTH_REASONS_MAX = 4 };
 
-/* Filled anew for each look. All that it points to is borrowed; times are of the wall clock, 0 for never. */
+/* Filled anew for each look. All that it points to is borrowed; times are monotonic, 0 for never. */
 struct health {
     bool draining;
     int64_t now_ms;
     int64_t started_ms;
-    int64_t uptime_ms;
+    int64_t wall_ms;        /* what the wall clock adds to them: it may be set, and no age changes by that */
     int64_t ready_since_ms; /* when it became ready, or ceased to be */
     const char *atomicity;
     struct {

@@ -10,9 +10,9 @@
 
 enum { HISTORY_INTERVAL_S = 5, HISTORY_MAX = 120 };
 
-/* What happened in the interval that ended at wall_ms. */
+/* What happened in the interval that ended at `at_ms` (monotonic). */
 struct history_point {
-    int64_t wall_ms;
+    int64_t at_ms;
     uint64_t received;
     uint64_t stored;
     uint64_t failed;
@@ -33,7 +33,7 @@ struct history {
 };
 
 /* To be called about once a second: adds a point whenever an interval has passed. */
-void history_look(struct history *history, const struct metrics *metrics, int64_t now_ms, int64_t wall_ms);
+void history_look(struct history *history, const struct metrics *metrics, int64_t now_ms);
 
 /* The oldest is 0; NULL past the newest. */
 const struct history_point *history_at(const struct history *history, size_t index);

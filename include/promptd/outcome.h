@@ -34,7 +34,7 @@ void outcome_record(const struct outcome_record *record, const struct job *job);
 struct open_orphan {
     uint8_t interview_id[UUID_SIZE];
     uint8_t prompt_id[UUID_SIZE];
-    int64_t since_ms; /* wall clock */
+    int64_t since_ms; /* monotonic */
 };
 
 /* The CRITICAL line of an orphan, at the moment when it is one. The outcome is recorded later. */

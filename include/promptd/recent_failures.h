@@ -13,7 +13,7 @@
 enum { RECENT_FAILURES_MAX = 100 };
 
 struct recent_failure {
-    int64_t wall_ms;
+    int64_t at_ms; /* monotonic */
     enum outcome outcome;
     bool has_interview_id;
     bool has_prompt_id;

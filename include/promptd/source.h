@@ -74,7 +74,7 @@ struct source_status {
     bool circuit_is_open;
     unsigned failures;           /* of the link to Redis, in a row */
     uint64_t last_alive_ms;      /* when Redis last proved that it is there, on the loop's clock; 0: never yet */
-    int64_t last_message_ms;     /* when a message last came, wall clock; 0: never yet */
+    int64_t last_message_ms;     /* when a message last came, on that clock; 0: never yet */
     uint64_t gaps;               /* since the start: times of deafness that have ended */
     uint64_t gap_ms;             /* how long they lasted together */
     uint64_t reconnections;      /* to Redis */

@@ -13,6 +13,18 @@ int64_t clock_monotonic_us(void)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
+int64_t clock_monotonic_ms(void)
+{
+    return clock_monotonic_us() / 1000;
+}
+
+int64_t clock_wall_span_ms(int64_t from_ms, int64_t to_ms, int64_t most_ms)
+{
+    if (from_ms < 0 || from_ms > to_ms || to_ms - from_ms > most_ms)
+        return 0;
+    return to_ms - from_ms;
+}
+
 int64_t clock_wall_ms(void)
 {
     struct timespec now;
@@ -34,7 +46,7 @@ void clock_format_wall(int64_t wall_ms, char text[CLOCK_TEXT_SIZE])
     time_t seconds = (time_t)(wall_ms / 1000);
     if (seconds != printed_seconds || !printed[0]) {
         struct tm utc;
-        if (!gmtime_r(&seconds, &utc) || utc.tm_year + 1900 > 9999)
+        if (!gmtime_r(&seconds, &utc) || utc.tm_year < 0 || utc.tm_year + 1900 > 9999)
             utc = (struct tm){.tm_year = 70, .tm_mday = 1};
         (void)strftime(printed, sizeof printed, "%Y-%m-%dT%H:%M:%S.000Z", &utc);
         printed_seconds = seconds;

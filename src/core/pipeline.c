@@ -8,7 +8,6 @@
 #include <string.h>
 
 #define LOG_COMPONENT "pipeline"
-#include "promptd/clock.h"
 #include "promptd/log.h"
 #include "promptd/outcome.h"
 #include "promptd/prompt_id.h"

@@ -10,7 +10,7 @@ struct recent_failure *recent_failures_add(struct recent_failures *failures, enu
     failures->next = (failures->next + 1) % RECENT_FAILURES_MAX;
     if (failures->count < RECENT_FAILURES_MAX)
         failures->count++;
-    *failure = (struct recent_failure){.wall_ms = clock_wall_ms(), .outcome = outcome};
+    *failure = (struct recent_failure){.at_ms = clock_monotonic_ms(), .outcome = outcome};
     return failure;
 }
 

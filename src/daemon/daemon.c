@@ -54,11 +54,10 @@ static void on_tick(uv_timer_t *timer)
         (void)uv_timer_start(&daemon->log_again, on_log_again, 0, DAEMON_LOG_AGAIN_MS);
     pipeline_demand(daemon->pipeline);
     give_back_memory(daemon);
-    int64_t now_ms = (int64_t)uv_now(&daemon->loop);
     snapshot_notify(daemon);
     if (daemon->statsd)
         statsd_flush(daemon->statsd);
-    history_look(&daemon->history, &daemon->metrics, now_ms, clock_wall_ms());
+    history_look(&daemon->history, &daemon->metrics, clock_monotonic_ms());
 }
 
 static void open_handles(struct daemon *daemon)
@@ -98,8 +97,7 @@ static int finish(struct daemon *daemon)
 
 static bool start(struct daemon *daemon, struct error *error)
 {
-    daemon->started_ms = (int64_t)uv_now(&daemon->loop);
-    daemon->started_wall_ms = clock_wall_ms();
+    daemon->started_ms = clock_monotonic_ms();
     if (!redis_address_parse(daemon->settings.redis_url, &daemon->redis, error))
         return false;
     open_handles(daemon);

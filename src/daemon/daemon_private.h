@@ -31,9 +31,9 @@ struct daemon {
     struct redis_address redis;
     uv_loop_t loop;
     enum daemon_state state;
-    int64_t started_ms;          /* on the loop's clock */
-    int64_t started_wall_ms;     /* for people */
-    int64_t ready_since_wall_ms; /* when metrics.ready became what it is */
+    int64_t started_ms;     /* monotonic, like the others */
+    int64_t ready_since_ms; /* when metrics.ready became what it is */
+    int64_t wall_ms;        /* what the wall clock added to them at the last look */
     struct metrics metrics;
     struct recent_failures recent_failures;
     struct outcome_lines lines;

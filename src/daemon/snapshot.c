@@ -37,7 +37,7 @@ static void look_at_redis(const struct daemon *daemon, const struct source_statu
     health->redis.circuit_open = source->circuit_is_open;
     health->redis.failures = source->failures;
     if (source->last_alive_ms > 0)
-        health->redis.last_check_ms = health->now_ms - (int64_t)(uv_now(&daemon->loop) - source->last_alive_ms);
+        health->redis.last_check_ms = (int64_t)source->last_alive_ms;
 }
 
 static void look_at_rest(const struct daemon *daemon, const struct source_status *source, struct health *health)
@@ -61,10 +61,10 @@ static void note_readiness(struct daemon *daemon, struct health *health)
 {
     const char *reasons[HEALTH_REASONS_MAX];
     bool ready = health_not_ready(health, reasons) == 0;
-    if (ready != (bool)daemon->metrics.ready || daemon->ready_since_wall_ms == 0)
-        daemon->ready_since_wall_ms = ready || daemon->metrics.ready ? health->now_ms : health->started_ms;
+    if (ready != (bool)daemon->metrics.ready || daemon->ready_since_ms == 0)
+        daemon->ready_since_ms = ready || daemon->metrics.ready ? health->now_ms : health->started_ms;
     daemon->metrics.ready = ready;
-    health->ready_since_ms = daemon->ready_since_wall_ms;
+    health->ready_since_ms = daemon->ready_since_ms;
 }
 
 static void set_gauges(struct metrics *metrics, const struct daemon *daemon, const struct source_status *source,
@@ -91,7 +91,17 @@ static void set_gauges(struct metrics *metrics, const struct daemon *daemon, con
     metrics->db_circuit_open = health->database.circuit_open;
     metrics->db_connections = health->database.connections;
     metrics->log_lines_lost = log_lost_lines();
-    metrics->uptime_s = (uint64_t)health->uptime_ms / 1000;
+    metrics->uptime_s = (uint64_t)(health->now_ms - health->started_ms) / 1000;
+}
+
+/* Told times must not differ by a millisecond from look to look: only what is more is a clock that was set. */
+static int64_t look_at_wall_clock(struct daemon *daemon)
+{
+    enum { UNSEEN_MS = 10 };
+    int64_t wall_ms = clock_wall_ms() - clock_monotonic_ms();
+    if (wall_ms > daemon->wall_ms + UNSEEN_MS || wall_ms < daemon->wall_ms - UNSEEN_MS)
+        daemon->wall_ms = wall_ms;
+    return daemon->wall_ms;
 }
 
 void snapshot_look(void *context, struct health *health)
@@ -99,9 +109,9 @@ void snapshot_look(void *context, struct health *health)
     struct daemon *daemon = context;
     *health = (struct health){
         .draining = daemon->state != DAEMON_RUNNING,
-        .now_ms = clock_wall_ms(),
-        .started_ms = daemon->started_wall_ms,
-        .uptime_ms = (int64_t)uv_now(&daemon->loop) - daemon->started_ms,
+        .now_ms = clock_monotonic_ms(),
+        .started_ms = daemon->started_ms,
+        .wall_ms = look_at_wall_clock(daemon),
         .metrics = &daemon->metrics,
         .recent_failures = &daemon->recent_failures,
         .history = &daemon->history,

@@ -4,10 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define LOG_COMPONENT "daemon"
 #include "daemon_private.h"
+#include "promptd/clock.h"
 #include "promptd/log.h"
 #include "promptd/pg_pool.h"
 
@@ -32,7 +32,7 @@ static void await_links(nlink_t links)
 {
     struct stat status;
     for (int i = 0; i < THREADS_GONE_MS && stat("/proc/self/task", &status) == 0 && status.st_nlink > links; i++)
-        (void)usleep(1000);
+        clock_sleep_ms(1);
 }
 
 /* How many threads can be made, up to so many: tried, for no limit tells (TasksMax=, RLIMIT_NPROC, memory). */

@@ -42,7 +42,7 @@ struct source_pubsub {
     char gap_cause[256];
     uint64_t gaps;
     uint64_t gap_ms;
-    int64_t last_message_ms; /* wall clock */
+    int64_t last_message_ms; /* monotonic */
 };
 
 static void end_gap(struct source_pubsub *source)
@@ -151,7 +151,7 @@ static void deliver(struct source_pubsub *source, const char *bytes, size_t leng
 {
     const struct source_sink *sink = &source->options.sink;
     const struct delivery delivery = {.bytes = bytes, .length = length, .arrived_us = clock_monotonic_us()};
-    source->last_message_ms = clock_wall_ms();
+    source->last_message_ms = clock_monotonic_ms();
     sink->on_delivery(sink->context, &delivery);
 }
 

@@ -26,6 +26,8 @@
 
 enum { FETCH_MESSAGES = 1024, FETCH_BYTES = 4 * 1024 * 1024 };
 
+#define YEAR_MS (INT64_C(366) * 24 * 60 * 60 * 1000)
+
 /* A message in memory: on its way to disk, or refused by it. */
 struct put {
     TAILQ_ENTRY(put) link;
@@ -52,6 +54,7 @@ struct source_spooled {
     const char *directory;
     void (*on_closed)(void *context);
     void *closed_context;
+    int64_t began_ms; /* monotonic */
     bool inner_open;
 
     size_t room; /* demanded, and not delivered yet */
@@ -186,6 +189,14 @@ static void fetch(struct source_spooled *spooled)
                 bytes < FETCH_BYTES ? bytes : FETCH_BYTES);
 }
 
+/* On disk, also before a restart. Only the wall clock tells it, and that may have been set: what this process has put
+ * is no older than it, and nothing is kept for a year. */
+static int64_t waited_ms(const struct source_spooled *spooled, const struct spool_entry *entry)
+{
+    int64_t own_ms = clock_monotonic_ms() - spooled->began_ms;
+    return clock_wall_span_ms(entry->arrived_ms, clock_wall_ms(), entry->redelivered ? YEAR_MS : own_ms);
+}
+
 /* false: out of memory; the rest is read again later. */
 static bool deliver_entry(struct source_spooled *spooled, const struct spool_entry *entry)
 {
@@ -196,11 +207,10 @@ static bool deliver_entry(struct source_spooled *spooled, const struct spool_ent
     deliver_in_memory(spooled, entry->sequence);
     spooled->loaded = entry->sequence;
     spooled->on_disk_only--;
-    int64_t waited_ms = clock_wall_ms() - entry->arrived_ms; /* on disk, also before a restart */
     const struct delivery delivery = {
         .bytes = entry->payload,
         .length = entry->length,
-        .arrived_us = clock_monotonic_us() - (waited_ms > 0 ? waited_ms * 1000 : 0),
+        .arrived_us = clock_monotonic_us() - waited_ms(spooled, entry) * 1000,
         .redelivered = entry->redelivered,
         .is_counted = true,
         .receipt = &receipt->receipt,
@@ -511,8 +521,11 @@ struct source *source_spooled_new(const struct source_options *options, source_i
         error_set(error, ERROR_INTERNAL, "out of memory");
         return NULL;
     }
-    *spooled = (struct source_spooled){
-        .source.ops = &ops, .sink = options->sink, .tuning = options->tuning, .directory = options->directory};
+    *spooled = (struct source_spooled){.source.ops = &ops,
+                                       .sink = options->sink,
+                                       .tuning = options->tuning,
+                                       .directory = options->directory,
+                                       .began_ms = clock_monotonic_ms()};
     TAILQ_INIT(&spooled->in_memory);
     spooled->spool = open_spool(spooled, options->loop, error);
     if (!spooled->spool) {

@@ -53,6 +53,12 @@ static const char *redis_verdict(const struct health *health)
     return health->redis.failures >= HEALTH_DEGRADED_FAILURES ? "degraded" : "healthy";
 }
 
+/* By the wall clock as it is set now. */
+static void append_time(struct buffer *buffer, const char *key, const struct health *health, int64_t at_ms)
+{
+    json_time(buffer, key, at_ms ? at_ms + health->wall_ms : 0);
+}
+
 static double seconds(int64_t ms)
 {
     return (double)ms / 1000;
@@ -68,19 +74,19 @@ void health_append_redis(const struct health *health, struct buffer *buffer)
     json_number(buffer, "failures", health->redis.failures);
     json_number(buffer, "max_failures", health->redis.max_failures);
     json_number(buffer, "total_messages_processed", m->success + m->duplicate + m->failure + m->rejected + m->dropped);
-    json_time(buffer, "last_health_check", health->redis.last_check_ms);
-    json_time(buffer, "last_message_received", health->redis.last_message_ms);
+    append_time(buffer, "last_health_check", health, health->redis.last_check_ms);
+    append_time(buffer, "last_message_received", health, health->redis.last_message_ms);
     if (health->redis.last_message_ms)
         json_decimal(buffer, "time_since_last_message_seconds",
                      seconds(health->now_ms - health->redis.last_message_ms));
     else
         json_text(buffer, "time_since_last_message_seconds", NULL);
-    json_decimal(buffer, "uptime_seconds", seconds(health->uptime_ms));
+    json_decimal(buffer, "uptime_seconds", seconds(health->now_ms - health->started_ms));
     json_open(buffer, "subscribed_channels", '[');
     if (health->redis.subscribed)
         json_text(buffer, NULL, health->redis.channel);
     json_close(buffer, ']');
-    json_time(buffer, "timestamp", health->now_ms);
+    append_time(buffer, "timestamp", health, health->now_ms);
     json_close(buffer, '}');
 }
 
@@ -90,12 +96,12 @@ static void append_process(struct buffer *buffer, const struct health *health)
 {
     json_text(buffer, "version", PROMPTD_VERSION);
     json_text(buffer, "state", health->draining ? "draining" : "running");
-    json_time(buffer, "started_at", health->started_ms);
-    json_time(buffer, "timestamp", health->now_ms);
-    json_decimal(buffer, "uptime_seconds", seconds(health->uptime_ms));
+    append_time(buffer, "started_at", health, health->started_ms);
+    append_time(buffer, "timestamp", health, health->now_ms);
+    json_decimal(buffer, "uptime_seconds", seconds(health->now_ms - health->started_ms));
     json_number(buffer, "pid", (uint64_t)getpid());
     json_boolean(buffer, "ready", health->metrics->ready);
-    json_time(buffer, "ready_since", health->ready_since_ms);
+    append_time(buffer, "ready_since", health, health->ready_since_ms);
     append_reasons(buffer, "not_ready", health);
 }
 
@@ -108,8 +114,8 @@ static void append_links(struct buffer *buffer, const struct health *health)
     json_boolean(buffer, "connected", health->redis.subscribed);
     json_boolean(buffer, "circuit_open", health->redis.circuit_open);
     json_number(buffer, "failures", health->redis.failures);
-    json_time(buffer, "last_message_received", health->redis.last_message_ms);
-    json_time(buffer, "last_health_check", health->redis.last_check_ms);
+    append_time(buffer, "last_message_received", health, health->redis.last_message_ms);
+    append_time(buffer, "last_health_check", health, health->redis.last_check_ms);
     json_number(buffer, "gaps", health->metrics->gaps);
     json_decimal(buffer, "gap_seconds", seconds((int64_t)health->metrics->gap_ms));
     json_close(buffer, '}');
@@ -170,15 +176,15 @@ static void append_counters(struct buffer *buffer, const struct metrics *metrics
     json_close(buffer, '}');
 }
 
-static void append_history(struct buffer *buffer, const struct history *history)
+static void append_history(struct buffer *buffer, const struct health *health)
 {
     json_open(buffer, "history", '{');
     json_number(buffer, "interval_seconds", HISTORY_INTERVAL_S);
     json_open(buffer, "points", '[');
     const struct history_point *point;
-    for (size_t i = 0; (point = history_at(history, i)); i++) {
+    for (size_t i = 0; (point = history_at(health->history, i)); i++) {
         json_open(buffer, NULL, '{');
-        json_time(buffer, "time", point->wall_ms);
+        append_time(buffer, "time", health, point->at_ms);
         json_number(buffer, "received", point->received);
         json_number(buffer, "stored", point->stored);
         json_number(buffer, "failed", point->failed);
@@ -198,19 +204,19 @@ static void append_orphans(struct buffer *buffer, const struct health *health)
         json_open(buffer, NULL, '{');
         json_uuid(buffer, "interview_id", orphan->interview_id);
         json_uuid(buffer, "prompt_id", orphan->prompt_id);
-        json_time(buffer, "since", orphan->since_ms);
+        append_time(buffer, "since", health, orphan->since_ms);
         json_close(buffer, '}');
     }
     json_close(buffer, ']');
 }
 
-static void append_recent_failures(struct buffer *buffer, const struct recent_failures *recent_failures)
+static void append_recent_failures(struct buffer *buffer, const struct health *health)
 {
     json_open(buffer, "troubles", '[');
     const struct recent_failure *failure;
-    for (size_t i = 0; (failure = recent_failures_at(recent_failures, i)); i++) {
+    for (size_t i = 0; (failure = recent_failures_at(health->recent_failures, i)); i++) {
         json_open(buffer, NULL, '{');
-        json_time(buffer, "time", failure->wall_ms);
+        append_time(buffer, "time", health, failure->at_ms);
         json_text(buffer, "outcome", outcome_name(failure->outcome));
         json_uuid(buffer, "interview_id", failure->has_interview_id ? failure->interview_id : NULL);
         json_uuid(buffer, "prompt_id", failure->has_prompt_id ? failure->prompt_id : NULL);
@@ -229,8 +235,8 @@ void health_append_status(const struct health *health, struct buffer *buffer)
     append_waiting(buffer, health);
     json_text(buffer, "atomicity", health->atomicity);
     append_counters(buffer, health->metrics);
-    append_history(buffer, health->history);
+    append_history(buffer, health);
     append_orphans(buffer, health);
-    append_recent_failures(buffer, health->recent_failures);
+    append_recent_failures(buffer, health);
     json_close(buffer, '}');
 }

@@ -4,11 +4,11 @@
 
 enum { HISTORY_INTERVAL_MS = HISTORY_INTERVAL_S * 1000 };
 
-static void add_point(struct history *history, const struct metrics *metrics, int64_t wall_ms)
+static void add_point(struct history *history, const struct metrics *metrics, int64_t now_ms)
 {
     const struct histogram durations = histogram_since(&metrics->durations, &history->durations);
     history->points[history->next] = (struct history_point){
-        .wall_ms = wall_ms,
+        .at_ms = now_ms,
         .received = metrics->received - history->received,
         .stored = metrics->success - history->success,
         .failed = metrics->failure - history->failure,
@@ -25,13 +25,13 @@ static void add_point(struct history *history, const struct metrics *metrics, in
 }
 
 /* After a stop of the process there is one point for all of it: nobody knows when in it things happened. */
-void history_look(struct history *history, const struct metrics *metrics, int64_t now_ms, int64_t wall_ms)
+void history_look(struct history *history, const struct metrics *metrics, int64_t now_ms)
 {
     if (history->due_ms == 0)
         history->due_ms = now_ms + HISTORY_INTERVAL_MS;
     if (now_ms < history->due_ms)
         return;
-    add_point(history, metrics, wall_ms);
+    add_point(history, metrics, now_ms);
     history->due_ms += HISTORY_INTERVAL_MS;
     if (history->due_ms <= now_ms)
         history->due_ms = now_ms + HISTORY_INTERVAL_MS;

@@ -200,7 +200,7 @@ void recovery_report_orphan(struct recovery *recovery, const struct job *job)
         return;
     }
     struct orphan *orphan = &recovery->orphans[recovery->orphan_count++];
-    *orphan = (struct orphan){.open.since_ms = clock_wall_ms(), .seen = true};
+    *orphan = (struct orphan){.open.since_ms = clock_monotonic_ms(), .seen = true};
     memcpy(orphan->open.interview_id, job->content.interview_id, UUID_SIZE);
     memcpy(orphan->open.prompt_id, job->prompt_id, UUID_SIZE);
 }
