@@ -10,6 +10,31 @@ set lock_timeout = '5s';
 
 begin;
 
+-- A second, empty `interviews` would hide the real one from promptd. The other tables go where that one is.
+do $$
+declare
+    missing text;
+    places text;
+begin
+    foreach missing in array array['interviews', 'interview_enhanced_prompts', 'promptd_unsettled'] loop
+        select string_agg(format('%I.%I', nspname, relname), ', ') into places
+        from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+        where relname = missing and relkind in ('r', 'p', 'v', 'f')
+          and nspname !~ '^pg_' and nspname <> 'information_schema';
+        if to_regclass(missing) is null and places is not null then
+            raise exception 'search_path (%) leads to no table %, but there is %',
+                current_setting('search_path'), missing, places
+                using hint = 'Apply the files in that schema: PGOPTIONS=''-c search_path=...'' psql ...';
+        end if;
+    end loop;
+    if to_regclass('interviews') is not null then
+        perform set_config('search_path', format('%I, %s', nspname, current_setting('search_path')), true)
+        from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+        where pg_class.oid = to_regclass('interviews');
+    end if;
+end
+$$;
+
 -- Belongs to the application, which has more columns. Made here only where it is missing, to try promptd out.
 create table if not exists interviews (
     id uuid primary key,
@@ -17,13 +42,31 @@ create table if not exists interviews (
     created_at timestamptz default now()
 );
 
-create table if not exists interview_enhanced_prompts (
-    id uuid primary key,
-    interview_id uuid references interviews (id),
-    prompt text,
-    source text,
-    created_at timestamptz default now()
-);
+-- A foreign key needs an `id` that is unique by itself, which that of a partitioned table or a view is not.
+do $$
+declare
+    has_key constant boolean := exists (
+        select from pg_index join pg_attribute on attrelid = indrelid and attnum = indkey[0]
+        where indrelid = to_regclass('interviews') and attname = 'id'
+          and indisunique and indisvalid and indimmediate and indnkeyatts = 1 and indpred is null);
+begin
+    if to_regclass('interview_enhanced_prompts') is not null then
+        return;
+    end if;
+    execute format('create table interview_enhanced_prompts (
+                        id uuid primary key,
+                        interview_id uuid %s,
+                        prompt text,
+                        source text,
+                        created_at timestamptz default now()
+                    )', case when has_key then 'references interviews (id)' end);
+    if not has_key then
+        set local client_min_messages = notice;
+        raise notice 'interviews has no unique index on id alone: interview_enhanced_prompts has no foreign key';
+        set local client_min_messages = warning;
+    end if;
+end
+$$;
 
 -- A table from before promptd may lack the last two.
 alter table interview_enhanced_prompts add column if not exists source text;

@@ -19,11 +19,17 @@ end
 $$;
 
 do $$
+declare
+    place name;
 begin
     execute format('grant connect on database %I to promptd', current_database());
-    execute format('grant usage on schema %I to promptd',
-                   (select nspname from pg_namespace join pg_class on pg_namespace.oid = relnamespace
-                    where pg_class.oid = 'interviews'::regclass));
+    for place in
+        select distinct nspname from pg_namespace join pg_class on pg_namespace.oid = relnamespace
+        where pg_class.oid in ('interviews'::regclass, 'interview_enhanced_prompts'::regclass,
+                               'promptd_unsettled'::regclass)
+    loop
+        execute format('grant usage on schema %I to promptd', place);
+    end loop;
 end
 $$;
 

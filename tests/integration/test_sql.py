@@ -186,6 +186,47 @@ def test_owner_of_the_tables_applies_it(bare, postgres, act):
     expect_all_steps(act(database), database)
 
 
+def test_partitioned_interviews(bare, postgres, act, promptctl):
+    """Their key is not unique by itself, so that there is no foreign key, and a notice says so."""
+    database = bare()
+    database.execute("""create table interviews (id uuid, status text not null, created_at timestamptz default now(),
+                            primary key (id, created_at)) partition by range (created_at);
+                        create table interviews_old partition of interviews for values from (minvalue) to ('2026-01-01');
+                        create table interviews_new partition of interviews default""")
+    said = postgres.apply_file(database.name, "01_schema.sql")
+    assert "NOTICE" in said and "interview_enhanced_prompts has no foreign key" in said
+    postgres.apply_sql(database.name)
+    assert postgres.apply_file(database.name, "01_schema.sql") == ""
+    expect_all_steps(act(database), database)
+    for _ in range(2):
+        postgres.apply_file(database.name, "04_indexes.sql")
+    assert database.value("select count(*) from pg_indexes where indexname ~ '^interviews_(old|new)_awaiting_idx$'") == 2
+    assert promptctl("check", database_url=database.url()).code == 0
+
+
+@pytest.mark.parametrize("table", ["interviews", "interview_enhanced_prompts", "promptd_unsettled"])
+def test_no_second_table(bare, postgres, table):
+    """One that exists in another schema is not made again, empty."""
+    database = bare()
+    postgres.apply_sql(database.name)
+    database.execute(f"create schema app; alter table {table} set schema app")
+    before = postgres.dump_schema(database.name)
+    said = postgres.apply_file(database.name, "01_schema.sql", check=False)
+    assert "ERROR" in said and f"no table {table}, but there is app.{table}" in said and "PGOPTIONS" in said
+    assert postgres.dump_schema(database.name) == before
+
+
+def test_tables_go_where_the_interviews_are(bare, postgres, act):
+    """Also when another schema comes first in the search path."""
+    database = bare()
+    database.execute(f"""create table interviews (id uuid primary key, status text not null, created_at timestamptz);
+                         create schema first; alter database {database.name} set search_path = first, public""")
+    postgres.apply_sql(database.name)
+    assert database.rows("""select distinct relnamespace::regnamespace::text from pg_class
+                            where relname ~ '^(interview|promptd)' and relkind in ('r', 'v')""") == [("public",)]
+    expect_all_steps(act(database), database)
+
+
 @pytest.mark.parametrize("status", ["text", "varchar(20)", "state"])
 @pytest.mark.parametrize("source", ["text", "varchar(20)", "origin"])
 def test_types_of_status_and_source(bare, postgres, act, status, source):

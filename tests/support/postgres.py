@@ -194,10 +194,21 @@ class Cluster:
             connection.execute(f"create role {PASSWORD_ROLE} login in role {ROLE}")
 
     def apply_sql(self, database, folder=None, user=SUPERUSER):
-        """The files of sql/, or of another folder, in their order."""
-        for path in sorted(glob.glob(os.path.join(folder or self.sql_folder, "*.sql"))):
-            subprocess.run(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", self.folder, "-p", str(self.port),
-                            "-U", user, "-d", database, "-f", path], check=True, stdout=subprocess.DEVNULL)
+        """The files of sql/ that are needed, or of another folder, in their order."""
+        for path in sorted(glob.glob(os.path.join(folder or self.sql_folder, "0[1-3]_*.sql"))):
+            self._psql(database, path, user, check=True, stdout=subprocess.DEVNULL)
+
+    def apply_file(self, database, name, check=True, **variables):
+        """One file of sql/. What psql says on standard error."""
+        return self._psql(database, os.path.join(self.sql_folder, name), SUPERUSER, check=check, text=True,
+                          capture_output=True, variables=variables).stderr
+
+    def _psql(self, database, path, user, variables=None, **options):
+        command = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", self.folder, "-p", str(self.port), "-U", user, "-d",
+                   database, "-f", path]
+        for name, value in (variables or {}).items():
+            command += ["-v", f"{name}={value}"]
+        return subprocess.run(command, **options)
 
     def dump_schema(self, database):
         """pg_dump's statements, as a set."""
