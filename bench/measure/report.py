@@ -7,6 +7,7 @@ import platform
 import subprocess
 
 from .latency import BARE, percentile
+from .scale import MESSAGES
 from .throughput import SEQUENTIAL
 
 TITLES = {512: "512 B", 2048: "2 KB", 8192: "8 KB", 49152: "48 KB"}
@@ -111,7 +112,18 @@ def resource_lines(results):
     yield f"  {'start to subscribed, median':<44}{percentile(starts, 0.5):>10.0f}  ms (at most {starts[-1]:.0f})"
 
 
-LINES = {"throughput": throughput_lines, "latency": latency_lines, "growth": growth_lines, "resources": resource_lines}
+def scale_lines(results):
+    for rows, whats in results.items():
+        yield _head(f"With {rows:,} interviews and prompts", len(whats["stuck"]))
+        for name, runs in whats.items():
+            if name == MESSAGES:
+                yield _row("promptd", values_of(runs, "rate"), "messages/s")
+            else:
+                yield _row(f"promptctl {name}", values_of(runs, "ms"), "ms")
+
+
+LINES = {"throughput": throughput_lines, "latency": latency_lines, "growth": growth_lines, "scale": scale_lines,
+         "resources": resource_lines}
 
 
 def table(results):

@@ -110,11 +110,14 @@ class Stand:
     def reset(self, corpus, count, first=0):
         """Empty tables but for the awaiting interviews of these messages; the server has nothing left to write."""
         self.database.execute("truncate interviews, interview_enhanced_prompts")
+        self.add_interviews(corpus, count, first)
+        self.database.execute("vacuum analyze interviews")
+        self.database.execute("checkpoint")
+
+    def add_interviews(self, corpus, count, first=0):
         self.database.execute(f"""insert into interviews (id, status)
                                   select id, 'enhancing' from {corpus.table} where n > %s and n <= %s order by n""",
                               [first, first + count])
-        self.database.execute("vacuum analyze interviews")
-        self.database.execute("checkpoint")
 
     def ready_count(self):
         return self.database.value("select count(*) from interviews where status = 'ready'")

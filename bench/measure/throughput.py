@@ -60,6 +60,11 @@ def run_pgbench(stand, corpus, count):
 def run_listener(stand, corpus, count, start):
     """From the first PUBLISH to the last commit; Redis, the publisher and the listener share the machine."""
     stand.reset(corpus, count)
+    return run_on_what_is_there(stand, corpus, count, start)
+
+
+def run_on_what_is_there(stand, corpus, count, start):
+    """The same without reset(): the interviews of these messages are awaiting, and no other is ready."""
     process = start()
     publisher = stand.publisher(corpus, count)
     cpu = process.cpu_seconds()

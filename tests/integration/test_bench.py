@@ -9,7 +9,7 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.append(os.path.join(ROOT, "bench"))
 
-from measure import corpus, growth, latency, report, throughput  # noqa: E402 (after the path is set)
+from measure import corpus, growth, latency, report, scale, throughput  # noqa: E402 (after the path is set)
 from measure.stand import Stand  # noqa: E402
 
 MESSAGES = 600  # more than two full batches
@@ -76,6 +76,13 @@ def test_latency(stand, messages, stored):
 
 def test_waiting(stand, messages, stored):
     assert growth.run_waiting(stand, messages, MESSAGES)["drain_us"] > 0
+
+
+def test_scale(stand, messages):
+    results = scale.run(stand, messages, 1000, 100, 1)
+    assert set(results) == {"orphans", "stuck", "check", scale.WITHOUT_INDEX, scale.MESSAGES}
+    assert all(result.get("ms", result.get("rate")) > 0 for runs in results.values() for result in runs)
+    assert "With 1,000 interviews" in report.table({"scale": {1000: results}})
 
 
 def test_spread():
