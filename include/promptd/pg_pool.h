@@ -17,6 +17,7 @@
 
 #include "promptd/job.h"
 #include "promptd/pg_session.h"
+#include "promptd/schema_check.h"
 
 struct pg_pool;
 
@@ -29,7 +30,8 @@ struct pg_pool_tuning {
     int64_t backoff_max_ms;
     unsigned breaker_failures; /* in a row, until the circuit opens */
     int64_t breaker_reset_ms;
-    int64_t ping_interval_ms; /* of the idle database; 0: never */
+    int64_t ping_interval_ms;  /* of the idle database; 0: never */
+    struct schema_needs needs; /* where the evidence is missing that it asks for, the database counts as away */
 };
 
 struct pg_pool_options {
@@ -37,8 +39,7 @@ struct pg_pool_options {
     const char *database_url; /* borrowed for the pool's life */
     size_t connections;
     int64_t backoff_base_ms;
-    const char *source;  /* for statements_build_probe; borrowed */
-    bool needs_evidence; /* without the table promptd_unsettled the database counts as away */
+    const char *source; /* for statements_build_probe; borrowed */
     struct pg_pool_tuning tuning;
     void (*on_idle)(void *context); /* a session has become usable */
     void (*on_up)(void *context);   /* the database is there (again), and takes writes */

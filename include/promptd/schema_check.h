@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Are the tables, columns and privileges there that the statements need? Asked of each new connection, and by promptctl
- * check. */
+/* Are the tables, columns, keys, privileges and policies there that the statements need? Asked of each new connection,
+ * and by promptctl check. */
 #ifndef PROMPTD_SCHEMA_CHECK_H
 #define PROMPTD_SCHEMA_CHECK_H
 
@@ -8,9 +8,18 @@
 #include <stdint.h>
 
 #include "promptd/pg_session.h"
+#include "promptd/settings.h"
 
-/* $1: whether promptd_unsettled is needed. Each row is a sentence that names a fault, and whether nothing can be stored
- * because of it. */
+/* What the settings ask of the tables. */
+struct schema_needs {
+    bool evidence;    /* the table promptd_unsettled */
+    char lengths[64]; /* what columns must take: of a prompt, a source and a status; an array */
+};
+
+struct schema_needs schema_needs_of(const struct settings *settings);
+
+/* $1 and $2 are the two needs. Each row is a sentence that names a fault, and whether nothing can be stored because of
+ * it. */
 extern const char schema_check_sql[];
 
 /* What a session says about its server. */
@@ -20,7 +29,8 @@ struct schema_facts {
     bool is_blocked;   /* without it nothing can be stored */
 };
 
-void schema_check_build(bool needs_evidence, struct pg_statement out[2]);
+/* The needs must stay until the answer. */
+void schema_check_build(const struct schema_needs *needs, struct pg_statement out[2]);
 bool schema_check_read(const struct pg_answer *answer, struct schema_facts *facts); /* false: not as expected */
 
 /* The faults of the last check, so that each set of them is logged once. Zero-initialised is empty. */

@@ -73,11 +73,14 @@ void batch_trim_memory(struct batch *batch); /* the same, and its buffers' memor
 
 /* The texts, for promptctl check; the parameters stand at each in statements_sql.c. */
 extern const char statements_insert_sql[];
+extern const char statements_insert_single_sql[];
 extern const char statements_settle_sql[];
+extern const char statements_settle_single_sql[];
 extern const char statements_undo_sql[];
 extern const char statements_mark_sql[];
 extern const char statements_transact_insert_sql[];
 extern const char statements_transact_move_sql[];
+extern const char statements_probe_insert_sql[];
 
 /* Fill `out` for the batch, whose parameters stay in it. Return how many statements; 0 when out of memory. */
 typedef int statements_build(const struct statements *statements, struct batch *batch,
@@ -99,6 +102,9 @@ statements_read statements_read_verify;
 /* Is this the error by which a statement fails when something keeps the interview from being made ready without an
  * error of its own? */
 bool statements_is_suppressed(const char *sqlstate, const char *text);
+
+/* And the one by which an insert fails whose row has got another id than the message's? */
+bool statements_is_replaced(const char *sqlstate, const char *text);
 
 /* A page of what stands in promptd_unsettled: prompt id, interview id; by prompt id, from the one after `after` on. */
 enum { UNSETTLED_PAGE_ROWS = 256 };

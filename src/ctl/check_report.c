@@ -16,9 +16,8 @@ static const struct {
     const char *word;
     const char *colour;
 } verdicts[] = {
-    [CHECK_OK] = {"ok", "ok    ", OUTPUT_GREEN},
-    [CHECK_NOTE] = {"note", "!     ", OUTPUT_YELLOW},
-    [CHECK_FAILED] = {"failed", "FAILED", OUTPUT_RED},
+    [CHECK_OK] = {"ok", "ok    ", OUTPUT_GREEN},       [CHECK_NOTE] = {"note", "!     ", OUTPUT_YELLOW},
+    [CHECK_FAILED] = {"failed", "FAILED", OUTPUT_RED}, [CHECK_UNTRIED] = {"not_tried", "?     ", OUTPUT_YELLOW},
     [CHECK_SKIPPED] = {"skipped", "-     ", ""},
 };
 

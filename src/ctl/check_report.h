@@ -10,9 +10,10 @@
 
 enum check_verdict {
     CHECK_OK,
-    CHECK_NOTE,   /* worth a look, and no fault */
-    CHECK_FAILED, /* the error's code decides the exit code */
-    CHECK_SKIPPED /* for want of what came before it */
+    CHECK_NOTE,    /* worth a look, and no fault */
+    CHECK_FAILED,  /* the error's code decides the exit code */
+    CHECK_UNTRIED, /* nothing is known to be wrong, and nothing is known to work */
+    CHECK_SKIPPED  /* for want of what came before it */
 };
 
 struct check {

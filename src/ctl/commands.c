@@ -18,15 +18,18 @@ const struct settings_flag ctl_options[] = {
 const struct ctl_command ctl_commands[] = {
     {.name = "check",
      .options = CTL_TAKES(JSON),
-     .settings = REDIS_SETTINGS " " DATABASE_SETTINGS " --atomicity --ready-status --failed-status --awaiting-statuses",
+     .settings = REDIS_SETTINGS
+     " " DATABASE_SETTINGS
+     " --atomicity --ready-status --failed-status --awaiting-statuses --sources --prompt-max-chars",
      .summary = "try all that promptd needs, and change nothing",
      .details =
          "A dry run over real connections, step by step. Redis: reach it, log in, see who listens on the channel "
-         "already, subscribe. PostgreSQL: reach it, log in, see whether it takes writes; tables, columns, types "
-         "and privileges; then store a prompt, take it away and set the statuses, in a transaction that is "
-         "rolled back.\n"
-         "Each step is ok, or wrong and why; a ! is worth a look and no fault. The write borrows an interview "
-         "that is awaiting, whose row is locked for that moment; triggers on the tables run.\n",
+         "already, subscribe. PostgreSQL: reach it, log in, see whether it takes writes; tables, columns, types, "
+         "keys, privileges and policies; whether interviews have the awaiting statuses; then store a prompt, take it "
+         "away and set the statuses, in a transaction that is rolled back.\n"
+         "Each step is ok, or wrong and why; a ! is worth a look and no fault; a ? could not be tried, and a - was not "
+         "for want of what failed before it. The write borrows an interview that is awaiting, whose row is locked for "
+         "that moment; triggers on the tables run. Where there is none, the statements are only planned.\n",
      .run = ctl_check},
     {.name = "dead list",
      .options = CTL_TAKES(JSON),

@@ -26,6 +26,20 @@ static enum error_code code_of(const char *sqlstate)
     return later && strcmp(sqlstate, "25006") != 0 ? ERROR_UNAVAILABLE : ERROR_CONFIG;
 }
 
+/*
+ * Poolers have one code, 08P01, for all that keeps a client from logging in. What their own servers, limits and time
+ * cause goes away by itself; a wrong password, an unknown user or database does not.
+ */
+static bool is_refused_by_pooler(const char *sqlstate, const char *text)
+{
+    static const char *const passing[] = {"cannot connect", "connections", "timeout",      "timed out",
+                                          "try again",      "too many",    "shutting down"};
+    bool passes = strcmp(sqlstate, "08P01") != 0;
+    for (size_t i = 0; i < sizeof passing / sizeof *passing; i++)
+        passes = passes || strstr(text, passing[i]);
+    return !passes;
+}
+
 /* The first line of what libpq says, without its newline. */
 static int first_line(const char *text)
 {
@@ -56,6 +70,9 @@ static bool connect_failed(struct database *database, const char *reason, struct
 {
     const char *text = PQerrorMessage(database->connection);
     const char *refusal = find_sqlstate(text, database->sqlstate);
+    if (refusal && is_refused_by_pooler(database->sqlstate, refusal))
+        return error_set(error, ERROR_CONFIG, "the pooler refuses: %.*s (%s)", first_line(refusal), refusal,
+                         database->sqlstate);
     if (refusal)
         return error_set(error, code_of(database->sqlstate), "PostgreSQL refuses: %.*s (%s)", first_line(refusal),
                          refusal, database->sqlstate);

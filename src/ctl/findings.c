@@ -13,6 +13,7 @@
 #include "list.h"
 #include "output.h"
 #include "promptd/json.h"
+#include "row_age.h"
 
 enum { OLDER_THAN_S = 300 };
 
@@ -35,15 +36,46 @@ static bool read_age(const struct ctl *ctl, char seconds[24], struct error *erro
     return true;
 }
 
+void findings_query_free(struct findings_query *query)
+{
+    buffer_free(&query->sql);
+    free(query->parameter);
+}
+
+/* What is not known to be old is not changed. */
+static bool judge_age(struct work *work, struct error *error)
+{
+    struct row_age age;
+    if (!work->findings->dated)
+        return true;
+    if (!row_age_read(&work->database, work->findings->dated, &age, error))
+        return false;
+    if (!age.is_certain && ctl_has(work->ctl, work->findings->when))
+        return error_set(error, ERROR_CONFIG, "%s, so that nobody knows how old a row is; say which zone it is: %s",
+                         age.doubt, age.cure);
+    if (age.doubt[0])
+        output_note("%s.", age.doubt);
+    return true;
+}
+
+static void select_rows(struct work *work, const char *seconds, struct error *error)
+{
+    struct findings_query query = {0};
+    if (work->findings->build(&work->database, &work->ctl->settings, &query, error)) {
+        const char *const parameters[] = {seconds, query.parameter, NULL};
+        work->rows = database_run(&work->database, query.sql.data, parameters, error);
+    }
+    findings_query_free(&query);
+}
+
 /* The views get the statuses for one transaction. A view that is missing is the one fault that has a cure. */
 static bool find(struct work *work, const char *seconds, struct error *error)
 {
     struct database *database = &work->database;
-    const char *const parameters[] = {seconds, work->findings->select_parameter, NULL};
     if (!database_do(database, "begin read only", error) ||
-        !database_set_view_statuses(database, &work->ctl->settings, error))
+        !database_set_view_statuses(database, &work->ctl->settings, error) || !judge_age(work, error))
         return false;
-    work->rows = database_run(database, work->findings->select, parameters, error);
+    select_rows(work, seconds, error);
     if (!work->rows && strncmp(database->sqlstate, "42", 2) == 0) {
         struct error cause = *error;
         return error_set(error, ERROR_CONFIG, "%.300s: apply sql/01_schema.sql, sql/02_role.sql and sql/03_views.sql",

@@ -6,6 +6,8 @@
 #ifndef PROMPTCTL_FINDINGS_H
 #define PROMPTCTL_FINDINGS_H
 
+#include "database.h"
+#include "promptd/buffer.h"
 #include "promptd/commands.h"
 
 /*
@@ -17,11 +19,18 @@ struct findings_change {
     const char *parameters[3]; /* borrowed; NULL ends them */
 };
 
+struct findings_query {
+    struct buffer sql;
+    char *parameter; /* $2, owned; NULL: there is none */
+};
+
 struct findings {
-    /* Columns as headings has them, the id first, and last the age in seconds. $1 is the least age, in seconds. */
-    const char *select;
-    const char *select_parameter; /* $2, borrowed; NULL: there is none */
-    const char *const *headings;  /* also the keys of --json, in lower case with _; ends with NULL */
+    /* Columns as headings has them, the id first, and last the age in seconds. $1 is the least age, in seconds. The
+     * caller frees what is in the query, also after a failure. */
+    bool (*build)(struct database *database, const struct settings *settings, struct findings_query *query,
+                  struct error *error);
+    const char *dated;           /* the table whose created_at makes the age; NULL: the age is certain */
+    const char *const *headings; /* also the keys of --json, in lower case with _; ends with NULL */
     struct findings_change change;
     /* For rows whose column before the age is FINDINGS_BY_SCAN. */
     struct findings_change change_scanned;
@@ -34,6 +43,8 @@ struct findings {
 };
 
 #define FINDINGS_BY_SCAN "scan"
+
+void findings_query_free(struct findings_query *query);
 
 int findings_run(struct ctl *ctl, const struct findings *findings);
 

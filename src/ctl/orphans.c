@@ -21,7 +21,7 @@
     "(select prompt_id, interview_id, status::text, source::text, created_at, age, 'unsettled' as found_by "           \
     "from " ORPHANS                                                                                                    \
     " union all select p.id, p.interview_id, i.status::text, p.source::text, p.created_at::timestamptz,"               \
-    " now() - p.created_at, '" FINDINGS_BY_SCAN "'"                                                                    \
+    " now() - p.created_at::timestamptz, '" FINDINGS_BY_SCAN "'"                                                       \
     " from interview_enhanced_prompts p left join interviews i on i.id = p.interview_id"                               \
     " where (i.id is null or i.status::text = any($2::text[]))"                                                        \
     " and not exists (select from promptd_unsettled u where u.prompt_id = p.id)) as found"
@@ -85,6 +85,28 @@ static char *abandoned_statuses(const struct settings *settings)
     return array;
 }
 
+static bool finish(struct findings_query *query, const char *sql, struct error *error)
+{
+    buffer_append(&query->sql, sql, strlen(sql) + 1);
+    return !query->sql.failed || error_set(error, ERROR_INTERNAL, "out of memory");
+}
+
+static bool build_list(struct database *database, const struct settings *settings, struct findings_query *query,
+                       struct error *error)
+{
+    (void)database;
+    (void)settings;
+    return finish(query, list_sql, error);
+}
+
+static bool build_scan(struct database *database, const struct settings *settings, struct findings_query *query,
+                       struct error *error)
+{
+    (void)database;
+    query->parameter = abandoned_statuses(settings);
+    return query->parameter ? finish(query, scan_sql, error) : error_set(error, ERROR_INTERNAL, "out of memory");
+}
+
 int ctl_orphans(struct ctl *ctl)
 {
     static const char *const headings[] = {"PROMPT ID", "INTERVIEW ID", "STATUS", "SOURCE", "CREATED AT", "AGE", NULL};
@@ -95,8 +117,8 @@ int ctl_orphans(struct ctl *ctl)
     if (!statuses)
         return output_fail(&(struct error){.code = ERROR_INTERNAL, .text = "out of memory"});
     int status = findings_run(ctl, &(struct findings){
-                                       .select = scan ? scan_sql : list_sql,
-                                       .select_parameter = scan ? statuses : NULL,
+                                       .build = scan ? build_scan : build_list,
+                                       .dated = scan ? "interview_enhanced_prompts" : NULL,
                                        .headings = scan ? scan_headings : headings,
                                        .change = {.sql = undo_sql},
                                        .change_scanned = {.sql = delete_scanned_sql, .parameters = {statuses}},

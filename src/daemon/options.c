@@ -36,7 +36,8 @@ struct store_tuning options_store_tuning(const struct settings *settings)
                  .backoff_max_ms = settings->backoff_max_s * 1000,
                  .breaker_failures = (unsigned)settings->breaker_failures,
                  .breaker_reset_ms = settings->breaker_reset_s * 1000,
-                 .ping_interval_ms = settings->heartbeat_interval_s * 1000},
+                 .ping_interval_ms = settings->heartbeat_interval_s * 1000,
+                 .needs = schema_needs_of(settings)},
     };
 }
 

@@ -14,7 +14,8 @@
 
 enum {
     POOL_DIAL_TIMEOUT_S = 10,
-    POOL_RECHECK_MS = 5000 /* of what is missing in the schema, where there are no pings that would do it */
+    POOL_RECHECK_MS = 5000, /* of what is missing in the schema, where there are no pings that would do it */
+    POOL_PINGS_A_CHECK = 12 /* a minute, as shipped: of what was right, and need not stay so */
 };
 
 enum pool_state {
@@ -44,6 +45,7 @@ struct pg_pool {
     struct breaker breaker;
     uv_timer_t *gate; /* active: no dial before it fires */
     uv_timer_t *ping;
+    unsigned pings; /* while all was right */
     int64_t down_since_ms;
     unsigned failures;     /* since then */
     struct lane *checking; /* the one whose check of the schema is under way, or NULL */
@@ -287,7 +289,7 @@ static void check_next(struct pg_pool *pool)
     if (!lane)
         return;
     struct pg_statement statements[2];
-    schema_check_build(pool->options.needs_evidence, statements);
+    schema_check_build(&pool->options.tuning.needs, statements);
     lane->awaits_check = false;
     pool->checking = lane;
     pg_session_run(lane->session, statements, 2, 0, on_checked, lane);
@@ -317,11 +319,13 @@ static void ping_idle(struct pg_pool *pool)
 }
 
 /* What is set up wrong may have been put right, and promptd_unsettled may have come for those who do not need it:
- * instead of a ping, one session checks again. */
+ * instead of a ping, one session checks again. What is right is looked at again now and then: rows that a policy hides
+ * from now on make no error. */
 static void on_ping(uv_timer_t *timer)
 {
     struct pg_pool *pool = timer->data;
-    bool is_due = pool->state == POOL_UNFIT || schema_report_has_findings(&pool->report) || !pool->has_evidence;
+    bool is_due = pool->state == POOL_UNFIT || schema_report_has_findings(&pool->report) || !pool->has_evidence ||
+                  ++pool->pings % POOL_PINGS_A_CHECK == 0;
     for (size_t i = 0; is_due && !pool->checking && i < pool->options.connections; i++)
         if (pool->lanes[i].is_checked && pg_session_is_idle(pool->lanes[i].session)) {
             pool->lanes[i].awaits_check = true;
@@ -519,7 +523,7 @@ struct pg_pool *pg_pool_new(const struct pg_pool_options *options)
     if (!pool)
         return NULL;
     pool->options = *options;
-    pool->has_evidence = options->needs_evidence; /* should no check be answered */
+    pool->has_evidence = options->tuning.needs.evidence; /* should no check be answered */
     pool->breaker.backoff.base_ms = options->backoff_base_ms;
     pool->surplus.base_ms = options->backoff_base_ms;
     pool->cancels_left = PG_POOL_CANCELS_AT_ONCE;

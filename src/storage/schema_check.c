@@ -2,6 +2,7 @@
 /* One statement that names what is missing, and the lines about it. */
 #include "promptd/schema_check.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,52 +10,42 @@
 #include "promptd/buffer.h"
 #include "promptd/log.h"
 
-/* Table, column, type, privilege. */
-const char schema_check_sql[] =
-    "select distinct case"
-    " when r.id is null and w.t = 'promptd_unsettled'"
-    "  then 'table promptd_unsettled is missing: apply sql/01_schema.sql and sql/02_role.sql'"
-    " when r.id is null then format('table %s is missing', w.t)"
-    " when w.c is null then format('role %s may not %s on table %s', current_user, w.p, w.t)"
-    " when a.attnum is null then format('column %s.%s is missing', w.t, w.c)"
-    " when w.y is not null and a.atttypid <> w.y::regtype"
-    "  then format('column %s.%s has type %s instead of %s', w.t, w.c, format_type(a.atttypid, a.atttypmod), w.y)"
-    " else format('role %s may not %s column %s.%s', current_user, w.p, w.t, w.c) end,"
-    " w.t = 'promptd_unsettled'"
-    " from (values ('interviews', 'id', 'uuid', 'select'), ('interviews', 'status', null, 'select'),"
-    " ('interviews', 'status', null, 'update'),"
-    " ('interview_enhanced_prompts', 'id', 'uuid', 'select'), ('interview_enhanced_prompts', 'id', 'uuid', 'insert'),"
-    " ('interview_enhanced_prompts', 'interview_id', 'uuid', 'insert'),"
-    " ('interview_enhanced_prompts', 'interview_id', null, 'select'),"
-    " ('interview_enhanced_prompts', 'prompt', 'text', 'insert'),"
-    " ('interview_enhanced_prompts', 'source', null, 'insert'),"
-    " ('interview_enhanced_prompts', 'source', null, 'select'),"
-    " ('interview_enhanced_prompts', null, null, 'delete'),"
-    " ('promptd_unsettled', 'prompt_id', 'uuid', 'select'), ('promptd_unsettled', 'prompt_id', null, 'insert'),"
-    " ('promptd_unsettled', 'interview_id', 'uuid', 'select'), ('promptd_unsettled', 'interview_id', null, 'insert'),"
-    " ('promptd_unsettled', 'inserted_at', 'timestamptz', 'select'),"
-    " ('promptd_unsettled', 'inserted_at', null, 'update'), ('promptd_unsettled', null, null, 'delete'))"
-    " as w (t, c, y, p)"
-    " cross join lateral (select to_regclass(w.t)::oid) as r (id)"
-    " left join pg_attribute a on a.attrelid = r.id and a.attname = w.c and a.attnum > 0 and not a.attisdropped"
-    " where ($1::boolean or w.t <> 'promptd_unsettled')"
-    " and (r.id is null"
-    " or (w.c is null and not has_table_privilege(r.id, w.p))"
-    " or (w.c is not null and a.attnum is null)"
-    " or (w.y is not null and a.atttypid <> w.y::regtype)"
-    " or (a.attnum is not null and not has_column_privilege(r.id, a.attnum, w.p))) order by 1";
-
 static const char about_sql[] =
     "select pg_backend_pid(), coalesce(has_table_privilege(r.id, 'select') and has_table_privilege(r.id, 'delete')"
     " and has_any_column_privilege(r.id, 'insert') and has_any_column_privilege(r.id, 'update'), false)"
     " from (select to_regclass('promptd_unsettled')::oid) as r (id)";
 
-void schema_check_build(bool needs_evidence, struct pg_statement out[2])
+/* Bytes, which are characters at least. */
+static size_t longest(const struct text_list *list)
 {
-    const char *needed = needs_evidence ? "true" : "false";
-    out[0] = (struct pg_statement){.sql = schema_check_sql,
-                                   .parameters = {{.type = PG_UNTYPED, .data = needed, .length = strlen(needed)}},
-                                   .parameter_count = 1};
+    size_t most = 0;
+    for (size_t i = 0; i < list->count; i++)
+        if (strlen(list->items[i]) > most)
+            most = strlen(list->items[i]);
+    return most;
+}
+
+struct schema_needs schema_needs_of(const struct settings *settings)
+{
+    struct schema_needs needs = {.evidence = settings->atomicity != ATOMICITY_TRANSACTION};
+    size_t ready = strlen(settings->ready_status);
+    size_t failed = strlen(settings->failed_status);
+    (void)snprintf(needs.lengths, sizeof needs.lengths, "{%lld,%zu,%zu}", (long long)settings->prompt_max_chars,
+                   longest(&settings->sources), ready > failed ? ready : failed);
+    return needs;
+}
+
+static struct pg_parameter text_parameter(const char *text)
+{
+    return (struct pg_parameter){.type = PG_UNTYPED, .data = text, .length = strlen(text)};
+}
+
+void schema_check_build(const struct schema_needs *needs, struct pg_statement out[2])
+{
+    out[0] = (struct pg_statement){
+        .sql = schema_check_sql,
+        .parameters = {text_parameter(needs->evidence ? "true" : "false"), text_parameter(needs->lengths)},
+        .parameter_count = 2};
     out[1] = (struct pg_statement){.sql = about_sql};
 }
 

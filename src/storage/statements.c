@@ -398,6 +398,11 @@ bool statements_read_verify(const struct statements *statements, struct batch *b
     return (size_t)rows == batch->count;
 }
 
+bool statements_is_replaced(const char *sqlstate, const char *text)
+{
+    return strcmp(sqlstate, "22P02") == 0 && strstr(text, STATEMENTS_REPLACED) != NULL;
+}
+
 bool statements_is_suppressed(const char *sqlstate, const char *text)
 {
     return strcmp(sqlstate, "22P02") == 0 && strstr(text, STATEMENTS_SUPPRESSED) != NULL;

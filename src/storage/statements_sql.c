@@ -33,6 +33,10 @@
     " where (m.interview_id in (select id from " interviews ")) is true order by m.id"                                 \
     " on conflict (id) do nothing returning id, interview_id"
 
+/* The cast fails, and with it the statement: promptd would never find such a row again. */
+#define IF_OURS(ours) " where case when " ours " then true else ('" STATEMENTS_REPLACED ": ' || id)::boolean end"
+#define ALL_ARE_OURS IF_OURS("id in (select unnest((select $1)::uuid[]))")
+
 /*
  * The prompt and its evidence at once. With $5 the commit does not wait for the disk: a settle follows in the same
  * flush, whose own commit waits for both.
@@ -48,7 +52,7 @@
 
 /* Evidence that is there already was left by a prompt that somebody else has deleted. That is so rare that a batch
  * fails by it, and its messages go one by one: to look for it costs as much as to insert it. */
-const char statements_insert_sql[] = INSERT("= any((select $2)::uuid[])", INSERT_FOR("k"), "");
+const char statements_insert_sql[] = INSERT("= any((select $2)::uuid[])", INSERT_FOR("k"), ALL_ARE_OURS);
 
 /* A trigger may keep the interview as it is: by taking the update away, or by making it one to what was there before.
  * That it moves it on to a status of its own is none of our business. In terms of i (before) and m (after). */
@@ -78,7 +82,7 @@ const char statements_settle_sql[] =
 #define INSERT_ONE                                                                                                     \
     "insert into interview_enhanced_prompts (id, interview_id, prompt, source) select $1, id, $3, $4 from k"           \
     " on conflict (id) do nothing returning id, interview_id"
-#define RENEW_EVIDENCE " on conflict (prompt_id) do update set inserted_at = now()"
+#define RENEW_EVIDENCE IF_OURS("id = $1") " on conflict (prompt_id) do update set inserted_at = now()"
 const char statements_insert_single_sql[] = INSERT("= $2", INSERT_ONE, RENEW_EVIDENCE);
 
 #define ONE_IS_MADE_READY                                                                                              \
@@ -136,7 +140,7 @@ const char statements_transact_sql[] =
     " for no key update skip locked), " INSERTED_OF_I ","
     " m as (update interviews set status = $7 where id = any(array(select interview_id from p)) and status <> $7"
     " returning id, status)"
-    " select id, id in (select interview_id from p), " STAYS_WITH_READY ", " NOTE_KEPT " from i";
+    " select id, id in (select interview_id from p" ALL_ARE_OURS "), " STAYS_WITH_READY ", " NOTE_KEPT " from i";
 
 /* A message that is alone with its failure: in the same transaction, but two statements, so that it is known which of
  * the two fails. The second moves only for a prompt that this very transaction has inserted, and that is still there.
@@ -144,8 +148,8 @@ const char statements_transact_sql[] =
 const char statements_transact_insert_sql[] =
     "with i as materialized (select id from interviews where id = any((select $2)::uuid[])"
     " and ((status::text = any($5::text[])) <> $6::boolean or status = $7)"
-    " for no key update skip locked), " INSERTED_OF_I " select id, id in (select interview_id from p), " NOTE_KEPT
-    " from i";
+    " for no key update skip locked), " INSERTED_OF_I " select id, id in (select interview_id from p" ALL_ARE_OURS
+    "), " NOTE_KEPT " from i";
 
 #define INSERTED_IDS "select id from unnest((select $1)::uuid[]) as n (id) where " WAS_INSERTED("id")
 #define ITS_INTERVIEW_IS_READY                                                                                         \

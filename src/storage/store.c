@@ -444,7 +444,6 @@ struct store *store_new(const struct store_options *options)
         .connections = options->connections,
         .backoff_base_ms = STORE_BACKOFF_BASE_MS,
         .source = options->source,
-        .needs_evidence = !options->in_transaction,
         .tuning = options->tuning.pool,
         .on_idle = on_kick,
         .on_up = on_pool_up,

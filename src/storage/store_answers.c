@@ -317,7 +317,7 @@ static void on_schema_checked(void *context, struct pg_session *session, const s
 static void check_schema(struct store_batch *slot, struct pg_session *session)
 {
     struct pg_statement statements[2];
-    schema_check_build(!slot->store->options.in_transaction, statements);
+    schema_check_build(&slot->store->options.tuning.pool.needs, statements);
     pg_session_run(session, statements, 2, 0, on_schema_checked, slot);
 }
 
@@ -344,6 +344,16 @@ static void apply_loss(struct store *store, struct batch *batch, const struct pg
     handle_outage(store, batch);
 }
 
+/* Errors of our own statements, and none of the server's, are said in other words. */
+static struct job_failure failure_of(const struct pg_answer *answer)
+{
+    if (statements_is_suppressed(answer->failure.sqlstate, answer->failure.text))
+        return (struct job_failure){.text = "the update changed no row"};
+    if (statements_is_replaced(answer->failure.sqlstate, answer->failure.text))
+        return (struct job_failure){.text = "a trigger or a rule has given the prompt another id"};
+    return answer->failure;
+}
+
 void store_on_answer(void *context, struct pg_session *session, const struct pg_answer *answer)
 {
     struct store_batch *slot = context;
@@ -360,11 +370,8 @@ void store_on_answer(void *context, struct pg_session *session, const struct pg_
     } else if (answer->status == PG_LOST) {
         apply_loss(store, batch, answer);
     } else {
-        /* By which a statement fails that has not made an interview ready: an error of ours, and none of the server's.
-         */
         bool is_suppressed = statements_is_suppressed(answer->failure.sqlstate, answer->failure.text);
-        const struct job_failure unchanged = {.text = "the update changed no row"};
-        slot->failure = is_suppressed ? unchanged : answer->failure;
+        slot->failure = failure_of(answer);
         slot->sent_with_others = batch->count > 1;
         slot->failed_statement = batch->settles ? 0 : answer->failed_statement;
         take_committed(store, batch, answer);

@@ -6,8 +6,8 @@ import pytest
 from support.postgres import PASSWORD_ROLE, ROLE
 
 STEPS = ["redis_connection", "redis_login", "redis_listeners", "redis_subscribe", "database_connection",
-         "database_writes", "database_tables", "database_views", "insert_prompt", "ready_status", "failed_status",
-         "delete_prompt"]
+         "database_writes", "database_tables", "database_views", "awaiting_statuses", "insert_prompt", "ready_status",
+         "failed_status", "delete_prompt"]
 
 
 @pytest.fixture
@@ -224,9 +224,30 @@ def test_trigger_that_keeps_an_interview_in_silence(promptctl, database, atomici
     assert done.code == code and step["result"] == result and "row level security keeps it" in step["detail"]
 
 
-def test_no_interview_to_try_with(promptctl):
+@pytest.mark.parametrize("atomicity", ["compensate", "transaction"])
+def test_no_interview_to_try_with(promptctl, atomicity):
+    """What was only planned does not look like what was tried."""
+    result = promptctl("check", "--json", atomicity=atomicity)
+    untried = [step for step in result.json() if step["result"] == "not_tried"]
+    assert result.code == 0 and [step["step"] for step in untried] == [
+        "awaiting_statuses", "insert_prompt", "ready_status", "failed_status",
+        *(["delete_prompt"] if atomicity == "compensate" else [])]
+    assert [line[0] for line in promptctl("check", atomicity=atomicity).lines()].count("?") == len(untried)
+
+
+@pytest.mark.parametrize("sql, step, word", [
+    ("alter table interview_enhanced_prompts add check (source <> 'fallback')", "insert_prompt", "fallback"),
+    ("drop view promptd_orphans, promptd_stuck; create type state as enum ('enhancing', 'ready');"
+     "alter table interviews alter status type state using status::state", "failed_status", "enum"),
+    ("drop view promptd_orphans; create type origin as enum ('rag', 'new_data', 'fallback');"
+     "alter table interview_enhanced_prompts alter source type origin using source::origin", "insert_prompt", "existing_data"),
+], ids=["check constraint", "status enum", "source enum"])
+def test_no_interview_and_something_wrong(promptctl, database, sql, step, word):
+    database.execute(sql)
     result = promptctl("check", "--json")
-    assert result.code == 0 and {step["result"] for step in result.json()[-4:]} == {"note"}
+    [failed] = [each for each in result.json() if each["result"] == "failed"]
+    assert result.code == 78 and failed["step"] == step and word in failed["detail"]
+    assert [each["result"] for each in result.json()].count("ok") == 8 - ("drop view" in sql)
 
 
 def test_any_status_may_be_awaiting(check):
@@ -239,4 +260,4 @@ def test_locked_interviews_are_passed_over(check, database, postgres):
         other.autocommit = False
         other.execute("select from interviews for update")
         code, results, _ = check()
-        assert code == 0 and results["ready_status"] == "note"
+        assert code == 0 and results["ready_status"] == "not_tried"

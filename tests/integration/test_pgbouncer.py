@@ -45,6 +45,25 @@ def test_outcomes(pooled, database, channel):
     assert pooled.one("ERROR", unknown.interview).fields["error"] == "there is no such interview"
 
 
+def test_check_tells_what_the_pooler_refuses_from_what_passes(new_pgbouncer, database, promptctl):
+    """It has one code, 08P01, for both."""
+    def check(pooler, password=None, name=database.name):
+        result = promptctl("check", database_url=database.url(pooler.port, password=password).replace(database.name, name))
+        [line] = [line for line in result.lines() if "database connection" in line]
+        return result.code, line
+
+    pooler = new_pgbouncer(pool_size=1, passwords={"promptd": "right"})
+    assert check(pooler, "right")[0] == 0
+    for outcome, words in ((check(pooler, "wrong-word"), "authentication failed"), (check(pooler, "right", "gone"), "gone"),
+                           (check(pooler, "right", "unknown"), "no such database: unknown")):
+        assert outcome[0] == 78 and "the pooler refuses" in outcome[1] and words in outcome[1], outcome
+        assert "wrong-word" not in outcome[1]
+    full = new_pgbouncer(pool_size=1, max_clients=1)
+    with psycopg.connect(database.url(full.port), prepare_threshold=None):
+        code, line = check(full)
+    assert code == 69 and "no more connections" in line
+
+
 def test_recovery(start_promptd, atomicity, database, pooler):
     promptd = start_promptd(atomicity=atomicity, database_url=database.url(pooler.port), sessions=1, reconcile_interval_s=1)
     interviews = {status: database.interview(status) for status in ("enhancing", "failed", "ready", "timeout")}

@@ -145,7 +145,7 @@ def small_disk(new_folder):
 def new_pgbouncer(new_folder, database, closing):
     if PGBOUNCER is None:
         pytest.skip("needs pgbouncer (Debian package pgbouncer)")
-    return lambda pool_size: closing(PgBouncer(new_folder("pgbouncer"), database, pool_size))
+    return lambda pool_size, **options: closing(PgBouncer(new_folder("pgbouncer"), database, pool_size, **options))
 
 
 @pytest.fixture

@@ -13,19 +13,26 @@ PROGRAM = shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbi
 
 
 class PgBouncer:
-    def __init__(self, folder, database, pool_size):
+    def __init__(self, folder, database, pool_size, passwords=None, max_clients=100):
+        """passwords: {role: password}, of those that may log in; else everybody may, with any."""
         self._port = Port()
         self.log_path = os.path.join(folder, "pgbouncer.log")
         settings = os.path.join(folder, "pgbouncer.ini")
+        users = os.path.join(folder, "users")
+        with open(users, "w", encoding="ascii") as file:
+            file.writelines(f'"{role}" "{password}"\n' for role, password in (passwords or {}).items())
         with open(settings, "w", encoding="ascii") as file:
             file.write(f"""\
 [databases]
 {database.name} = host=127.0.0.1 port={database.cluster.port} dbname={database.name} user={ROLE}
+gone = host=127.0.0.1 port={database.cluster.port} dbname=gone user={ROLE}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {self.port}
 unix_socket_dir =
-auth_type = any
+auth_type = {"scram-sha-256" if passwords else "any"}
+auth_file = {users}
+max_client_conn = {max_clients}
 pool_mode = transaction
 default_pool_size = {pool_size}
 server_reset_query_always = 0
