@@ -37,6 +37,11 @@ struct health {
         int64_t last_check_ms;
     } redis;
     struct {
+        const char *channel; /* NULL: there are none */
+        bool connected;
+        size_t waiting; /* not sent, or not answered */
+    } events;
+    struct {
         bool up;
         bool circuit_open;
         size_t connections;

@@ -89,6 +89,7 @@ struct job {
     bool settle_unanswered; /* a settle was sent, and its answer never came */
     bool undone;            /* our undo has deleted the prompt */
     bool stuck;             /* the interview could not be marked failed */
+    bool is_failed;         /* the interview is marked failed, by us or from before */
     enum outcome outcome;   /* as it will be, once the remaining steps are done */
     struct job_failure *failure;      /* owned; what made the outcome, NULL for stored and duplicate */
     struct job_failure *mark_failure; /* owned; what kept the interview from being marked */

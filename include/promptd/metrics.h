@@ -75,6 +75,9 @@ enum metric_kind {
       "Times that a link to a server was restored")                                                                    \
     X(COUNTER, database_reconnections, "promptd_reconnections_total", "link=\"database\"", "",                         \
       "Times that a link to a server was restored")                                                                    \
+    X(COUNTER, events_published, "promptd_events_published_total", "", "", "Outcome events that Redis has taken")      \
+    X(COUNTER, events_dropped, "promptd_events_dropped_total", "", "",                                                 \
+      "Outcome events that could not be sent, that Redis refused, or whose sending it has not confirmed")              \
     X(GAUGE, ready, "promptd_ready", "", "", "1 when subscribed and the database answers, as /readyz says")            \
     X(GAUGE, subscribed, "promptd_redis_connected", "", "", "1 when subscribed to the channel")                        \
     X(GAUGE, redis_circuit_open, "promptd_redis_circuit_open", "", "", "1 when the circuit to Redis is open")          \

@@ -25,10 +25,15 @@ struct outcome_record {
     struct metrics *metrics;
     struct recent_failures *recent_failures;
     struct outcome_lines *lines;
+    void (*on_outcome)(void *context, const struct job *job); /* it is final, and recorded. NULL: nobody listens */
+    void *context;
 };
 
 /* Records job->outcome, and the interview that is stuck if it is. Exactly once a job. */
 void outcome_record(const struct outcome_record *record, const struct job *job);
+
+/* A job that is no message has ended: where the recovery has changed something, on_outcome is told of it as well. */
+void outcome_tell_recovery(const struct outcome_record *record, const struct job *job);
 
 /* An orphan that was reported and is not known to be gone. */
 struct open_orphan {

@@ -38,7 +38,8 @@ struct pipeline_options {
 struct pipeline *pipeline_new(const struct pipeline_options *options, struct error *error); /* NULL on failure */
 void pipeline_free(struct pipeline *pipeline); /* when no job is out and the source is closed */
 
-/* What the source is to be opened with; then the pipeline is given the source, borrowed, before the loop runs. */
+/* What the source is to be opened with; then the pipeline is given the source, borrowed, before the loop runs, and NULL
+ * when it is closed. */
 struct source_sink pipeline_sink(struct pipeline *pipeline);
 void pipeline_set_source(struct pipeline *pipeline, struct source *source);
 

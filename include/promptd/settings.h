@@ -37,7 +37,8 @@ struct settings {
     char *redis_url;
     char *redis_channel;
     enum redis_mode redis_mode;
-    char *database_url; /* "" leaves everything to libpq's own defaults */
+    char *events_channel; /* "": none */
+    char *database_url;   /* "" leaves everything to libpq's own defaults */
     int64_t db_connections;
     enum atomicity atomicity;
     char *ready_status;

@@ -88,6 +88,9 @@ bool settings_check_together(const struct settings *settings, struct error *erro
         return refuse(s, "prompt_min_chars", "is more than", "prompt_max_chars", "at most prompt_max_chars", error);
     if (s->retry_base_ms > s->retry_max_ms)
         return refuse(s, "retry_base_ms", "is more than", "retry_max_ms", "at most retry_max_ms", error);
+    if (strcmp(s->events_channel, s->redis_channel) == 0)
+        return refuse(s, "events_channel", "is the same as", "redis_channel",
+                      "another channel: promptd would receive its own events", error);
     if (s->queue_max_bytes < s->message_max_bytes)
         return refuse(s, "queue_max_bytes", "cannot hold one message of", "message_max_bytes",
                       "at least message_max_bytes", error);

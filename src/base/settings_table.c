@@ -48,6 +48,8 @@ static const struct setting rows[] = {
      .description = "The channel that promptd subscribes to. It is one channel, not a pattern."},
     {CHOICE(redis_mode, "pubsub", mode_choices),
      .description = "How messages come: pubsub subscribes to redis_channel. This build of promptd knows no other way."},
+    {TEXT(events_channel, ""), .may_be_empty = true, .allowed = "a channel other than redis_channel",
+     .description = "The channel of redis_url's server that each outcome is published on, as JSON. Empty means none."},
     {TEXT(database_url, ""), .secret = true, .validate = url_check_password, .may_be_empty = true,
      .shared_variable = "DATABASE_URL", .allowed = "a libpq URI or conninfo",
      .description =

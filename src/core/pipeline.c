@@ -283,10 +283,12 @@ struct job *pipeline_take(struct pipeline *pipeline)
 void pipeline_finish(struct pipeline *pipeline, struct job *job)
 {
     inbox_finish(pipeline->inbox, job);
-    if (job->kind != JOB_MESSAGE)
-        pipeline->recoveries--;
-    else
+    if (job->kind == JOB_MESSAGE) {
         record(pipeline, job);
+    } else {
+        pipeline->recoveries--;
+        outcome_tell_recovery(&pipeline->options.record, job);
+    }
     job_free(job);
     pipeline_demand(pipeline);
 }

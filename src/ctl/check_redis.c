@@ -62,6 +62,28 @@ static void check_listeners(struct check *check, struct redis_client *client, st
     freeReplyObject(reply);
 }
 
+/* Queued for a transaction that is given up: the server judges the permission, and nobody hears a thing. */
+static void check_events(struct check *check, struct redis_client *client, struct error *error)
+{
+    const char *channel = check->ctl->settings.events_channel;
+    const char *const multi[] = {"MULTI"};
+    const char *const publish[] = {"PUBLISH", channel, "{}"};
+    const char *const discard[] = {"DISCARD"};
+    redisReply *begun = redis_client_call(client, 1, multi, NULL, error);
+    if (!begun && error->code == ERROR_CONFIG) {
+        check_report_step(check, "redis_events", CHECK_NOTE, "cannot be tried without publishing: %s", error->text);
+        return;
+    }
+    redisReply *queued = begun ? redis_client_call(client, 3, publish, NULL, error) : NULL;
+    if (queued)
+        check_report_step(check, "redis_events", CHECK_OK, "may be published on %s", channel);
+    else
+        check_fail(check, "redis_events", error);
+    freeReplyObject(begun);
+    freeReplyObject(queued);
+    freeReplyObject(redis_client_call(client, 1, discard, NULL, error));
+}
+
 static void check_subscription(struct check *check, struct redis_client *client, struct error *error)
 {
     const char *channel = check->ctl->settings.redis_channel;
@@ -80,14 +102,19 @@ void check_redis(struct check *check)
 {
     struct redis_client client;
     struct error error;
+    bool has_events = check->ctl->settings.events_channel[0];
     bool connected = check_connection(check, &client, &error);
     if (!connected)
         check_report_step(check, "redis_login", CHECK_SKIPPED, "not tried");
     if (connected && check_login(check, &client, &error)) {
         check_listeners(check, &client, &error);
+        if (has_events)
+            check_events(check, &client, &error);
         check_subscription(check, &client, &error);
     } else {
         check_report_step(check, "redis_listeners", CHECK_SKIPPED, "not tried");
+        if (has_events)
+            check_report_step(check, "redis_events", CHECK_SKIPPED, "not tried");
         check_report_step(check, "redis_subscribe", CHECK_SKIPPED, "not tried");
     }
     redis_client_close(&client);

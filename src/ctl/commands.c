@@ -18,9 +18,8 @@ const struct settings_flag ctl_options[] = {
 const struct ctl_command ctl_commands[] = {
     {.name = "check",
      .options = CTL_TAKES(JSON),
-     .settings = REDIS_SETTINGS
-     " " DATABASE_SETTINGS
-     " --atomicity --ready-status --failed-status --awaiting-statuses --sources --prompt-max-chars",
+     .settings = REDIS_SETTINGS " " DATABASE_SETTINGS " --events-channel --atomicity --ready-status --failed-status "
+                                "--awaiting-statuses --sources --prompt-max-chars",
      .summary = "try all that promptd needs, and change nothing",
      .details =
          "A dry run over real connections, step by step. Redis: reach it, log in, see who listens on the channel "

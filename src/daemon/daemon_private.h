@@ -9,6 +9,7 @@
 
 #include "promptd/admin.h"
 #include "promptd/daemon.h"
+#include "promptd/events.h"
 #include "promptd/health.h"
 #include "promptd/notify.h"
 #include "promptd/pipeline.h"
@@ -41,6 +42,7 @@ struct daemon {
     struct pipeline *pipeline;
     struct store *store;
     struct source *source;
+    struct events *events; /* NULL: off, or closed */
     struct admin *admin;   /* NULL: off, or closing */
     struct statsd *statsd; /* NULL: off */
     struct notify *notify; /* NULL: closing */
@@ -71,6 +73,7 @@ struct message_rules options_rules(const struct settings *settings);
 struct inbox_limits options_limits(const struct settings *settings);
 struct store_tuning options_store_tuning(const struct settings *settings);
 struct source_tuning options_source_tuning(const struct settings *settings);
+struct events_tuning options_events_tuning(const struct settings *settings);
 struct statement_statuses options_statuses(const struct settings *settings);
 
 /* wiring.c: opens the modules, and joins them. */

@@ -34,9 +34,16 @@ static void on_source_closed(void *context)
 {
     struct daemon *daemon = context;
     daemon->source_open = false;
+    pipeline_set_source(daemon->pipeline, NULL);
 }
 
-/* After the store has given its jobs back: the last outcomes are written. */
+static void on_events_closed(void *context)
+{
+    struct daemon *daemon = context;
+    daemon->events = NULL;
+}
+
+/* After the store has given its jobs back: the last outcomes are written, and told. */
 static void close_source(struct daemon *daemon)
 {
     if (daemon->source_closing)
@@ -44,17 +51,19 @@ static void close_source(struct daemon *daemon)
     daemon->source_closing = true;
     pipeline_abandon_rest(daemon->pipeline);
     source_close(daemon->source, on_source_closed, daemon);
+    if (daemon->events)
+        events_close(daemon->events, on_events_closed, daemon);
 }
 
-/* A dial or a look-up that runs in a thread cannot be interrupted, and nothing depends on it any more. The source has
- * something to write still, and gets what is left of the time. */
+/* A dial or a look-up that runs in a thread cannot be interrupted, and nothing depends on it any more. The source and
+ * the events have something to write still, and get what is left of the time. */
 static void on_threads_late(uv_timer_t *timer)
 {
     struct daemon *daemon = timer->data;
     if (daemon->store_open)
         store_abandon(daemon->store);
     close_source(daemon);
-    if (daemon->source_open && (int64_t)uv_now(&daemon->loop) < daemon->stop_by_ms) {
+    if ((daemon->source_open || daemon->events) && (int64_t)uv_now(&daemon->loop) < daemon->stop_by_ms) {
         (void)uv_timer_start(&daemon->drain, on_threads_late, DRAIN_LAST_LOOK_MS, 0);
         return;
     }

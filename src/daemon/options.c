@@ -57,6 +57,17 @@ struct source_tuning options_source_tuning(const struct settings *settings)
     };
 }
 
+struct events_tuning options_events_tuning(const struct settings *settings)
+{
+    return (struct events_tuning){
+        .backoff_max_ms = settings->backoff_max_s * 1000,
+        .breaker_failures = (unsigned)settings->breaker_failures,
+        .breaker_reset_ms = settings->breaker_reset_s * 1000,
+        .heartbeat_interval_ms = settings->heartbeat_interval_s * 1000,
+        .heartbeat_timeout_ms = settings->heartbeat_timeout_s * 1000,
+    };
+}
+
 struct statement_statuses options_statuses(const struct settings *settings)
 {
     const struct text_list *awaiting = &settings->awaiting_statuses;

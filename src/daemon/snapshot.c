@@ -52,6 +52,11 @@ static void look_at_rest(const struct daemon *daemon, const struct source_status
     health->queue.max_bytes = (size_t)settings->queue_max_bytes;
     health->spool.directory = source->spool_directory;
     health->spool.writable = source->spool_is_writable;
+    if (daemon->events) {
+        health->events.channel = settings->events_channel;
+        health->events.connected = events_are_connected(daemon->events);
+        health->events.waiting = events_waiting(daemon->events);
+    }
     if (daemon->store_open)
         health->orphan_count = store_list_orphans(daemon->store, health->orphans, HEALTH_ORPHANS_MAX);
 }

@@ -19,11 +19,20 @@ static bool on_can_store(void *context)
     return daemon->store_open && store_is_up(daemon->store);
 }
 
+static void on_outcome(void *context, const struct job *job)
+{
+    struct daemon *daemon = context;
+    if (daemon->events)
+        events_publish(daemon->events, job);
+}
+
 void wiring_reset_circuits(void *context, bool *redis, bool *database)
 {
     struct daemon *daemon = context;
     bool is_running = daemon->state == DAEMON_RUNNING; /* nothing that is being closed is dialled again */
     *redis = is_running && daemon->source_open && source_reset_circuit(daemon->source);
+    if (is_running && daemon->events)
+        events_reset_circuit(daemon->events);
     *database = is_running && daemon->store_open && store_close_circuit(daemon->store);
 }
 
@@ -63,16 +72,21 @@ static bool open_notify(struct daemon *daemon, struct error *error)
 static bool open_pipeline(struct daemon *daemon, struct error *error)
 {
     const struct settings *settings = &daemon->settings;
-    daemon->pipeline = pipeline_new(&(struct pipeline_options){.rules = options_rules(settings),
-                                                               .limits = options_limits(settings),
-                                                               .record = {.metrics = &daemon->metrics,
-                                                                          .recent_failures = &daemon->recent_failures,
-                                                                          .lines = &daemon->lines},
-                                                               .can_store = on_can_store,
-                                                               .may_be_unsettled = store_may_be_unsettled,
-                                                               .on_ready = on_ready,
-                                                               .context = daemon},
-                                    error);
+    daemon->pipeline = pipeline_new(
+        &(struct pipeline_options){
+            .rules = options_rules(settings),
+            .limits = options_limits(settings),
+            .record = {.metrics = &daemon->metrics,
+                       .recent_failures = &daemon->recent_failures,
+                       .lines = &daemon->lines,
+                       .on_outcome = settings->events_channel[0] ? on_outcome : NULL,
+                       .context = daemon},
+            .can_store = on_can_store,
+            .may_be_unsettled = store_may_be_unsettled,
+            .on_ready = on_ready,
+            .context = daemon,
+        },
+        error);
     return daemon->pipeline;
 }
 
@@ -94,6 +108,22 @@ static bool open_store(struct daemon *daemon, struct error *error)
         return error_set(error, ERROR_INTERNAL, "out of memory");
     daemon->store_open = true;
     return true;
+}
+
+static bool open_events(struct daemon *daemon, struct error *error)
+{
+    const struct settings *settings = &daemon->settings;
+    if (!settings->events_channel[0])
+        return true;
+    daemon->events = events_new(&(struct events_options){
+        .loop = &daemon->loop,
+        .address = &daemon->redis,
+        .channel = settings->events_channel,
+        .statuses = {.ready = settings->ready_status, .failed = settings->failed_status},
+        .tuning = options_events_tuning(settings),
+        .metrics = &daemon->metrics,
+    });
+    return daemon->events || error_set(error, ERROR_INTERNAL, "out of memory");
 }
 
 static bool open_source(struct daemon *daemon, struct error *error)
@@ -120,5 +150,6 @@ static bool open_source(struct daemon *daemon, struct error *error)
 bool wiring_open(struct daemon *daemon, struct error *error)
 {
     return open_pipeline(daemon, error) && open_admin(daemon, error) && open_source(daemon, error) &&
-           open_statsd(daemon, error) && open_notify(daemon, error) && open_store(daemon, error);
+           open_statsd(daemon, error) && open_notify(daemon, error) && open_events(daemon, error) &&
+           open_store(daemon, error);
 }

@@ -127,6 +127,19 @@ static void append_links(struct buffer *buffer, const struct health *health)
     json_close(buffer, '}');
 }
 
+static void append_events(struct buffer *buffer, const struct health *health)
+{
+    if (!health->events.channel) {
+        json_text(buffer, "events", NULL);
+        return;
+    }
+    json_open(buffer, "events", '{');
+    json_text(buffer, "channel", health->events.channel);
+    json_boolean(buffer, "connected", health->events.connected);
+    json_number(buffer, "waiting", health->events.waiting);
+    json_close(buffer, '}');
+}
+
 static void append_waiting(struct buffer *buffer, const struct health *health)
 {
     const struct metrics *m = health->metrics;
@@ -232,6 +245,7 @@ void health_append_status(const struct health *health, struct buffer *buffer)
     json_open(buffer, NULL, '{');
     append_process(buffer, health);
     append_links(buffer, health);
+    append_events(buffer, health);
     append_waiting(buffer, health);
     json_text(buffer, "atomicity", health->atomicity);
     append_counters(buffer, health->metrics);

@@ -156,6 +156,7 @@ static enum step_verdict after_undo(struct job *job, const struct job_facts *fac
 static enum step_verdict after_mark(struct job *job, const struct job_facts *facts, struct job_failure *why)
 {
     (void)why;
+    job->is_failed = facts->write.changed;
     return facts->write.changed ? finish(job, job->outcome) : verify(job, JOB_MARK, facts->write.held);
 }
 
@@ -219,6 +220,7 @@ static enum step_verdict verified_mark(struct job *job, const struct job_facts *
 {
     if (facts->is_awaiting && !facts->is_failed)
         return again(job, JOB_MARK, job->held, why, "the update changed no row");
+    job->is_failed = facts->interview_there && facts->is_failed;
     return finish(job, job->outcome);
 }
 

@@ -111,7 +111,7 @@ def test_the_whole_state(start_promptd, database, channel, new_folder):
     promptd.settle(3)
     state = http.json("/status")
     assert list(state) == ["version", "state", "started_at", "timestamp", "uptime_seconds", "pid", "ready", "ready_since",
-                           "not_ready", "redis", "database", "queue", "spool", "atomicity", "counters", "history", "orphans",
+                           "not_ready", "redis", "database", "events", "queue", "spool", "atomicity", "counters", "history", "orphans",
                            "troubles"]
     assert state["pid"] == promptd.process.pid and state["state"] == "running" and state["ready"] is True
     assert state["redis"]["channel"] == channel.name and state["redis"]["connected"]

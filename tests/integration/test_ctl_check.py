@@ -3,6 +3,7 @@
 
 import pytest
 
+from support.events import Listener
 from support.postgres import PASSWORD_ROLE, ROLE
 
 STEPS = ["redis_connection", "redis_login", "redis_listeners", "redis_subscribe", "database_connection",
@@ -91,6 +92,45 @@ def test_redis_account_with_just_what_is_needed(check, own_redis):
     own_redis.admin.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "&*", "+subscribe")
     code, results, _ = check(redis_url=f"redis://reader:secret@127.0.0.1:{own_redis.port}")
     assert code == 0 and results["redis_listeners"] == "note" and results["redis_subscribe"] == "ok"
+
+
+@pytest.fixture
+def events(promptctl, channel):
+    """events(**settings): the step about the events' channel, and the exit code."""
+    def run(**settings):
+        result = promptctl("check", "--json", events_channel=f"{channel.name}:events", **settings)
+        (step,) = (step for step in result.json() if step["step"] == "redis_events")
+        return result.code, step["result"], step["detail"]
+
+    return run
+
+
+def test_events_may_be_published(events, channel, closing, database):
+    listener = closing(Listener(channel.server, f"{channel.name}:events"))
+    assert events() == (0, "ok", f"may be published on {channel.name}:events")
+    channel.server.admin.publish(listener.channel, "{}")
+    listener.wait(1)  # and that was all: nobody has heard of the check
+
+
+@pytest.mark.parametrize("rights, code, result, words", [
+    ("+subscribe +multi +discard +publish", 0, "ok", "may be published"),
+    ("+subscribe +multi +discard", 78, "failed", "NOPERM"),
+    ("+subscribe +publish", 0, "note", "cannot be tried"),
+])
+def test_account_and_events(events, own_redis, database, rights, code, result, words):
+    own_redis.admin.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "&*", *rights.split())
+    outcome = events(redis_url=f"redis://reader:secret@127.0.0.1:{own_redis.port}")
+    assert outcome[:2] == (code, result) and words in outcome[2]
+
+
+def test_account_that_may_not_use_the_channel_of_events(events, own_redis, channel, database):
+    own_redis.admin.execute_command("ACL", "SETUSER", "reader", "on", ">secret", f"&{channel.name}", "+@all")
+    outcome = events(redis_url=f"redis://reader:secret@127.0.0.1:{own_redis.port}")
+    assert outcome[:2] == (78, "failed") and "NOPERM" in outcome[2]
+
+
+def test_events_while_redis_is_away(events):
+    assert events(redis_url="redis://127.0.0.1:1") == (69, "skipped", "not tried")
 
 
 # PostgreSQL

@@ -13,6 +13,7 @@
     proxy.deafen_new()                     # the same for the new ones only; the open ones are served
     proxy.lose_reply(pattern)              # the request that matches arrives, its reply does not
     proxy.cut_at(pattern)                  # the request that matches does not arrive; with stay_away=True, and refuse
+    proxy.deafen_at(pattern)               # the connection with the request that matches is deaf, from that request on
     proxy.truncate(TO_CLIENT, 1000)        # the next 1,000 bytes pass, then the connection is cut
 
 Everything may be called from the test's thread at any time; when a call returns, it is in force.
@@ -178,6 +179,9 @@ class Proxy:
     def cut_at(self, pattern, times=1, stay_away=False):
         self._add(_Rule(pattern, "cut", times, rb"\Z", stay_away))
 
+    def deafen_at(self, pattern, times=1):
+        self._add(_Rule(pattern, "deafen", times, rb"\Z", False))
+
     def truncate(self, direction, after_bytes):
         """Once: for the connection that gets so far first."""
         def apply():
@@ -263,6 +267,8 @@ class Proxy:
                     connection.cut()
                     return
                 continue
+            if connection.deaf:
+                continue
             last = self._is_last(direction, data)
             try:
                 writer.write(data[:last])
@@ -296,6 +302,9 @@ class Proxy:
                 if rule.action == "cut":
                     self._stay_away_after(rule)
                     return False
+                if rule.action == "deafen":
+                    connection.deaf = True
+                    return True
                 connection.losing_reply = rule
         return True
 

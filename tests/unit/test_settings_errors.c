@@ -188,6 +188,11 @@ static void test_settings_that_contradict_one_another(void **state)
     assert_refused((struct start){.file = "failed_status = ready"}, ERROR_CONFIG,
                    "setting failed_status: value \"ready\" from file conf line 1 is the same as ready_status, "
                    "\"ready\" from the defaults (allowed: a status of its own)");
+    assert_refused(
+        (struct start){.flags = WORDS("--events-channel=interviewly:prompt-ready")}, ERROR_USAGE,
+        "setting events_channel: value \"interviewly:prompt-ready\" from flag --events-channel is the same as "
+        "redis_channel, \"interviewly:prompt-ready\" from the defaults (allowed: another channel: promptd "
+        "would receive its own events)");
     assert_refused((struct start){.file = "awaiting_statuses = a,ready"}, ERROR_CONFIG,
                    "setting awaiting_statuses: value \"a,ready\" from file conf line 1 has in it the ready_status, "
                    "\"ready\" from the defaults (allowed: statuses that are not ready)");
