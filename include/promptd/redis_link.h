@@ -3,9 +3,10 @@
  * One connection to Redis: look up the name, connect, log in, and dial again when it is lost.
  *
  * The link calls on_login once it is logged in; its user then sends what opens the subscription, and confirms the link
- * when that is answered. From the look-up to the confirmation one deadline runs. After a failure the next dial waits,
- * longer each time; only a confirmation resets the wait. Each change of state is logged once. A server that says that
- * it is busy is dialled again each backoff_base_ms, and that is no failure.
+ * when that is answered. From the look-up to the confirmation one deadline runs; of several addresses that are tried in
+ * one dial, each but the last gets 2 s for a sign of life. After a failure the next dial waits, longer each time; only a
+ * confirmation resets the wait. Each change of state is logged once. A server that says that it is busy is dialled again
+ * each backoff_base_ms, and that is no failure.
  *
  * Whatever the peer sends is looked at before hiredis reads it (resp_guard): replies that are none cost the connection.
  *
@@ -23,6 +24,7 @@
 
 #include "promptd/breaker.h"
 #include "promptd/redis_address.h"
+#include "promptd/redis_tls.h"
 
 struct redis_link;
 
@@ -38,6 +40,7 @@ struct redis_link_tuning {
 struct redis_link_options {
     uv_loop_t *loop;
     const struct redis_address *address; /* borrowed for the link's life */
+    struct redis_tls *tls;               /* borrowed likewise; NULL where the address has no TLS */
     int64_t dial_timeout_ms;             /* look-up to confirmation */
     int64_t backoff_base_ms;
     struct redis_link_tuning tuning;

@@ -35,6 +35,9 @@ enum { SETTINGS_MAX = 64 }; /* rows that the table may have */
 /* One member a setting, of the same name. Texts and lists are owned by the struct. */
 struct settings {
     char *redis_url;
+    char *redis_tls_ca_file;   /* "": the system's CAs */
+    char *redis_tls_cert_file; /* "": no client certificate */
+    char *redis_tls_key_file;
     char *redis_channel;
     enum redis_mode redis_mode;
     char *events_channel; /* "": none */
@@ -138,8 +141,8 @@ void settings_print(const struct settings *settings, FILE *out);
 /* The options part of --help. */
 void settings_print_help(FILE *out);
 
-/* A reload: the settings that may change while running get their next values. */
-void settings_take_live(struct settings *now, const struct settings *next);
+/* A reload: the settings that may change while running get their next values. What was a text's goes to `next`. */
+void settings_take_live(struct settings *now, struct settings *next);
 
 /* Names of the settings that differ and cannot change while running, comma-separated, into `names` (cut if too long).
  * Returns how many. */

@@ -7,6 +7,7 @@
 
 #include "promptd/error.h"
 #include "promptd/redis_address.h"
+#include "promptd/redis_tls.h"
 #include "promptd/settings.h"
 #include "promptd/source.h"
 
@@ -14,6 +15,7 @@
 struct source_options {
     uv_loop_t *loop;
     const struct redis_address *address;
+    struct redis_tls *tls; /* NULL: the address has none */
     const char *channel;   /* or the key of a list or stream */
     const char *directory; /* of the spool; NULL or "": none */
     struct source_tuning tuning;

@@ -40,10 +40,20 @@ static bool validate_statsd(const char *text, struct error *phrase)
 
 static const struct setting rows[] = {
     {TEXT(redis_url, "redis://127.0.0.1:6379"), .secret = true, .shared_variable = "REDIS_URL",
-     .allowed = "redis://[user:password@]host[:port][/db] or unix:///path[?db=N]",
+     .allowed = "redis://[user:password@]host[:port][/db], rediss:// likewise, or unix:///path[?db=N]",
      .description = "The Redis server that messages come from. User and password are percent-decoded, so that / @ : ? "
                     "# and spaces in them must be encoded; an IPv6 address stands in brackets. In "
-                    "unix://user:password@/path a socket has them too."},
+                    "unix://user:password@/path a socket has them too. rediss:// is redis:// by TLS, 1.2 or later: the "
+                    "server's certificate and the name or IP address in it are always checked."},
+    {TEXT(redis_tls_ca_file, ""), .may_be_empty = true, .live = true, .allowed = "the path of a PEM file",
+     .description = "The certificates of the CAs that a server of rediss:// may have its certificate from. Empty means "
+                    "those of the system. This file and the next two are read again at a reload, for the next "
+                    "connection."},
+    {TEXT(redis_tls_cert_file, ""), .may_be_empty = true, .live = true, .allowed = "the path of a PEM file",
+     .description = "The client's certificate, for a server of rediss:// that wants one, followed by those between it "
+                    "and its CA."},
+    {TEXT(redis_tls_key_file, ""), .may_be_empty = true, .live = true, .allowed = "the path of a PEM file",
+     .description = "The private key of the client's certificate, without a passphrase. It may be the same file."},
     {TEXT(redis_channel, "interviewly:prompt-ready"),
      .description = "The channel that promptd subscribes to. It is one channel, not a pattern."},
     {CHOICE(redis_mode, "pubsub", mode_choices),

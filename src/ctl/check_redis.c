@@ -2,18 +2,45 @@
 /* promptctl check: Redis, up to a real subscription. */
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "check.h"
 #include "redis.h"
 
+enum { DAY_S = 86400, CERTIFICATE_DAYS = 14 /* left, and it is worth a word */ };
+
+static void report_tls(struct check *check, const struct redis_client *client)
+{
+    struct redis_tls_summary summary;
+    struct tm end;
+    char date[32] = "?";
+    redis_tls_describe(client->session, &summary);
+    time_t ends_s = (time_t)summary.ends_s;
+    int64_t days = (summary.ends_s - (int64_t)time(NULL)) / DAY_S;
+    if (gmtime_r(&ends_s, &end))
+        (void)strftime(date, sizeof date, "%Y-%m-%d", &end);
+    check_report_step(check, "redis_tls", days < CERTIFICATE_DAYS ? CHECK_NOTE : CHECK_OK,
+                      "%s, %s; the server's certificate ends on %s, in %lld days", summary.protocol, summary.cipher,
+                      date, (long long)days);
+}
+
+/* TCP, and TLS where the URL says so. */
 static bool check_connection(struct check *check, struct redis_client *client, struct error *error)
 {
-    if (!redis_client_connect(client, &check->ctl->settings, error)) {
+    bool good = redis_client_connect(client, &check->ctl->settings, error);
+    if (client->is_connected)
+        check_report_step(check, "redis_connection", CHECK_OK, "%s", client->server);
+    else
         check_fail(check, "redis_connection", error);
-        return false;
-    }
-    check_report_step(check, "redis_connection", CHECK_OK, "%s", client->server);
-    return true;
+    if (!client->address.tls)
+        return good;
+    if (good)
+        report_tls(check, client);
+    else if (client->is_connected)
+        check_fail(check, "redis_tls", error);
+    else
+        check_report_step(check, "redis_tls", CHECK_SKIPPED, "not tried");
+    return good;
 }
 
 /* A server that lets nobody in says so at the first command, if there was no login. That PING itself may be forbidden,

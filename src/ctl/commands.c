@@ -11,7 +11,7 @@ const struct settings_flag ctl_options[] = {
 
 #define DEAD_SETTINGS "--spool-dir"
 
-#define REDIS_SETTINGS "--redis-url --redis-channel"
+#define REDIS_SETTINGS "--redis-url --redis-tls-ca-file --redis-tls-cert-file --redis-tls-key-file --redis-channel"
 #define DATABASE_SETTINGS "--database-url --statement-timeout-ms"
 #define MESSAGE_SETTINGS "--sources --prompt-min-chars --prompt-max-chars --message-max-bytes"
 
@@ -22,8 +22,9 @@ const struct ctl_command ctl_commands[] = {
                                 "--awaiting-statuses --sources --prompt-max-chars",
      .summary = "try all that promptd needs, and change nothing",
      .details =
-         "A dry run over real connections, step by step. Redis: reach it, log in, see who listens on the channel "
-         "already, subscribe. PostgreSQL: reach it, log in, see whether it takes writes; tables, columns, types, "
+         "A dry run over real connections, step by step. Redis: reach it, agree on TLS where the URL says rediss:// "
+         "(protocol, cipher, the end of the server's certificate), log in, see who listens on the channel already, "
+         "subscribe. PostgreSQL: reach it, log in, see whether it takes writes; tables, columns, types, "
          "keys, privileges and policies; whether interviews have the awaiting statuses; then store a prompt, take it "
          "away and set the statuses, in a transaction that is rolled back.\n"
          "Each step is ok, or wrong and why; a ! is worth a look and no fault; a ? could not be tried, and a - was not "

@@ -2,6 +2,7 @@
 /* hiredis, blocking. */
 #include "redis.h"
 
+#include <netdb.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -9,11 +10,27 @@
 
 #include "promptd/redis_login.h"
 
-enum { REDIS_TIMEOUT_S = 5, REDIS_ARGUMENTS_MAX = 8 };
+enum {
+    REDIS_TIMEOUT_S = 5,
+    REDIS_ADDRESS_TIMEOUT_S = 2, /* where another address is left to try */
+    REDIS_ADDRESSES_MAX = 8,
+    REDIS_ARGUMENTS_MAX = 8
+};
 
 static bool unavailable(const struct redis_client *client, const char *reason, struct error *error)
 {
     return error_set(error, ERROR_UNAVAILABLE, "Redis at %s cannot be reached: %s", client->server, reason);
+}
+
+static bool misfit(const struct redis_client *client, const char *reason, struct error *error)
+{
+    return error_set(error, ERROR_CONFIG, "Redis at %s cannot be used: %s", client->server, reason);
+}
+
+static bool report(const struct redis_client *client, const struct error *phrase, struct error *error)
+{
+    bool fits = phrase->code != ERROR_CONFIG;
+    return fits ? unavailable(client, phrase->text, error) : misfit(client, phrase->text, error);
 }
 
 static void name_server(struct redis_client *client)
@@ -27,6 +44,7 @@ void redis_client_close(struct redis_client *client)
 {
     if (client->context)
         redisFree(client->context);
+    redis_tls_free(client->tls);
     redis_address_free(&client->address);
     *client = (struct redis_client){0};
 }
@@ -65,13 +83,91 @@ static bool hear_last_words(const struct redis_client *client, char *said, size_
     return true;
 }
 
+/* A port that speaks TLS ends a connection that does not: Redis itself does it without a word. */
+static bool explain_plain(const struct redis_client *client, struct error *error)
+{
+    static const char alert[] = "\"\\x15\""; /* as hiredis shows it */
+    const redisContext *context = client->context;
+    char guess[200];
+    bool is_first = client->is_connected && !client->has_answered && !client->address.unix_path;
+    if (is_first && context->err == REDIS_ERR_PROTOCOL && strstr(context->errstr, alert))
+        return misfit(client, "this port speaks TLS: rediss://", error);
+    (void)snprintf(guess, sizeof guess, "%s before any answer; perhaps this port speaks TLS: rediss://",
+                   context->errstr);
+    return unavailable(client, is_first ? guess : context->errstr, error);
+}
+
 static bool explain_failure(const struct redis_client *client, struct error *error)
 {
     char said[256];
+    struct error phrase;
     bool silent = client->context->err == REDIS_ERR_IO && strstr(client->context->errstr, "unavailable");
-    if (hear_last_words(client, said, sizeof said))
+    if (!client->session && hear_last_words(client, said, sizeof said))
         return refuse(client, said + 1, error);
-    return unavailable(client, silent ? "no answer within 5 s" : client->context->errstr, error);
+    if (silent)
+        return unavailable(client, "no answer within 5 s", error);
+    if (!client->session)
+        return explain_plain(client, error);
+    redis_tls_explain(client->session, client->context->errstr, &phrase);
+    return report(client, &phrase, error);
+}
+
+/* From here on only the timeout of single answers counts. */
+static bool prepare(struct redis_client *client, struct error *error)
+{
+    const struct timeval timeout = {.tv_sec = REDIS_TIMEOUT_S};
+    struct error phrase;
+    if (redisSetTimeout(client->context, timeout) != REDIS_OK)
+        return unavailable(client, client->context->errstr, error);
+    client->is_connected = true;
+    if (!client->address.tls)
+        return true;
+    client->session = redis_tls_begin(client->tls, client->context, client->address.host, &phrase);
+    return client->session || report(client, &phrase, error);
+}
+
+/* Takes the context, and lets go of it where it is of no use. */
+static bool take_context(struct redis_client *client, redisContext *context, struct error *error)
+{
+    client->context = context;
+    if (!context)
+        return error_set(error, ERROR_INTERNAL, "out of memory");
+    bool good = context->err == 0 ? prepare(client, error) : explain_failure(client, error);
+    if (!good) {
+        redisFree(context);
+        client->context = NULL;
+    }
+    return good;
+}
+
+static bool try_address(struct redis_client *client, const struct addrinfo *at, bool is_last, struct error *error)
+{
+    const struct timeval timeout = {.tv_sec = is_last ? REDIS_TIMEOUT_S : REDIS_ADDRESS_TIMEOUT_S};
+    char numeric[NI_MAXHOST];
+    int status = getnameinfo(at->ai_addr, at->ai_addrlen, numeric, sizeof numeric, NULL, 0, NI_NUMERICHOST);
+    if (status != 0)
+        return unavailable(client, gai_strerror(status), error);
+    return take_context(client, redisConnectWithTimeout(numeric, client->address.port, timeout), error);
+}
+
+/* Whatever a name's addresses are, in the resolver's order. A server that is set up wrong is not passed over. */
+static bool try_addresses(struct redis_client *client, struct error *error)
+{
+    const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *found = NULL;
+    int status = getaddrinfo(client->address.host, NULL, &hints, &found);
+    if (status != 0)
+        return unavailable(client, gai_strerror(status), error);
+    bool good = false;
+    size_t tried = 0;
+    for (const struct addrinfo *at = found; at && !good && tried < REDIS_ADDRESSES_MAX; at = at->ai_next) {
+        bool is_last = !at->ai_next || ++tried == REDIS_ADDRESSES_MAX;
+        good = try_address(client, at, is_last, error);
+        if (!good && error->code != ERROR_UNAVAILABLE)
+            break;
+    }
+    freeaddrinfo(found);
+    return good;
 }
 
 bool redis_client_connect(struct redis_client *client, const struct settings *settings, struct error *error)
@@ -83,14 +179,10 @@ bool redis_client_connect(struct redis_client *client, const struct settings *se
         return error_set(error, ERROR_CONFIG, "setting redis_url %s", phrase.text); /* cannot be: it was checked */
     name_server(client);
     if (client->address.unix_path)
-        client->context = redisConnectUnixWithTimeout(client->address.unix_path, timeout);
-    else
-        client->context = redisConnectWithTimeout(client->address.host, client->address.port, timeout);
-    if (!client->context)
-        return error_set(error, ERROR_INTERNAL, "out of memory");
-    if (client->context->err != 0)
-        return explain_failure(client, error);
-    return redisSetTimeout(client->context, timeout) == REDIS_OK || unavailable(client, client->context->errstr, error);
+        return take_context(client, redisConnectUnixWithTimeout(client->address.unix_path, timeout), error);
+    if (client->address.tls && !(client->tls = redis_tls_new(settings, error)))
+        return false;
+    return try_addresses(client, error);
 }
 
 /* Any reply, or NULL with *error. */
@@ -101,7 +193,9 @@ static redisReply *ask(struct redis_client *client, int argc, const char *const 
     for (int i = 0; i < argc; i++)
         words[i] = argv[i];
     redisReply *reply = redisCommandArgv(client->context, argc, words, lengths);
-    if (!reply)
+    if (reply)
+        client->has_answered = true;
+    else
         (void)explain_failure(client, error);
     return reply;
 }

@@ -9,17 +9,23 @@
 
 #include "promptd/error.h"
 #include "promptd/redis_address.h"
+#include "promptd/redis_tls.h"
 #include "promptd/settings.h"
 
 struct redis_client {
-    redisContext *context;
+    redisContext *context; /* NULL: none that is of use */
     struct redis_address address;
+    struct redis_tls *tls;  /* NULL: the address has none */
+    struct ssl_st *session; /* of context; NULL: no TLS */
+    bool is_connected;      /* the server, or what stands in front of it, has taken the connection */
+    bool has_answered;
     char server[300]; /* for people: "127.0.0.1:6379", "unix:/path" */
 };
 
 /*
- * ERROR_UNAVAILABLE: cannot be reached, does not answer, or is not ready for anyone (loading, too many clients);
- * ERROR_CONFIG: the server refuses us. Either names the server. After a failure only redis_client_close may follow.
+ * Connects, by TLS where the address says so. ERROR_UNAVAILABLE: cannot be reached, does not answer, or is not ready
+ * for anyone (loading, too many clients); ERROR_CONFIG: the server refuses us, or we its certificate. Either names the
+ * server. After a failure only redis_client_close may follow.
  */
 bool redis_client_connect(struct redis_client *client, const struct settings *settings, struct error *error);
 bool redis_client_login(struct redis_client *client, struct error *error);

@@ -90,15 +90,29 @@ static int finish(struct daemon *daemon)
     if (status != 0)
         log_critical(LOG_FIELDS(log_text("error", uv_strerror(status))), "the event loop was not left clean");
     redis_address_free(&daemon->redis);
+    redis_tls_free(daemon->redis_tls);
     settings_free(&daemon->settings);
     log_info(NULL, "stopped");
     return status == 0 ? 0 : error_exit_status(ERROR_INTERNAL);
+}
+
+/* Whoever names CAs believes that there is TLS. */
+static bool open_tls(struct daemon *daemon, struct error *error)
+{
+    const struct settings *settings = &daemon->settings;
+    if (daemon->redis.tls)
+        daemon->redis_tls = redis_tls_new(settings, error);
+    else if (settings->redis_tls_ca_file[0] || settings->redis_tls_cert_file[0] || settings->redis_tls_key_file[0])
+        log_warning(NULL, "redis_tls_… has no effect, and Redis is spoken to without TLS: redis_url is not rediss://");
+    return daemon->redis_tls || !daemon->redis.tls;
 }
 
 static bool start(struct daemon *daemon, struct error *error)
 {
     daemon->started_ms = clock_monotonic_ms();
     if (!redis_address_parse(daemon->settings.redis_url, &daemon->redis, error))
+        return false;
+    if (!open_tls(daemon, error))
         return false;
     open_handles(daemon);
     log_info(NULL, "promptd %s starting", PROMPTD_VERSION);

@@ -30,6 +30,7 @@ struct daemon {
     struct settings settings;
     const struct daemon_arguments *arguments;
     struct redis_address redis;
+    struct redis_tls *redis_tls; /* NULL: redis has no TLS */
     uv_loop_t loop;
     enum daemon_state state;
     int64_t started_ms;     /* monotonic, like the others */

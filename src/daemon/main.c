@@ -11,6 +11,7 @@
 #include "promptd/log.h"
 #include "promptd/pg_url.h"
 #include "promptd/redis_address.h"
+#include "promptd/redis_tls.h"
 #include "promptd/settings.h"
 #include "promptd/version.h"
 
@@ -51,13 +52,34 @@ static bool open_log(const struct settings *settings, struct error *error)
     return false;
 }
 
+static bool check_database_url(const struct settings *settings, struct error *error)
+{
+    struct error phrase;
+    return pg_url_check(settings->database_url, &phrase) ||
+           settings_refuse(settings, "database_url", phrase.text, PG_URL_ALLOWED, error);
+}
+
+/* The files can be read, and belong together. */
+static bool check_tls(const struct settings *settings, struct error *error)
+{
+    struct redis_address address;
+    if (!redis_address_parse(settings->redis_url, &address, error))
+        return false; /* cannot be: it was checked */
+    bool wanted = address.tls;
+    redis_address_free(&address);
+    if (!wanted)
+        return true;
+    struct redis_tls *tls = redis_tls_new(settings, error);
+    redis_tls_free(tls);
+    return tls;
+}
+
 int main(int argc, char *argv[])
 {
     static const struct settings_program program = {.validate_redis_url = redis_address_validate};
     struct settings settings;
     struct settings_command command;
     struct error error = {.code = ERROR_NONE};
-    struct error phrase = {.code = ERROR_NONE};
     (void)signal(SIGPIPE, SIG_IGN);
     if (!descriptors_reserve_standard())
         return error_exit_status(ERROR_INTERNAL); /* and there is nowhere to say so */
@@ -71,8 +93,7 @@ int main(int argc, char *argv[])
     } else if (command.action == SETTINGS_VERSION) {
         (void)printf("promptd %s\n", PROMPTD_VERSION);
         status = end_of_output();
-    } else if (!pg_url_check(settings.database_url, &phrase)) {
-        (void)settings_refuse(&settings, "database_url", phrase.text, PG_URL_ALLOWED, &error);
+    } else if (!check_database_url(&settings, &error) || !check_tls(&settings, &error)) {
         status = fail(&error);
     } else if (command.action == SETTINGS_PRINT) {
         settings_warn(&settings, environ);

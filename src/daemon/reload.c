@@ -4,8 +4,8 @@
 #include "daemon_private.h"
 #include "promptd/log.h"
 
-/* Settings that others point into stay as they were at start; only values are taken over. */
-static void apply_settings(struct daemon *daemon, const struct settings *next)
+/* Settings that others point into stay as they were at start. */
+static void apply_settings(struct daemon *daemon, struct settings *next)
 {
     struct settings *now = &daemon->settings;
     settings_take_live(now, next);
@@ -23,6 +23,12 @@ static void apply_settings(struct daemon *daemon, const struct settings *next)
         events_set_tuning(daemon->events, &events_tuning);
 }
 
+/* The last that may refuse: when it has not, all takes effect. */
+static bool reload_tls(struct daemon *daemon, const struct settings *next, struct error *error)
+{
+    return !daemon->redis_tls || redis_tls_reload(daemon->redis_tls, next, error);
+}
+
 void reload_settings(struct daemon *daemon)
 {
     const struct daemon_arguments *given = daemon->arguments;
@@ -33,8 +39,9 @@ void reload_settings(struct daemon *daemon)
     if (!log_reopen(&error))
         log_error(LOG_FIELDS(log_text("error", error.text)), "the log file cannot be opened again; the old one stays");
     if (!settings_read_command(given->argc, given->argv, given->program, &next, &command, &error) ||
-        !settings_load(&next, &command, given->environment, &error)) {
+        !settings_load(&next, &command, given->environment, &error) || !reload_tls(daemon, &next, &error)) {
         log_error(LOG_FIELDS(log_text("error", error.text)), "settings not reloaded; nothing was changed");
+        settings_free(&next);
         return;
     }
     if (settings_fixed_differences(&daemon->settings, &next, fixed, sizeof fixed) > 0)

@@ -133,6 +133,7 @@ static bool open_source(struct daemon *daemon, struct error *error)
                                  &(struct source_options){
                                      .loop = &daemon->loop,
                                      .address = &daemon->redis,
+                                     .tls = daemon->redis_tls,
                                      .channel = settings->redis_channel,
                                      .directory = settings->spool_dir,
                                      .tuning = options_source_tuning(settings),

@@ -333,6 +333,7 @@ struct source *source_pubsub_new(const struct source_options *options)
     source->link = redis_link_new(&(struct redis_link_options){
         .loop = options->loop,
         .address = options->address,
+        .tls = options->tls,
         .dial_timeout_ms = SOURCE_DIAL_TIMEOUT_MS,
         .backoff_base_ms = SOURCE_BACKOFF_BASE_MS,
         .tuning = link_tuning(&options->tuning),

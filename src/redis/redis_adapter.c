@@ -150,7 +150,8 @@ void redis_adapter_hear_last_words(const redisAsyncContext *redis)
 
 /* --- hooks ---------------------------------------------------------------------------------------------------- */
 
-/* Before a write all that is there, within bounds: if the write fails it could not be read any more. */
+/* Before a write all that is there, within bounds: if the write fails it could not be read any more. What TLS has
+ * decrypted already makes no event any more, and is read in any case. */
 static void read_ahead(struct adapter *adapter, bool will_write)
 {
     const struct resp_guard *guard = adapter->options.guard;
@@ -160,7 +161,8 @@ static void read_ahead(struct adapter *adapter, bool will_write)
         before = guard->received_bytes;
         handle_read(adapter);
         rounds++;
-    } while (will_write && adapter->redis && guard->received_bytes != before && rounds < READS_BEFORE_WRITE_MAX);
+    } while (adapter->redis && (redis_tls_has_unread(adapter->options.session) ||
+                                (will_write && guard->received_bytes != before && rounds < READS_BEFORE_WRITE_MAX)));
 }
 
 /* Reads first, whatever is ready: what the server said before it closed the connection counts more than a failed

@@ -11,10 +11,12 @@
 #include <stdbool.h>
 #include <uv.h>
 
+#include "promptd/redis_tls.h"
 #include "resp_guard.h"
 
 struct redis_adapter_options {
     uv_loop_t *loop;
+    struct ssl_st *session;   /* the context's TLS; NULL: none */
     struct resp_guard *guard; /* borrowed until the context is freed, with its watcher */
     /* The guard has a fault, or was told an error; the replies before that have been delivered. May free the context.
      */

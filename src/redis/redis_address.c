@@ -9,6 +9,7 @@
 #include <sys/un.h>
 
 #include "promptd/redis_address.h"
+#include "promptd/redis_tls.h"
 #include "promptd/text.h"
 #include "promptd/url.h"
 
@@ -305,5 +306,9 @@ bool redis_address_validate(const char *url, struct error *phrase)
         return false;
     bool tls = address.tls;
     redis_address_free(&address);
-    return !tls || error_set(phrase, ERROR_CONFIG, "asks for TLS, which this build of promptd does not have");
+    return !tls || redis_tls_is_there() ||
+           error_set(
+               phrase, ERROR_CONFIG,
+               "asks for TLS, which the hiredis that promptd was built with does not have: Debian 13 and the image "
+               "have it, or stunnel goes between (docs/DEPLOYMENT.md)");
 }

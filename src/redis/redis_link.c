@@ -31,13 +31,17 @@ enum link_state {
     LINK_CLOSING     /* redis_link_close was called; waits for look-up and handles */
 };
 
-enum { LINK_ADDRESSES_MAX = 8 };
+enum {
+    LINK_ADDRESSES_MAX = 8,
+    LINK_ADDRESS_TIMEOUT_MS = 2000 /* for a sign of life, where another address is left to try */
+};
 
 struct redis_link {
     struct redis_link_options options;
     enum link_state state;
     redisAsyncContext *redis;
     struct resp_guard guard;
+    struct ssl_st *session; /* of redis; NULL: no TLS */
     uv_getaddrinfo_t lookup;
     bool looking_up;
     char addresses[LINK_ADDRESSES_MAX][NI_MAXHOST]; /* numeric */
@@ -50,6 +54,8 @@ struct redis_link {
     char reason[256];
     bool refused;               /* the server itself said no: a matter of set-up */
     bool busy;                  /* it said that it is busy, which passes */
+    bool misfit;                /* the two do not agree on TLS: likewise */
+    bool silent;                /* nothing came in time */
     bool is_reported;           /* this outage stands in the log */
     char reported_refusal[256]; /* and so does this refusal in it */
     bool was_up;                /* at least once */
@@ -82,10 +88,11 @@ static void link_move(struct redis_link *link, enum link_state state)
     link->state = state;
 }
 
-/* Once an outage. What changes meanwhile is news only when the server itself answers, with a refusal. */
+/* Once an outage. What changes meanwhile is news only when the server itself answers, and it is set up wrong. */
 static void report_failure(struct redis_link *link, bool lost)
 {
-    bool is_news = !link->is_reported || (link->refused && strcmp(link->reported_refusal, link->reason) != 0);
+    bool by_server = link->refused || link->misfit;
+    bool is_news = !link->is_reported || (by_server && strcmp(link->reported_refusal, link->reason) != 0);
     if (!is_news)
         return;
     char server[REDIS_ADDRESS_NAME_SIZE];
@@ -98,7 +105,7 @@ static void report_failure(struct redis_link *link, bool lost)
     else
         log_error(fields, "Redis cannot be reached; trying again");
     link->is_reported = true;
-    if (link->refused)
+    if (by_server)
         memcpy(link->reported_refusal, link->reason, sizeof link->reported_refusal);
 }
 
@@ -123,6 +130,7 @@ static void link_fail(struct redis_link *link, const char *reason)
     link->failed = true;
     link->refused = false;
     link->busy = false;
+    link->misfit = false;
     (void)snprintf(link->reason, sizeof link->reason, "%s", reason && reason[0] ? reason : "connection lost");
     (void)uv_timer_start(&link->later, on_later, 0, 0);
 }
@@ -152,6 +160,7 @@ static void release_redis(struct redis_link *link)
     if (!redis)
         return;
     link->redis = NULL;
+    link->session = NULL;
     redis->data = NULL;
     redisAsyncFree(redis);
 }
@@ -198,7 +207,8 @@ static void on_later(uv_timer_t *timer)
         return;
     link->failed = false;
     bool lost = link->state == LINK_UP;
-    bool try_next = link->state == LINK_CONNECTING && link->address_next < link->address_count;
+    bool no_life = link->state == LINK_CONNECTING || link->silent;
+    bool try_next = no_life && link->address_next < link->address_count;
     release_redis(link);
     (void)uv_timer_stop(&link->timer);
     if (try_next) {
@@ -226,10 +236,25 @@ static void on_later(uv_timer_t *timer)
 static void on_timer(uv_timer_t *timer)
 {
     struct redis_link *link = timer->data;
-    if (link->state == LINK_WAITING)
+    if (link->state == LINK_WAITING) {
         start_dial(link);
-    else
-        link_fail(link, "no answer in time while dialling");
+        return;
+    }
+    link_fail(link, redis_tls_explain_silence(link->session, "no answer in time while dialling"));
+    link->silent = true;
+}
+
+/* Where another address is left, one that gives no sign of life must not cost the whole deadline. */
+static void await_life(struct redis_link *link)
+{
+    if (link->address_next < link->address_count)
+        (void)uv_timer_start(&link->timer, on_timer, LINK_ADDRESS_TIMEOUT_MS, 0);
+}
+
+static void see_life(struct redis_link *link)
+{
+    if (link->state != LINK_UP && link->address_next < link->address_count)
+        (void)uv_timer_start(&link->timer, on_timer, (uint64_t)link->options.dial_timeout_ms, 0);
 }
 
 /* --- commands ------------------------------------------------------------------------------------------------- */
@@ -238,8 +263,10 @@ static void on_reply(redisAsyncContext *redis, void *reply, void *data)
 {
     const struct redis_call *call = data;
     struct redis_link *link = redis->data;
-    if (reply && link && !link->failed && link->state != LINK_CLOSING)
-        call->on_reply(call->context, reply);
+    if (!reply || !link || link->failed || link->state == LINK_CLOSING)
+        return;
+    see_life(link);
+    call->on_reply(call->context, reply);
 }
 
 static bool send_command(struct redis_link *link, int argc, const char **argv, const size_t *lengths,
@@ -304,14 +331,34 @@ static void on_login_reply(void *context, const redisReply *reply)
 
 /* --- connecting ----------------------------------------------------------------------------------------------- */
 
+/* A port that speaks TLS ends a connection that does not: Redis itself does it without a word. */
+static void fail_plain(struct redis_link *link, int code, const char *reason)
+{
+    char guess[sizeof link->reason];
+    bool is_tcp = !link->options.address->unix_path && link->state != LINK_CONNECTING;
+    bool is_closed = code == REDIS_ERR_IO || code == REDIS_ERR_EOF;
+    (void)snprintf(guess, sizeof guess, "%s before any answer; perhaps this port speaks TLS: rediss://", reason);
+    link_fail(link, is_tcp && is_closed && link->guard.received_bytes == 0 ? guess : reason);
+}
+
+static void fail_tls(struct redis_link *link, const char *reason)
+{
+    struct error phrase;
+    redis_tls_explain(link->session, reason, &phrase);
+    link_fail(link, phrase.text);
+    link->misfit = phrase.code == ERROR_CONFIG;
+}
+
 /* What the server itself said last counts more than how the connection ended then. */
-static void link_lose(struct redis_link *link, const char *reason)
+static void link_lose(struct redis_link *link, int code, const char *reason)
 {
     const char *said = resp_guard_last_error(&link->guard);
     if (said)
         link_refuse(link, said);
+    else if (link->session && link->state != LINK_CONNECTING)
+        fail_tls(link, reason);
     else
-        link_fail(link, reason);
+        fail_plain(link, code, reason);
 }
 
 static void hear_last_words(const struct redis_link *link, const redisAsyncContext *redis)
@@ -327,13 +374,15 @@ static void on_connect(const redisAsyncContext *redis, int status)
     if (!link)
         return;
     if (status == REDIS_OK) {
+        await_life(link);
         link_move(link, LINK_LOGIN);
         log_in(link, redis_login_begin(&link->login, link->options.address));
         return;
     }
-    link->redis = NULL; /* hiredis frees it after this callback */
     hear_last_words(link, redis);
-    link_lose(link, redis->c.errstr[0] ? redis->c.errstr : "connection refused");
+    link_lose(link, redis->c.err, redis->c.errstr[0] ? redis->c.errstr : "connection refused");
+    link->redis = NULL; /* hiredis frees it after this callback */
+    link->session = NULL;
 }
 
 static void on_disconnect(const redisAsyncContext *redis, int status)
@@ -342,9 +391,10 @@ static void on_disconnect(const redisAsyncContext *redis, int status)
     struct redis_link *link = redis->data;
     if (!link)
         return;
-    link->redis = NULL;
     hear_last_words(link, redis);
-    link_lose(link, redis->errstr && redis->errstr[0] ? redis->errstr : "connection closed");
+    link_lose(link, redis->err, redis->errstr && redis->errstr[0] ? redis->errstr : "connection closed");
+    link->redis = NULL;
+    link->session = NULL;
 }
 
 static void on_guarded(redisAsyncContext *redis)
@@ -373,9 +423,24 @@ static redisAsyncContext *open_context(struct redis_link *link)
     return redisAsyncConnect(link->addresses[link->address_next++], address->port);
 }
 
+static bool begin_tls(struct redis_link *link, redisAsyncContext *redis)
+{
+    const struct redis_address *address = link->options.address;
+    struct error phrase;
+    if (!address->tls)
+        return true;
+    link->session = redis_tls_begin(link->options.tls, &redis->c, address->host, &phrase);
+    if (!link->session) {
+        link_fail(link, phrase.text);
+        link->misfit = phrase.code == ERROR_CONFIG;
+    }
+    return link->session;
+}
+
 static void connect_next(struct redis_link *link)
 {
     link_move(link, LINK_CONNECTING);
+    link->silent = false;
     redisAsyncContext *redis = open_context(link);
     if (!redis) {
         link_fail(link, "out of memory");
@@ -386,14 +451,20 @@ static void connect_next(struct redis_link *link)
         redisAsyncFree(redis);
         return;
     }
-    resp_guard_reset(&link->guard);
-    const struct redis_adapter_options options = {
-        .loop = link->options.loop, .guard = &link->guard, .on_guarded = on_guarded};
-    if (!redis_adapter_attach(redis, &options)) {
-        link_fail(link, "the socket cannot be watched");
+    if (!begin_tls(link, redis)) {
         redisAsyncFree(redis);
         return;
     }
+    resp_guard_reset(&link->guard);
+    const struct redis_adapter_options options = {
+        .loop = link->options.loop, .session = link->session, .guard = &link->guard, .on_guarded = on_guarded};
+    if (!redis_adapter_attach(redis, &options)) {
+        link_fail(link, "the socket cannot be watched");
+        link->session = NULL;
+        redisAsyncFree(redis);
+        return;
+    }
+    await_life(link);
     redis->data = link;
     link->redis = redis;
     (void)redisAsyncSetConnectCallback(redis, on_connect); /* fails only when one is set already */

@@ -34,7 +34,7 @@ LIBRARIES = {
     "hiredis/": ("src/redis/", "src/intake/", "src/ctl/"),
     "libpq-fe.h": ("src/storage/pg_session", "src/storage/pg_url", "src/ctl/"),
     "cjson/": ("src/core/message.", "src/report/", "src/ctl/"),
-    "openssl/": ("src/core/prompt_id.",),
+    "openssl/": ("src/core/prompt_id.", "src/redis/redis_tls."),
     "uthash.h": ("src/core/inbox_private.",),
     "ini.h": ("src/base/settings_file.",),
     "uv.h": ("src/spool/", "src/redis/", "src/intake/", "src/events/", "src/storage/", "src/report/", "src/daemon/"),

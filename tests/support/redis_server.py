@@ -46,11 +46,11 @@ class Message:
 
 
 class RedisServer:
-    def __init__(self, folder, *options, host=None):
+    def __init__(self, folder, *options, host=None, address="127.0.0.1"):
         """`host`: a FarHost to run on."""
         self.folder = folder
         self._host = host
-        self.address = host.address if host else "127.0.0.1"
+        self.address = host.address if host else address
         self.socket = os.path.join(folder, "redis.sock")
         self.log_path = os.path.join(folder, "redis.log")
         self._options = options
@@ -73,10 +73,13 @@ class RedisServer:
             raise RuntimeError("needs redis-server (Debian package redis-server)")
         with open(self.log_path, "ab") as log:
             command = [*self._host.command(), program] if self._host else [program]
-            self._process = spawn([*command, "--bind", self.address, "--port", str(self.port), "--unixsocket", self.socket,
+            self._process = spawn([*command, "--bind", self.address, *self.listening(), "--unixsocket", self.socket,
                                    "--save", "", "--appendonly", "no", "--dir", self.folder, *self._options],
                                   stdout=log, stderr=log)
         wait_for_server(self._process, self._answers, "Redis", self.log_path)
+
+    def listening(self):
+        return ["--port", str(self.port)]
 
     def _answers(self):
         try:

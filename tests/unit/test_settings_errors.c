@@ -15,7 +15,8 @@
 static void test_bad_values_of_flags(void **state)
 {
     (void)state;
-    static const char url[] = " (allowed: redis://[user:password@]host[:port][/db] or unix:///path[?db=N])";
+    static const char url[] =
+        " (allowed: redis://[user:password@]host[:port][/db], rediss:// likewise, or unix:///path[?db=N])";
     char with_url[300];
     static const struct {
         const char *flag;
@@ -86,14 +87,14 @@ static void test_bad_values_of_flags(void **state)
 static void test_secrets_are_not_shown(void **state)
 {
     (void)state;
-    static const char allowed[] = " (allowed: redis://[user:password@]host[:port][/db] or unix:///path[?db=N])";
+    static const char allowed[] =
+        " (allowed: redis://[user:password@]host[:port][/db], rediss:// likewise, or unix:///path[?db=N])";
     char message[400];
     (void)snprintf(message, sizeof message,
-                   "setting redis_url: value \"***\" from environment PROMPTD_REDIS_URL asks for TLS, "
-                   "which this build of promptd does not have%s",
+                   "setting redis_url: value \"***\" from environment PROMPTD_REDIS_URL does not begin with redis://, "
+                   "rediss:// or unix://%s",
                    allowed);
-    assert_refused((struct start){.environment = WORDS("PROMPTD_REDIS_URL=rediss://u:hunter2@h")}, ERROR_CONFIG,
-                   message);
+    assert_refused((struct start){.environment = WORDS("PROMPTD_REDIS_URL=http://u:hunter2@h")}, ERROR_CONFIG, message);
     (void)snprintf(message, sizeof message, "setting redis_url: value \"***\" from environment REDIS_URL has no host%s",
                    allowed);
     assert_refused((struct start){.environment = WORDS("REDIS_URL=redis://u:hunter2@")}, ERROR_CONFIG, message);
@@ -146,7 +147,7 @@ static void test_passwords_that_are_not_encoded(void **state)
                        "unencoded /, @, :, ?, # or space in it: percent-encode it (%%2F, %%40, %%3A, %%3F, %%23, %%20) "
                        "(allowed: %s)",
                        redis ? "redis" : "database", redis ? "REDIS" : "DATABASE",
-                       redis ? "redis://[user:password@]host[:port][/db] or unix:///path[?db=N]"
+                       redis ? "redis://[user:password@]host[:port][/db], rediss:// likewise, or unix:///path[?db=N]"
                              : "a libpq URI or conninfo");
         assert_refused((struct start){.environment = WORDS(variable)}, ERROR_CONFIG, message);
     }
@@ -291,7 +292,7 @@ static void test_value_files(void **state)
     write_file("value", "\n");
     assert_refused((struct start){.environment = WORDS("PROMPTD_REDIS_URL_FILE=value")}, ERROR_CONFIG,
                    "setting redis_url: value \"\" from environment PROMPTD_REDIS_URL_FILE (file value) is empty "
-                   "(allowed: redis://[user:password@]host[:port][/db] or unix:///path[?db=N])");
+                   "(allowed: redis://[user:password@]host[:port][/db], rediss:// likewise, or unix:///path[?db=N])");
 }
 
 static void test_bad_flags(void **state)
