@@ -11,10 +11,11 @@ PACKAGES_BUILD=(gcc libc6-dev make cmake pkg-config
     libmicrohttpd-dev libsystemd-dev libcurl4-openssl-dev uthash-dev)
 PACKAGES_SERVERS=(redis-server postgresql)
 PACKAGES_TEST=("${PACKAGES_SERVERS[@]}" pgbouncer libcmocka-dev python3 python3-pytest python3-redis python3-psycopg
-    iproute2 libfaketime mandoc groff-base prometheus logrotate spin chromium chromium-driver python3-selenium)
+    iproute2 openssl libfaketime mandoc groff-base prometheus logrotate spin chromium chromium-driver python3-selenium)
 PACKAGES_BENCH=("${PACKAGES_SERVERS[@]}" python3 python3-psycopg python3-redis python3-hiredis python3-asyncpg
     python3-matplotlib)
-PACKAGES_DEPLOY=(debootstrap iproute2 systemd-container lintian podman buildah runc docker-compose python3 python3-pytest)
+PACKAGES_DEPLOY=(debootstrap iproute2 systemd-container lintian podman buildah runc docker-compose openssl python3
+    python3-pytest)
 PACKAGES_SCREENSHOTS=(python3 chromium chromium-driver python3-selenium fonts-inter fontconfig)
 PACKAGES_LINT=(clang-format clang-tidy cppcheck shellcheck pyflakes3)
 

@@ -44,7 +44,7 @@ def able():
 def debians(request, able):
     """Those that the chosen tests are for."""
     wanted = {item.callspec.params.get("debian") for item in request.session.items if hasattr(item, "callspec")}
-    if any("trixie" in item.fixturenames for item in request.session.items):
+    if any({"trixie", "debian13"} & set(item.fixturenames) for item in request.session.items):
         wanted.add("trixie")
     return {release: Debian(release) for release in RELEASES if release in wanted}
 
@@ -58,6 +58,11 @@ def debian(request, debians):
 def trixie(debians):
     """A bare Debian 13, for the image."""
     return debians["trixie"].bare_ready()
+
+
+@pytest.fixture(scope="session")
+def debian13(debians):
+    return debians["trixie"].ready()
 
 
 @pytest.fixture(scope="session")

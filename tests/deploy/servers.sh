@@ -30,7 +30,8 @@ postgres)
     stay
     ;;
 all)
-    redis-server --save '' --dir /tmp --daemonize yes
+    redis-server --save '' --dir /tmp --daemonize yes --tls-port 6380 --tls-cert-file /tls/ca-server.crt \
+        --tls-key-file /tls/ca-server.key --tls-ca-cert-file /tls/ca.crt --tls-auth-clients no
     make_database
     stay
     ;;

@@ -2,12 +2,14 @@
 """The container image: built from the checkout, and run as deploy/docker/compose.yaml does."""
 
 import json
+import pathlib
 import uuid
 
 import pytest
 
 from containers import IMAGE, SERVERS
 from debian import CHECKOUT, FOLDER
+from support.certificates import Authority
 from support.wait import wait_until
 
 INIT = "/docker-entrypoint-initdb.d"
@@ -17,8 +19,16 @@ URL = "postgresql://promptd:not-a-secret@127.0.0.1/interviewly"
 @pytest.fixture(scope="module", autouse=True)
 def tidy(podman):
     yield
-    for name in ("promptd", "second", "third", "servers"):  # those that use another's network go before it
+    for name in ("promptd", "second", "third", "fourth", "servers"):  # those that use another's network go before it
         podman.attempt("rm", "--force", "--volumes", "--time", "2", name)
+
+
+def make_certificates():
+    folder = FOLDER / "tls"
+    folder.mkdir()
+    made = Authority(str(folder)).issue("server")
+    pathlib.Path(made.key).chmod(0o644)  # Redis runs as another user there
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +41,7 @@ def servers(podman):
     mounts = [f"{CHECKOUT}/sql/{name}.sql:{INIT}/{name}.sql:ro" for name in ("01_schema", "02_role", "03_views")]
     mounts.append(f"{CHECKOUT}/deploy/docker/password.sh:{INIT}/04_password.sh:ro")
     mounts.append(f"{secret}:/run/secrets/promptd_password:ro")
+    mounts.append(f"{make_certificates()}:/tls:ro")
     options = [word for mount in mounts for word in ("--volume", mount)]
     podman("run", "--detach", "--name", "servers", "--network", "none", "--env", "POSTGRES_DB=interviewly", *options,
            SERVERS, "all")  # fmt: skip
@@ -39,7 +50,7 @@ def servers(podman):
     return "servers"
 
 
-def start(podman, name):
+def start(podman, name, *options):
     secret = FOLDER / "database_url"
     secret.write_text(URL + "\n")
     secret.chmod(0o644)
@@ -48,7 +59,7 @@ def start(podman, name):
         "--cap-drop", "all", "--security-opt", "no-new-privileges", "--volume", "spool:/var/lib/promptd",
         "--volume", f"{secret}:/run/secrets/database_url:ro",
         "--env", "PROMPTD_DATABASE_URL_FILE=/run/secrets/database_url", "--env", "PROMPTD_ADMIN_LISTEN=0.0.0.0:9797",
-        IMAGE,
+        *options, IMAGE,
     )  # fmt: skip
     return name
 
@@ -145,3 +156,18 @@ def test_the_spool_outlives_a_container_that_was_killed(podman, image, servers):
     podman(*pg_ctl, "-o", "-k /tmp", "-l", "/tmp/postgres.log", "start")
     start(podman, "third")
     wait_ready(podman, ids)
+
+
+def test_redis_by_tls(podman, image, servers):
+    """With a CA of one's own; without naming it the server is refused."""
+    podman.attempt("stop", "--time", "10", "third")
+    url = "rediss://127.0.0.1:6380"
+    code, output = podman.attempt(
+        "run", "--rm", "--network", "container:servers", "--no-healthcheck", "--env", f"PROMPTD_REDIS_URL={url}",
+        "--entrypoint", "promptctl", IMAGE, "check")  # fmt: skip
+    assert code == 78 and "from a CA that is unknown here" in output, output
+    name = start(podman, "fourth", "--env", f"PROMPTD_REDIS_URL={url}", "--env", "PROMPTD_REDIS_TLS_CA_FILE=/ca.crt",
+                 "--volume", f"{FOLDER}/tls/ca.crt:/ca.crt:ro")  # fmt: skip
+    wait_healthy(podman, name)
+    wait_ready(podman, publish(podman, 100))
+    assert "redis tls            TLSv1.3" in podman.attempt("exec", name, "promptctl", "check")[1]

@@ -12,11 +12,12 @@ import signal
 
 import pytest
 
+from support.certificates import Authority, has_openssl
 from support.expect import expect_stored
 from support.promptd import run
 from support.proxy import TO_CLIENT, TO_SERVER
 from support.redis_server import Channel
-from support.tls import Authority, KeyTurner, TlsRedis, has_openssl
+from support.tls import KeyTurner, TlsRedis
 from support.wait import wait_until
 
 
