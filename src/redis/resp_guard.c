@@ -214,7 +214,9 @@ static void pass_header(struct resp_guard *guard, struct run *run)
         begin_text(guard, c, run);
         return;
     }
-    if (guard->header_length == 0 && c != '$' && c != '*' && c != ':')
+    if (guard->header_length == 0 && c == RESP_GUARD_TLS_ALERT)
+        fail(guard, "this port speaks TLS: rediss://");
+    else if (guard->header_length == 0 && c != '$' && c != '*' && c != ':')
         fail(guard, "something that is no reply of Redis");
     else if (guard->header_length == RESP_GUARD_HEADER_BYTES)
         fail(guard, "a number that is none");

@@ -23,6 +23,7 @@
 enum {
     RESP_GUARD_HEADER_BYTES = 24, /* of `$N`, `*N`, `:N` with their line end; held back until they are whole */
     RESP_GUARD_NESTING = 7,       /* hiredis' own bound */
+    RESP_GUARD_TLS_ALERT = 0x15,  /* how a record begins in which a TLS server complains of a plain client */
     RESP_GUARD_ERROR_SIZE = 256
 };
 
