@@ -131,7 +131,7 @@ static void link_fail(struct redis_link *link, const char *reason)
     link->refused = false;
     link->busy = false;
     link->misfit = false;
-    (void)snprintf(link->reason, sizeof link->reason, "%s", reason && reason[0] ? reason : "connection lost");
+    (void)snprintf(link->reason, sizeof link->reason, "%.255s", reason && reason[0] ? reason : "connection lost");
     (void)uv_timer_start(&link->later, on_later, 0, 0);
 }
 
