@@ -4,9 +4,9 @@
  *
  * The link calls on_login once it is logged in; its user then sends what opens the subscription, and confirms the link
  * when that is answered. From the look-up to the confirmation one deadline runs; of several addresses that are tried in
- * one dial, each but the last gets 2 s for a sign of life. After a failure the next dial waits, longer each time; only a
- * confirmation resets the wait. Each change of state is logged once. A server that says that it is busy is dialled again
- * each backoff_base_ms, and that is no failure.
+ * one dial, each but the last gets 2 s for a sign of life. After a failure the next dial waits, longer each time; only
+ * a confirmation resets the wait. Each change of state is logged once. A server that says that it is busy is dialled
+ * again each backoff_base_ms, and that is no failure.
  *
  * Whatever the peer sends is looked at before hiredis reads it (resp_guard): replies that are none cost the connection.
  *

@@ -15,7 +15,8 @@ def test_the_package_speaks_tls(debian13):
     root = debian13.base.copy("trixie-tls")
     root.write("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755)
     root.write("etc/postgresql-common/createcluster.d/none.conf", "create_main_cluster = false\n")
-    package = shutil.copy2(debian13.packages[0], root.file("root"))
+    package = debian13.packages[0]
+    shutil.copy2(package, root.file("root"))
     for name in ("tests", "sql"):
         shutil.copytree(CHECKOUT / name, root.file(f"source/{name}"), ignore=shutil.ignore_patterns("__pycache__"))
     try:

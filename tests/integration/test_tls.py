@@ -14,6 +14,7 @@ import pytest
 
 from support.certificates import Authority, has_openssl
 from support.expect import expect_stored
+from support.peer import Peer
 from support.promptd import run
 from support.proxy import TO_CLIENT, TO_SERVER
 from support.redis_server import Channel
@@ -405,6 +406,19 @@ def test_a_tls_port_spoken_to_plainly(start_promptd, promptctl, server):
     expect_line(start_promptd(ready=False, redis_url=url), "this port speaks TLS: rediss://")
     code, steps = check(promptctl, redis_url=url)
     assert code == 69 and "this port speaks TLS: rediss://" in steps["redis_login"][1], steps
+
+
+def test_an_alert_to_a_plain_client(start_promptd, promptctl, closing):
+    """Other servers than Redis' own say it in TLS' way."""
+    def complain(client):
+        client.hear()
+        client.say(b"\x15\x03\x01\x00\x02\x02\x46")
+        client.close()
+
+    url = closing(Peer(complain)).url
+    expect_line(start_promptd(ready=False, redis_url=url), "this port speaks TLS: rediss://")
+    code, steps = check(promptctl, redis_url=url)
+    assert code == 78 and "this port speaks TLS: rediss://" in steps["redis_login"][1], steps
 
 
 def test_it_is_refused_where_hiredis_has_none(without_tls, new_folder, promptctl):
