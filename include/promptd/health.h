@@ -30,6 +30,8 @@ struct health {
         bool listening;  /* subscribed, or trying to be */
         bool subscribed; /* confirmed */
         bool heartbeat_is_well;
+        bool keeps_queue;   /* a list or a stream: what waits there is known */
+        uint64_t consumers; /* promptds that share it */
         bool circuit_open;
         unsigned failures; /* in a row */
         unsigned max_failures;

@@ -28,7 +28,7 @@ enum metric_kind {
  */
 #define METRICS_MAP(X)                                                                                                 \
     X(COUNTER, received, "rag_messages_received_total", "", "",                                                        \
-      "Messages that arrived, or were taken up again from the spool")                                                  \
+      "Messages that arrived, or were taken up again from the spool or from Redis")                                    \
     X(COUNTER, success, "rag_atomic_operation_success_total", "", "rag.atomic_operation_success",                      \
       "Prompts stored, their interviews ready")                                                                        \
     X(COUNTER, duplicate, "rag_duplicate_total", "", "", "Messages whose prompt was there from before")                \
@@ -47,7 +47,14 @@ enum metric_kind {
     X(GAUGE, queue_bytes, "promptd_queue_bytes", "", "", "Bytes of memory that they take")                             \
     X(GAUGE, spool_messages, "promptd_spool_messages", "", "", "Messages in the spool without an outcome")             \
     X(GAUGE, spool_bytes, "promptd_spool_bytes", "", "", "Bytes of their payloads")                                    \
-    X(GAUGE, dead_letters, "promptd_dead_letters", "", "", "Dead letters in the spool, which wait for a person")       \
+    X(GAUGE, source_backlog, "promptd_source_backlog", "", "",                                                         \
+      "Messages in Redis that no promptd has taken yet, with redis_mode list or stream")                               \
+    X(GAUGE, source_pending, "promptd_source_pending", "", "",                                                         \
+      "Messages in Redis that some promptd has taken and not acknowledged")                                            \
+    X(COUNTER, redelivered, "promptd_redelivered_total", "", "",                                                       \
+      "Messages that Redis has given out again: what another promptd left behind, or a reply that was lost")           \
+    X(GAUGE, dead_letters, "promptd_dead_letters", "", "",                                                             \
+      "Dead letters in the spool or in Redis, which wait for a person")                                                \
     X(GAUGE, dead_letter_bytes, "promptd_dead_letter_bytes", "", "",                                                   \
       "Bytes that they count against spool_dead_max_bytes: their payloads, and 256 each")                              \
     X(GAUGE, dead_letters_max_bytes, "promptd_dead_letters_max_bytes", "", "",                                         \

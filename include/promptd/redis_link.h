@@ -44,11 +44,12 @@ struct redis_link_options {
     int64_t dial_timeout_ms;             /* look-up to confirmation */
     int64_t backoff_base_ms;
     struct redis_link_tuning tuning;
+    bool is_second; /* another link to the same server has the lines about it: this one logs refusals only */
     void (*on_login)(void *context);
     /* The confirmed connection is gone, for `reason`; fit for the log. Not called for failed dials. */
     void (*on_lost)(void *context, const char *reason);
     /* The server answered SUBSCRIBE with an error that says that it is busy; fit for the log. The link stays. */
-    void (*on_busy)(void *context, const char *error);
+    void (*on_busy)(void *context, const char *error); /* NULL where there is no SUBSCRIBE */
     void (*on_closed)(void *context);
     void *context;
 };
@@ -86,6 +87,10 @@ bool redis_link_close_circuit(struct redis_link *link);
 /* Gives the connection up, for a reason that is fit for the log; on_lost follows if it was confirmed, and a new dial.
  */
 void redis_link_drop(struct redis_link *link, const char *reason);
+
+/* The same for an error reply, of which nothing is shown that may quote a password. A server that is busy is dialled
+ * again soon. */
+void redis_link_refuse(struct redis_link *link, const char *error);
 
 /* Ends it in whatever state; on_closed is the last callback, and the link is gone. */
 void redis_link_close(struct redis_link *link);

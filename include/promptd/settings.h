@@ -18,7 +18,7 @@
 #include "promptd/error.h"
 #include "promptd/log.h"
 
-enum redis_mode { REDIS_MODE_PUBSUB };
+enum redis_mode { REDIS_MODE_PUBSUB, REDIS_MODE_LIST, REDIS_MODE_STREAM };
 enum atomicity { ATOMICITY_COMPENSATE, ATOMICITY_TRANSACTION };
 
 /* A comma-separated list; items are trimmed, and never empty. */
@@ -40,6 +40,7 @@ struct settings {
     char *redis_tls_key_file;
     char *redis_channel;
     enum redis_mode redis_mode;
+    int64_t redis_dead_max; /* dead letters */
     char *events_channel; /* "": none */
     char *database_url;   /* "" leaves everything to libpq's own defaults */
     int64_t db_connections;

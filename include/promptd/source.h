@@ -24,8 +24,8 @@
 
 /* A source's own mark of a message that it keeps; each kind puts it at the head of what it needs to know. */
 struct receipt {
-    int64_t
-        number; /* for the log: the spool's sequence; 0: the message is in memory only, and to release it loses it */
+    int64_t number; /* for the log; 0: the message is in memory only, and to release it is to lose it */
+    bool returns;   /* released while promptd runs, it is delivered again */
 };
 
 struct delivery {
@@ -60,6 +60,7 @@ struct source_tuning {
     size_t message_max_bytes;
     size_t memory_max_messages; /* that it has in memory, those without an outcome included */
     size_t memory_max_bytes;
+    size_t dead_max;               /* dead letters in Redis */
     uint64_t spool_max_bytes;      /* payloads that wait on disk */
     uint64_t spool_dead_max_bytes; /* dead letters, each with its payload and 256 bytes */
 };
@@ -86,6 +87,11 @@ struct source_status {
     bool spool_is_gone;      /* removed: what is released, or on disk only, no next start will find */
     uint64_t spool_messages; /* without an outcome, those in memory included */
     uint64_t spool_bytes;
+    bool keeps_queue;     /* the messages wait in Redis, and what follows is known */
+    uint64_t backlog;     /* not taken by anyone yet, when Redis was last asked */
+    uint64_t pending;     /* taken and not acknowledged, by all */
+    uint64_t consumers;   /* promptds that share it */
+    uint64_t redelivered; /* since the start: messages that were delivered before */
     uint64_t dead_letters;
     uint64_t dead_letter_bytes;     /* as spool_dead_max_bytes counts them */
     uint64_t dead_letters_dropped;  /* since the start: rejected ones that made room */

@@ -11,7 +11,7 @@
 #include "promptd/endpoint.h"
 #include "promptd/url.h"
 
-static const char *const mode_choices[] = {"pubsub", NULL};
+static const char *const mode_choices[] = {"pubsub", "list", "stream", NULL};
 static const char *const atomicity_choices[] = {"compensate", "transaction", NULL};
 static const char *const level_choices[] = {"debug", "info", "warning", "error", "critical", NULL};
 static const char *const format_choices[] = {"text", "json", "journal", NULL};
@@ -55,9 +55,15 @@ static const struct setting rows[] = {
     {TEXT(redis_tls_key_file, ""), .may_be_empty = true, .live = true, .allowed = "the path of a PEM file",
      .description = "The private key of the client's certificate, without a passphrase. It may be the same file."},
     {TEXT(redis_channel, "interviewly:prompt-ready"),
-     .description = "The channel that promptd subscribes to. It is one channel, not a pattern."},
+     .description = "The channel that promptd subscribes to, one and not a pattern; or the key of the list or stream that "
+                    "messages are taken from."},
     {CHOICE(redis_mode, "pubsub", mode_choices),
-     .description = "How messages come: pubsub subscribes to redis_channel. This build of promptd knows no other way."},
+     .description = "How messages come. pubsub subscribes to redis_channel: what is published while nobody listens is gone. "
+                    "list takes from a list of that name, stream reads the stream as the consumer group promptd: there "
+                    "messages wait, any number of promptd share them, and each leaves Redis once its outcome is final. "
+                    "Both need Redis 6.2, and use no spool."},
+    {NUMBER(redis_dead_max, "10000", 0, 10000000), .unit = "messages", .live = true,
+     .description = "Dead letters that are kept in Redis with redis_mode list or stream; the oldest go first."},
     {TEXT(events_channel, ""), .may_be_empty = true, .allowed = "a channel other than redis_channel",
      .description = "The channel of redis_url's server that each outcome is published on, as JSON. Empty means none."},
     {TEXT(database_url, ""), .secret = true, .validate = url_check_password, .may_be_empty = true,

@@ -205,12 +205,23 @@ void pipeline_demand(struct pipeline *pipeline)
         source_demand(pipeline->source, 0, 0);
 }
 
+/* No room after all, as when the recovery has taken it: the message is received when it comes again. */
+static bool return_to_source(struct pipeline *pipeline, struct job *job)
+{
+    if (!job->receipt || !job->receipt->returns)
+        return false;
+    pipeline->options.record.metrics->received--;
+    source_release(pipeline->source, job->receipt);
+    job_free(job);
+    return true;
+}
+
 /* To the inbox; or, for a rejected message that names no interview, to its end. */
 static void admit(struct pipeline *pipeline, struct job *job)
 {
     if (job->content.reject != REJECT_NONE && !job->content.has_interview_id)
         end(pipeline, job, OUTCOME_REJECTED, NULL);
-    else if (!inbox_admit(pipeline->inbox, job))
+    else if (!inbox_admit(pipeline->inbox, job) && !return_to_source(pipeline, job))
         end(pipeline, job, OUTCOME_DROPPED, "the queue is full (queue_max_messages, queue_max_bytes)");
     else
         pipeline->options.on_ready(pipeline->options.context);

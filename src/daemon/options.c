@@ -52,6 +52,7 @@ struct source_tuning options_source_tuning(const struct settings *settings)
         .message_max_bytes = (size_t)settings->message_max_bytes,
         .memory_max_messages = (size_t)settings->queue_max_messages,
         .memory_max_bytes = (size_t)settings->queue_max_bytes,
+        .dead_max = (size_t)settings->redis_dead_max,
         .spool_max_bytes = (uint64_t)settings->spool_max_bytes,
         .spool_dead_max_bytes = (uint64_t)settings->spool_dead_max_bytes,
     };

@@ -36,6 +36,8 @@ static void look_at_redis(const struct daemon *daemon, const struct source_statu
     health->redis.heartbeat_is_well = source->heartbeat_is_well;
     health->redis.circuit_open = source->circuit_is_open;
     health->redis.failures = source->failures;
+    health->redis.keeps_queue = source->keeps_queue;
+    health->redis.consumers = source->consumers;
     if (source->last_alive_ms > 0)
         health->redis.last_check_ms = (int64_t)source->last_alive_ms;
 }
@@ -86,6 +88,9 @@ static void set_gauges(struct metrics *metrics, const struct daemon *daemon, con
     metrics->dead_letters_max_bytes = source->spool_directory ? (uint64_t)daemon->settings.spool_dead_max_bytes : 0;
     metrics->dead_letters_dropped = source->dead_letters_dropped;
     metrics->dead_letters_not_kept = source->dead_letters_not_kept;
+    metrics->source_backlog = source->backlog;
+    metrics->source_pending = source->pending;
+    metrics->redelivered = source->redelivered;
     metrics->gaps = source->gaps;
     metrics->gap_ms = source->gap_ms;
     metrics->redis_reconnections = source->reconnections;

@@ -93,7 +93,7 @@ static void report_failure(struct redis_link *link, bool lost)
 {
     bool by_server = link->refused || link->misfit;
     bool is_news = !link->is_reported || (by_server && strcmp(link->reported_refusal, link->reason) != 0);
-    if (!is_news)
+    if (!is_news || (link->options.is_second && !by_server))
         return;
     char server[REDIS_ADDRESS_NAME_SIZE];
     redis_address_name(link->options.address, server);
@@ -111,7 +111,9 @@ static void report_failure(struct redis_link *link, bool lost)
 
 static void report_up(struct redis_link *link)
 {
-    if (link->was_up)
+    if (link->options.is_second)
+        log_debug(NULL, "second Redis connection is up");
+    else if (link->was_up)
         log_info(LOG_FIELDS(log_number("attempts", link->attempts)), "Redis connection back after %.1f s",
                  (double)((int64_t)uv_now(link->options.loop) - link->down_since_ms) / 1000);
     else
@@ -184,7 +186,7 @@ static void wait_and_dial(struct redis_link *link)
 {
     bool opened;
     int64_t wait_ms = breaker_fail(&link->breaker, backoff_chance(), &opened);
-    if (opened)
+    if (opened && !link->options.is_second)
         log_critical(LOG_FIELDS(log_number("failures", link->breaker.failures), log_text("error", link->reason)),
                      "Redis circuit opened; one attempt every %lld s from now on", (long long)(wait_ms / 1000));
     log_debug(LOG_FIELDS(log_number("wait_ms", wait_ms), log_text("error", link->reason)), "next dial");
@@ -404,7 +406,7 @@ static void on_guarded(redisAsyncContext *redis)
         return;
     char text[sizeof link->reason];
     redis_address_copy_error(link->options.address, link->guard.error, text, sizeof text);
-    if (link->guard.was_told && link->state == LINK_UP && is_busy(link->guard.error))
+    if (link->guard.was_told && link->options.on_busy && link->state == LINK_UP && is_busy(link->guard.error))
         link->options.on_busy(link->options.context, text);
     else if (link->guard.was_told)
         link_refuse(link, link->guard.error);
@@ -531,7 +533,7 @@ void redis_link_confirm(struct redis_link *link)
     (void)uv_timer_stop(&link->timer);
     link_move(link, LINK_UP);
     link->up_since_ms = (int64_t)uv_now(link->options.loop);
-    if (breaker_close(&link->breaker))
+    if (breaker_close(&link->breaker) && !link->options.is_second)
         log_info(NULL, "Redis circuit closed");
     report_up(link);
 }
@@ -558,7 +560,7 @@ bool redis_link_circuit_is_open(const struct redis_link *link)
 bool redis_link_close_circuit(struct redis_link *link)
 {
     bool was_open = breaker_close(&link->breaker);
-    if (was_open)
+    if (was_open && !link->options.is_second)
         log_info(NULL, "Redis circuit closed by hand");
     if (link->state == LINK_WAITING)
         (void)uv_timer_start(&link->timer, on_timer, 0, 0);
@@ -578,6 +580,11 @@ bool redis_link_is_up(const struct redis_link *link)
 void redis_link_drop(struct redis_link *link, const char *reason)
 {
     link_fail(link, reason);
+}
+
+void redis_link_refuse(struct redis_link *link, const char *error)
+{
+    link_refuse(link, error);
 }
 
 static void on_handle_closed(uv_handle_t *handle)

@@ -15,7 +15,8 @@ size_t health_not_ready(const struct health *health, const char *reasons[HEALTH_
     if (health->draining)
         reasons[count++] = "promptd is stopping";
     if (!health->redis.subscribed)
-        reasons[count++] = "not subscribed to the channel in Redis";
+        reasons[count++] = health->redis.keeps_queue ? "no messages are taken from Redis"
+                                                     : "not subscribed to the channel in Redis";
     else if (!health->redis.heartbeat_is_well)
         reasons[count++] = "Redis has not answered the last heartbeat";
     if (!health->database.up)
@@ -116,6 +117,12 @@ static void append_links(struct buffer *buffer, const struct health *health)
     json_number(buffer, "failures", health->redis.failures);
     append_time(buffer, "last_message_received", health, health->redis.last_message_ms);
     append_time(buffer, "last_health_check", health, health->redis.last_check_ms);
+    if (health->redis.keeps_queue) {
+        json_number(buffer, "backlog", health->metrics->source_backlog);
+        json_number(buffer, "pending", health->metrics->source_pending);
+        json_number(buffer, "consumers", health->redis.consumers);
+        json_number(buffer, "dead_letters", health->metrics->dead_letters);
+    }
     json_number(buffer, "gaps", health->metrics->gaps);
     json_decimal(buffer, "gap_seconds", seconds((int64_t)health->metrics->gap_ms));
     json_close(buffer, '}');

@@ -132,20 +132,29 @@ function state(id, level, text) {
 const agoOrNever = (time, now) => (time ? ago(secondsBetween(time, now)) : 'not yet');
 
 function renderRedis({redis, counters, timestamp}) {
-  if (redis.connected) state('redis', 'ok', 'subscribed');
-  else state('redis', 'bad', redis.circuit_open ? 'circuit open' : 'not subscribed');
+  const queued = 'backlog' in redis;
+  if (redis.connected) state('redis', 'ok', queued ? 'takes messages' : 'subscribed');
+  else state('redis', 'bad', redis.circuit_open ? 'circuit open' : queued ? 'takes none' : 'not subscribed');
   facts($('redis-facts'), [
     ['Server', redis.server],
-    ['Channel', redis.channel],
-    ...(redis.mode === 'pubsub' ? [] : [['Mode', redis.mode]]),
+    [queued ? 'Key' : 'Channel', redis.channel],
+    ...(queued
+      ? [
+          ['Mode', redis.mode],
+          ['Backlog', number(redis.backlog)],
+          ['Pending, of all', number(redis.pending)],
+          ['Consumers', number(redis.consumers)],
+          ['Dead letters', number(redis.dead_letters)]
+        ]
+      : []),
     ['Last message', agoOrNever(redis.last_message_received, timestamp)],
     ['Last sign of life', agoOrNever(redis.last_health_check, timestamp)],
-    ['Gaps', redis.gaps ? number(redis.gaps) + ', ' + span(redis.gap_seconds) + ' in all' : 'none'],
+    ...(queued ? [] : [['Gaps', redis.gaps ? number(redis.gaps) + ', ' + span(redis.gap_seconds) + ' in all' : 'none']]),
     ['Reconnections', number(counters.redis_reconnections)]
   ]);
 }
 
-function renderQueue({queue, spool, counters}) {
+function renderQueue({redis, queue, spool, counters}) {
   const level = queueTaken(queue) >= NEARLY_FULL || (spool && spoolTaken(spool) >= NEARLY_FULL) ? 'warn' : 'ok';
   state('queue', level, counters.waiting ? count(counters.waiting, 'message') : 'nothing');
   const rows = [['In memory', number(queue.messages) + ', ' + bytes(queue.bytes), queueTaken(queue)]];
@@ -155,7 +164,7 @@ function renderQueue({queue, spool, counters}) {
       ['Dead letters', number(spool.dead_letters)],
       ['Spool', spool.directory]
     );
-  else rows.push(['Spool', 'none; a crash loses what waits']);
+  else if (!('backlog' in redis)) rows.push(['Spool', 'none; a crash loses what waits']);
   facts($('queue-facts'), rows);
 }
 

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: MIT
+"""A list and a stream: messages wait in Redis, and leave it once their outcome is final."""
+
+import pytest
+
+from support.expect import expect_stored
+from support.queue import MODES, Queue
+from support.redis_server import frame
+from support.wait import wait_until
+
+
+@pytest.fixture(params=MODES)
+def queue(request, redis_server):
+    return Queue(redis_server, request.param)
+
+
+@pytest.fixture
+def start(start_promptd, queue):
+    """start(**settings): a promptd on the queue, which takes messages."""
+    def run(takes=True, **settings):
+        promptd = start_promptd(on=queue, redis_mode=queue.mode, ready=False, **settings)
+        if takes:
+                    promptd.wait_line("INFO", "database connected")
+        return promptd
+
+    return run
+
+
+def wait_empty(queue):
+    wait_until(lambda: queue.left() == 0, "Redis to have no message left", seen=lambda: (queue.backlog(), queue.pending()))
+
+
+def test_message_is_stored_and_leaves_redis(start, queue, database):
+    promptd = start()
+    message = queue.push(database.interview())
+    assert promptd.settle(1).outcomes() == {"success": 1}
+    expect_stored(database, message)
+    wait_empty(queue)
+    assert queue.dead() == []
+
+
+def test_messages_wait_while_no_promptd_runs(start, queue, database):
+    messages = [queue.push(interview, f"{number}: a good question") for number, interview in
+                enumerate(database.interviews(500))]
+    promptd = start()
+    assert promptd.settle(500).outcomes() == {"success": 500}
+    for message in messages[::100]:
+        expect_stored(database, message)
+    wait_empty(queue)
+
+
+def test_order_of_one_interview(start, queue, database):
+    interview = database.interview()
+    messages = [queue.push(interview, f"question number {number}") for number in range(50)]
+    promptd = start()
+    assert promptd.settle(50).outcomes() == {"success": 50}
+    lines = [line.fields["prompt_id"] for line in promptd.find("INFO", "prompt stored")]
+    assert lines == [message.id for message in messages]
+
+
+def test_what_ends_badly_is_a_dead_letter(start, queue, database):
+    promptd = start()
+    late = queue.push(database.interview("completed"))
+    queue.push_raw(frame(b"{no json"))
+    queue.push_raw(frame(b'{"interview_id":"%s","enhanced_prompt":"short"}' % database.interview().encode()))
+    assert promptd.settle(3).outcomes() == {"failure": 1, "rollback": 1, "rejected": 2}
+    wait_until(lambda: len(queue.dead()) == 3, "three dead letters", seen=queue.dead)
+    wait_empty(queue)
+    letters = {letter.get("reason", letter["outcome"]): letter for letter in queue.dead()}
+    assert set(letters) == {"rolled back", "not_json", "prompt_too_short"}
+    assert letters["rolled back"]["message"].encode() == late.framed()
+    assert letters["rolled back"]["interview_id"] == late.interview
+    assert letters["rolled back"]["prompt_id"] == late.id
+    assert letters["not_json"]["at"].endswith("Z") and "interview_id" not in letters["not_json"]
+
+
+def test_database_away_leaves_messages_in_redis(start, queue, database, database_proxy):
+    promptd = start(database_url=database.url(database_proxy.port), queue_max_messages=100)
+    database_proxy.refuse()
+    promptd.wait_line("ERROR", "database lost")
+    queue.push_burst([queue.message(interview) for interview in database.interviews(1000)])
+    wait_until(lambda: queue.backlog() >= 900, "nearly all of them to wait", seen=queue.backlog)
+    database_proxy.restore()
+    assert promptd.settle(1000).outcomes() == {"success": 1000}
+    wait_empty(queue)
+
+
+def test_clean_stop_gives_back_what_is_not_settled(start, queue, database):
+    interview = database.interview()
+    with database.cluster.connect(database.name) as holder:
+        holder.execute("begin")
+        holder.execute("select from interviews where id = %s for update", [interview])
+        first = start(shutdown_timeout_s=2)
+        message = queue.push(interview)
+        wait_until(lambda: queue.pending() == 1, "the message to be taken", seen=queue.pending)
+        first.stop()
+        assert first.find("INFO", "is left for the next start") or first.find("WARNING", interview)
+        holder.execute("rollback")
+    second = start()
+    assert second.settle(1).outcomes() == {"success": 1}
+    expect_stored(database, message)
+    wait_empty(queue)
+
+
+def test_reply_that_was_lost(start, queue, database, new_proxy):
+    """Whatever was taken when a connection dies is not lost: promptd asks what Redis holds for it."""
+    proxy = new_proxy(("127.0.0.1", queue.server.port))
+    promptd = start(redis_url=f"redis://127.0.0.1:{proxy.port}")
+    for round in range(5):
+        queue.push_burst([queue.message(interview, f"round {round}, a good question")
+                          for interview in database.interviews(200)])
+        proxy.cut()
+    wait_until(lambda: database.statuses() == {"ready": 1000}, "all to be ready", 30, seen=database.statuses)
+    wait_empty(queue)
+
+
+def test_redis_restarts_empty(start, new_folder, queue, database, own_redis):
+    own = Queue(own_redis, queue.mode)
+    promptd = start(redis_url=own_redis.url, redis_channel=own.name)
+    own_redis.admin.flushall()
+    message = own.push(database.interview())
+    wait_until(lambda: database.status(message.interview) == "ready", "the message to be stored", 30)
+    own_redis.stop()
+    own_redis.start()
+    message = own.push(database.interview())
+    wait_until(lambda: database.status(message.interview) == "ready", "the message after a restart to be stored", 30)
+    wait_empty(own)
+
+
+def test_key_of_another_type(start, queue):
+    queue.server.admin.set(queue.name, "a string")
+    promptd = start(takes=False)
+    promptd.wait_line("ERROR", "WRONGTYPE")
+
+
+def test_message_that_is_too_large(start, queue, database):
+    """It is rejected without being read, and does not come back; those on both sides of it are stored."""
+    before = queue.message(database.interview())
+    behind = queue.message(database.interview())
+    queue.push_burst([before, b"x" * 3_000_000, behind])
+    promptd = start()
+    assert promptd.settle(3).outcomes() == {"success": 2, "rejected": 1}
+    assert promptd.one("ERROR", "message rejected").fields["reason"] == "too_large"
+    expect_stored(database, before)
+    expect_stored(database, behind)
+    wait_empty(queue)
+    wait_until(lambda: len(queue.dead()) == 1, "the dead letter")
+    assert queue.dead()[0]["reason"] == "too_large"
+    assert promptd.peak_memory_kb() < 60_000
+
+
+def test_entry_without_the_field(start, queue, database):
+    if queue.mode == "list":
+        queue.push_raw(b"")
+    else:
+        queue.server.admin.xadd(queue.name, {"payload": "x"})
+    promptd = start()
+    assert promptd.settle(1).outcomes() == {"rejected": 1}
+    assert promptd.one("ERROR", "message rejected").fields["reason"] == "not_json"
+    wait_empty(queue)
+
+
+@pytest.mark.parametrize("queue", ["stream"], indirect=True)
+def test_other_groups_keep_their_entries(start, redis_server, queue, database):
+    admin = redis_server.admin
+    admin.xgroup_create(queue.name, "analytics", "0", mkstream=True)
+    promptd = start()
+    promptd.wait_line("INFO", "other groups read the stream")
+    queue.push(database.interview())
+    assert promptd.settle(1).outcomes() == {"success": 1}
+    wait_until(lambda: queue.pending() == 0, "the entry to be acknowledged")
+    assert admin.xlen(queue.name) == 1
+    assert len(admin.xreadgroup("analytics", "one", {queue.name: ">"})) == 1
+
+
+@pytest.mark.parametrize("queue", ["stream"], indirect=True)
+def test_group_is_made_again(start, redis_server, queue, database):
+    promptd = start()
+    redis_server.admin.xgroup_destroy(queue.name, "promptd")
+    message = queue.push(database.interview())
+    assert promptd.settle(1).outcomes() == {"success": 1}
+    expect_stored(database, message)
+
+
+def test_redis_that_may_evict(start, queue, own_redis):
+    own = Queue(own_redis, queue.mode)
+    own_redis.admin.config_set("maxmemory-policy", "allkeys-lru")
+    promptd = start(redis_url=own_redis.url, redis_channel=own.name)
+    promptd.wait_line("WARNING", "evict")
+
+
+def test_spool_is_not_used(start, queue, new_folder, database):
+    promptd = start(spool_dir=new_folder("spool"))
+    promptd.one("INFO", "no spool is used")
+    queue.push(database.interview())
+    assert promptd.settle(1).outcomes() == {"success": 1}
+
+
+def test_acknowledgement_that_redis_refuses_for_a_while(start, queue, own_redis, database):
+    """A Redis that is full takes no dead letter: the message stays with promptd until it does."""
+    own = Queue(own_redis, queue.mode)
+    promptd = start(redis_url=own_redis.url, redis_channel=own.name)
+    interview = database.interview("completed")
+    with database.cluster.connect(database.name) as holder:
+        holder.execute("begin")
+        holder.execute("select from interviews where id = %s for update", [interview])
+        own.push(interview)
+        wait_until(lambda: own.pending() == 1, "the message to be taken")
+        own_redis.admin.config_set("maxmemory", "1mb")
+        holder.execute("rollback")
+    promptd.wait_line("ERROR", "Redis refuses acknowledgements")
+    assert own.pending() == 1 and own.dead() == []
+    own_redis.admin.config_set("maxmemory", "0")
+    promptd.wait_line("INFO", "Redis takes acknowledgements again")
+    wait_empty(own)
+    assert own.dead()[0]["outcome"] == "rolled back"

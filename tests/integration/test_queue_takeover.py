@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""Several promptd on one list or stream: what a dead one had taken is another's, what a living one has is not."""
+
+import hashlib
+
+import pytest
+
+from support.expect import expect_stored
+from support.queue import MODES, Queue
+from support.wait import wait_until
+
+LOCK_PATIENCE_S = 180
+
+
+@pytest.fixture(params=MODES)
+def queue(request, redis_server):
+    return Queue(redis_server, request.param)
+
+
+@pytest.fixture
+def start(start_promptd, queue):
+    def run(**settings):
+        promptd = start_promptd(on=queue, redis_mode=queue.mode, ready=False, lock_patience_s=LOCK_PATIENCE_S, **settings)
+        promptd.wait_line("INFO", "taking messages")
+        promptd.wait_line("INFO", "database connected")
+        return promptd
+
+    return run
+
+
+def leave_behind(queue, messages, deliveries=1):
+    """As if another consumer had taken them, and had not been heard of for a minute."""
+    admin = queue.server.admin
+    for message in messages:
+        queue.published.append(message.prompt)
+    if queue.mode == "list":
+        for message in messages:
+            admin.lpush(f"{{{queue.name}}}:processing:ghost", message.framed())
+            if deliveries > 1:
+                admin.hset(f"{{{queue.name}}}:deliveries", hashlib.sha1(message.framed()).hexdigest(), deliveries - 1)
+        return
+    admin.xgroup_create(queue.name, "promptd", "0", mkstream=True)
+    for message in messages:
+        admin.xadd(queue.name, {"message": message.framed()})
+    taken = admin.xreadgroup("promptd", "ghost", {queue.name: ">"})
+    admin.xclaim(queue.name, "promptd", "ghost", 0, [id for id, _ in taken[0][1]], idle=60000, retrycount=deliveries)
+
+
+def consumers(queue):
+    admin = queue.server.admin
+    if queue.mode == "list":
+        return admin.scard(f"{{{queue.name}}}:consumers")
+    return len(admin.xinfo_consumers(queue.name, "promptd"))
+
+
+def wait_empty(queue, timeout=20.0):
+    wait_until(lambda: queue.left() == 0, "Redis to have no message left", timeout,
+               seen=lambda: (queue.backlog(), queue.pending()))
+
+
+def test_what_a_dead_one_had_taken(start, queue, database):
+    messages = [queue.message(interview, f"{number}: a good question") for number, interview in
+                enumerate(database.interviews(150))]
+    leave_behind(queue, messages)
+    promptd = start()
+    assert promptd.settle(150, timeout=40).outcomes() == {"success": 150}
+    assert promptd.counters()["redelivered"] == 150
+    expect_stored(database, messages[0])
+    wait_empty(queue)
+
+
+def test_what_a_dead_one_had_taken_keeps_its_order(start, queue, database):
+    interview = database.interview()
+    messages = [queue.message(interview, f"question number {number}") for number in range(20)]
+    leave_behind(queue, messages)
+    promptd = start()
+    assert promptd.settle(20, timeout=40).outcomes() == {"success": 20}
+    assert [line.fields["prompt_id"] for line in promptd.find("INFO", "prompt stored")] == [each.id for each in messages]
+
+
+def test_what_was_delivered_too_often_is_a_dead_letter(start, queue, database):
+    message = queue.message(database.interview())
+    leave_behind(queue, [message], deliveries=5)
+    promptd = start()
+    promptd.wait_line("ERROR", "delivered 5 times without an outcome", timeout=20)
+    wait_until(lambda: len(queue.dead()) == 1, "the dead letter")
+    assert queue.dead()[0]["message"].encode() == message.framed()
+    wait_empty(queue)
+    assert promptd.settle(1).outcomes() == {"dropped": 1}
+    assert database.prompts(message.interview) == []
+
+
+def test_stop_leaves_no_consumer(start, queue, database):
+    promptd = start()
+    queue.push(database.interview())
+    assert promptd.settle(1).outcomes() == {"success": 1}
+    assert consumers(queue) == 1
+    promptd.stop()
+    assert consumers(queue) == 0
+
+
+def test_three_of_which_one_is_killed_one_frozen_and_one_cut_off(start, queue, database, new_proxy):
+    """Locked rows make each hold its share. For fifty seconds nothing changes hands; then two are gone, and the third,
+    which was cut off from Redis for a while, stores everything. The frozen one finds nothing to break."""
+    proxy = new_proxy(("127.0.0.1", queue.server.port))
+    killed, frozen = start(), start()
+    third = start(redis_url=f"redis://127.0.0.1:{proxy.port}")
+    interviews = database.interviews(300)
+    with database.cluster.connect(database.name) as holder:
+        holder.execute("begin")
+        holder.execute("select from interviews for update")
+        messages = [queue.message(interview, "a good question") for interview in interviews]
+        for begin in range(0, 300, 10):
+            queue.push_burst(messages[begin:begin + 10])
+            wait_until(lambda: queue.backlog() == 0, "all to be taken", seen=queue.backlog)
+        each = [promptd.counters()["received"] for promptd in (killed, frozen, third)]
+        assert sum(each) == 300 and min(each) > 0, each
+        wait_until(lambda: third.counters()["uptime_s"] >= 55, "longer than what is idle is taken over", 70, interval=1.0)
+        assert [promptd.counters()["received"] for promptd in (killed, frozen, third)] == each
+        killed.crash()
+        frozen.freeze()
+        proxy.swallow()
+        holder.execute("rollback")
+    wait_until(lambda: database.prompt_count() >= each[2], "the third to store its own", 20, seen=database.prompt_count)
+    proxy.restore()
+    wait_until(lambda: database.statuses() == {"ready": 300}, "all to be stored", 75, interval=0.5, seen=database.statuses)
+    wait_empty(queue)
+    frozen.thaw()
+    frozen.wait_counters(waiting=0)
+    third.wait_counters(waiting=0)
+    assert database.prompt_count() == 300 and database.unsettled() == []
+    for promptd in (frozen, third):
+        assert set(promptd.counters().outcomes()) <= {"success", "duplicate"}

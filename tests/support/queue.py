@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""A list or a stream of one test: what is pushed there, and what Redis says of it."""
+
+from .redis_server import Channel, Message
+
+MODES = ("list", "stream")
+
+
+class Queue(Channel):
+    """Keys as the contract names them; `mode` is promptd's redis_mode."""
+
+    def __init__(self, server, mode):
+        super().__init__(server)
+        self.mode = mode
+        self.dead_key = f"{{{self.name}}}:dead"
+
+    def push_raw(self, payload):
+        if self.mode == "list":
+            self.server.admin.lpush(self.name, payload)
+        else:
+            self.server.admin.xadd(self.name, {"message": payload})
+
+    def push(self, interview, text=None, source="rag"):
+        message = self.message(interview, text, source)
+        self.push_message(message)
+        return message
+
+    def push_message(self, message):
+        self.published.append(message.prompt)
+        self.push_raw(message.framed())
+
+    def push_burst(self, payloads):
+        pipeline = self.server.admin.pipeline(transaction=False)
+        for payload in payloads:
+            if isinstance(payload, Message):
+                self.published.append(payload.prompt)
+                payload = payload.framed()
+            if self.mode == "list":
+                pipeline.lpush(self.name, payload)
+            else:
+                pipeline.xadd(self.name, {"message": payload})
+        pipeline.execute()
+
+    def subscribers(self):
+        """promptds that take messages here."""
+        admin = self.server.admin
+        if self.mode == "list":
+            return len(admin.keys(f"{{{self.name}}}:consumer:*"))
+        return sum(1 for line in admin.client_list() if line["cmd"].startswith("xreadgroup"))
+
+    def backlog(self):
+        """Not taken by anyone."""
+        admin = self.server.admin
+        if self.mode == "list":
+            return admin.llen(self.name)
+        return sum(group["lag"] or 0 for group in admin.xinfo_groups(self.name) if group["name"] == b"promptd")
+
+    def pending(self):
+        """Taken, and not acknowledged."""
+        admin = self.server.admin
+        if self.mode == "list":
+            return sum(admin.llen(key) for key in admin.keys(f"{{{self.name}}}:processing:*"))
+        return admin.xpending(self.name, "promptd")["pending"]
+
+    def left(self):
+        """Whatever Redis has of messages, but for the dead."""
+        if self.mode == "stream":
+            return self.server.admin.xlen(self.name)
+        return self.backlog() + self.pending()
+
+    def dead(self):
+        return [{name.decode(): value.decode("utf-8", "replace") for name, value in fields.items()}
+                for _, fields in self.server.admin.xrange(self.dead_key)]
