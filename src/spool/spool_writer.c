@@ -289,9 +289,9 @@ static void look_around(struct spool *spool)
 {
     struct spool_writer *writer = &spool->writer;
     sum_up_not_kept(writer);
-    if (writer->disk != SPOOL_DISK_REFUSES && !look_at_folder(spool))
-        set_disk(spool, SPOOL_DISK_REFUSES);
-    else if (writer->db.sqlite && look_at_database(writer) == SPOOL_DB_DAMAGED && replace_damaged(spool) != SPOOL_DB_OK)
+    bool in_place = writer->disk == SPOOL_DISK_REFUSES || look_at_folder(spool); /* else it is looked at by itself */
+    if (!in_place ||
+        (writer->db.sqlite && look_at_database(writer) == SPOOL_DB_DAMAGED && replace_damaged(spool) != SPOOL_DB_OK))
         set_disk(spool, SPOOL_DISK_REFUSES);
 }
 
