@@ -8,24 +8,35 @@
 
 #include "promptd/error.h"
 
+enum { REDIS_SENTINELS_MAX = 16, REDIS_ADDRESS_NAME_SIZE = 272 };
+
+struct redis_endpoint {
+    char *host; /* without the brackets of an IPv6 address */
+    int port;
+};
+
 /* Strings are owned; free with redis_address_free. */
 struct redis_address {
-    char *host; /* NULL for a unix socket; without the brackets of an IPv6 address */
+    char *host; /* NULL for a unix socket, and where Sentinels must be asked; without the brackets of an IPv6 address */
     int port;
     char *unix_path; /* NULL for TCP */
-    char *user;      /* NULL: none; percent-decoded */
-    char *password;  /* NULL: none; percent-decoded */
-    int database;    /* 0 where the URL names none */
-    bool tls;        /* rediss:// */
+    char *service;   /* what the Sentinels call the master; NULL: there are none to ask */
+    struct redis_endpoint sentinels[REDIS_SENTINELS_MAX];
+    size_t sentinel_count;
+    char *user;     /* NULL: none; percent-decoded */
+    char *password; /* NULL: none; percent-decoded */
+    int database;   /* 0 where the URL names none */
+    bool tls;       /* rediss://, rediss+sentinel:// */
 };
 
 /* false with a phrase in *error ("has no host") when it is not a usable URL. */
 bool redis_address_parse(const char *url, struct redis_address *address, struct error *error);
 void redis_address_free(struct redis_address *address);
 
-enum { REDIS_ADDRESS_NAME_SIZE = 272 };
+/* For people: 127.0.0.1:6379, [::1]:6379. */
+void redis_endpoint_name(const struct redis_endpoint *endpoint, char name[REDIS_ADDRESS_NAME_SIZE]);
 
-/* The server, for people: 127.0.0.1:6379, [::1]:6379, /path. */
+/* The server likewise, or /path, or "master mymaster" as long as no Sentinel has been asked where that is. */
 void redis_address_name(const struct redis_address *address, char name[REDIS_ADDRESS_NAME_SIZE]);
 
 /* An error reply, for people. A server that does not know AUTH quotes its arguments: where that may be the password

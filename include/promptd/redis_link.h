@@ -37,9 +37,19 @@ struct redis_link_tuning {
     size_t reply_max_bytes; /* a longer reply, without what is not read, costs the connection */
 };
 
+struct redis_sentinel;
+
+/* Who knows where the server is, where that can change. ask NULL: the address says it. */
+struct redis_finder {
+    void (*ask)(struct redis_sentinel *sentinel);   /* found or not_found answers, not inside this call */
+    void (*doubt)(struct redis_sentinel *sentinel); /* what was found last is not what was asked for */
+    void (*close)(struct redis_sentinel *sentinel); /* finder_closed answers, and is its last call */
+    struct redis_sentinel *sentinel;
+};
+
 struct redis_link_options {
     uv_loop_t *loop;
-    const struct redis_address *address; /* borrowed for the link's life */
+    const struct redis_address *address; /* borrowed for the link's life; for the login alone where there is a finder */
     struct redis_tls *tls;               /* borrowed likewise; NULL where the address has no TLS */
     int64_t dial_timeout_ms;             /* look-up to confirmation */
     int64_t backoff_base_ms;
@@ -51,6 +61,12 @@ struct redis_link_options {
     /* The server answered SUBSCRIBE with an error that says that it is busy; fit for the log. The link stays. */
     void (*on_busy)(void *context, const char *error); /* NULL where there is no SUBSCRIBE */
     void (*on_closed)(void *context);
+    /*
+     * Set: the link is one connection. It logs nothing; when it cannot be made, or ends, this is called instead of
+     * on_lost, and nothing is left to do but to close the link.
+     */
+    void (*on_failed)(void *context, const char *reason, bool refused);
+    struct redis_finder finder;
     void *context;
 };
 
@@ -81,6 +97,13 @@ uint64_t redis_link_received_bytes(const struct redis_link *link);
 
 bool redis_link_circuit_is_open(const struct redis_link *link);
 
+/* The server in use, or last tried: see redis_address_name. */
+void redis_link_server_name(const struct redis_link *link, char name[REDIS_ADDRESS_NAME_SIZE]);
+
+/* Whether the connection was given up because the finder names another server: that one may have been the right one
+ * for a while. */
+bool redis_link_has_moved(const struct redis_link *link);
+
 /* Closes the circuit by hand, and dials at once if it waits. Returns whether it was open. */
 bool redis_link_close_circuit(struct redis_link *link);
 
@@ -91,6 +114,12 @@ void redis_link_drop(struct redis_link *link, const char *reason);
 /* The same for an error reply, of which nothing is shown that may quote a password. A server that is busy is dialled
  * again soon. */
 void redis_link_refuse(struct redis_link *link, const char *error);
+
+/* The finder's word, whether it was asked or not: what `source` says, or why nobody can say it. refused: it is a matter
+ * of set-up. */
+void redis_link_found(struct redis_link *link, const struct redis_endpoint *server, const char *source);
+void redis_link_not_found(struct redis_link *link, const char *reason, bool refused);
+void redis_link_finder_closed(struct redis_link *link);
 
 /* Ends it in whatever state; on_closed is the last callback, and the link is gone. */
 void redis_link_close(struct redis_link *link);

@@ -40,11 +40,17 @@ static bool validate_statsd(const char *text, struct error *phrase)
 
 static const struct setting rows[] = {
     {TEXT(redis_url, "redis://127.0.0.1:6379"), .secret = true, .shared_variable = "REDIS_URL",
-     .allowed = "redis://[user:password@]host[:port][/db], rediss:// likewise, or unix:///path[?db=N]",
-     .description = "The Redis server that messages come from. User and password are percent-decoded, so that / @ : ? "
-                    "# and spaces in them must be encoded; an IPv6 address stands in brackets. In "
-                    "unix://user:password@/path a socket has them too. rediss:// is redis:// by TLS, 1.2 or later: the "
-                    "server's certificate and the name or IP address in it are always checked."},
+     .allowed =
+         "redis://[user:password@]host[:port][/db], rediss:// likewise, unix:///path[?db=N], or "
+         "redis+sentinel://[user:password@]host[:port][,host[:port]...]/service[/db], rediss+sentinel:// likewise",
+     .description =
+         "The Redis server that messages come from. User and password are percent-decoded, so that / @ : ? "
+         "# and spaces in them must be encoded; an IPv6 address stands in brackets. In "
+         "unix://user:password@/path a socket has them too. rediss:// is redis:// by TLS, 1.2 or later: the "
+         "server's certificate and the name or IP address in it are always checked. redis+sentinel:// names "
+         "Sentinels (port 26379 where none is said) and the service that they watch over: promptd asks them "
+         "where its master is, and follows a failover. User and password are those of the servers; a Sentinel "
+         "is given them only if it asks for a login. rediss+sentinel:// is TLS to both."},
     {TEXT(redis_tls_ca_file, ""), .may_be_empty = true, .live = true, .allowed = "the path of a PEM file",
      .description = "The certificates of the CAs that a server of rediss:// may have its certificate from. Empty means "
                     "those of the system. This file and the next two are read again at a reload, for the next "

@@ -17,6 +17,7 @@ static int exit_of(const struct check *check)
 int ctl_check(struct ctl *ctl)
 {
     struct check check = {.ctl = ctl};
+    check_sentinels(&check);
     check_redis(&check);
     check_database(&check);
     if (ctl_has(ctl, CTL_OPTION_JSON))

@@ -6,6 +6,7 @@
 #include "check_report.h"
 
 void check_redis(struct check *check);
+void check_sentinels(struct check *check);
 void check_database(struct check *check);
 
 #endif

@@ -67,6 +67,22 @@ static bool check_login(struct check *check, struct redis_client *client, struct
     return true;
 }
 
+/* Where Sentinels named it. */
+static bool check_role(struct check *check, struct redis_client *client, struct error *error)
+{
+    error->code = ERROR_NONE;
+    if (!redis_client_check_role(client, error)) {
+        check_fail(check, "redis_role", error);
+        return false;
+    }
+    if (error->code != ERROR_NONE)
+        check_report_step(check, "redis_role", CHECK_NOTE, "cannot be seen, the Sentinels are believed: %s",
+                          error->text);
+    else if (client->address.service)
+        check_report_step(check, "redis_role", CHECK_OK, "%s is a master", client->server);
+    return true;
+}
+
 /* Before we listen ourselves. */
 static void check_listeners(struct check *check, struct redis_client *client, struct error *error)
 {
@@ -133,7 +149,10 @@ void check_redis(struct check *check)
     bool connected = check_connection(check, &client, &error);
     if (!connected)
         check_report_step(check, "redis_login", CHECK_SKIPPED, "not tried");
-    if (connected && check_login(check, &client, &error)) {
+    bool logged_in = connected && check_login(check, &client, &error);
+    if (!logged_in && client.address.service)
+        check_report_step(check, "redis_role", CHECK_SKIPPED, "not tried");
+    if (logged_in && check_role(check, &client, &error)) {
         check_listeners(check, &client, &error);
         if (has_events)
             check_events(check, &client, &error);

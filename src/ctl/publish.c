@@ -82,7 +82,8 @@ static bool send_payload(const struct ctl *ctl, const struct outgoing *outgoing,
 {
     struct redis_client client;
     redisReply *reply = NULL;
-    if (redis_client_connect(&client, &ctl->settings, error) && redis_client_login(&client, error)) {
+    if (redis_client_connect(&client, &ctl->settings, error) && redis_client_login(&client, error) &&
+        redis_client_check_role(&client, error)) {
         const char *const words[] = {"PUBLISH", ctl->settings.redis_channel, outgoing->payload.data};
         const size_t lengths[] = {strlen(words[0]), strlen(words[1]), outgoing->payload.length};
         reply = redis_client_call(&client, 3, words, lengths, error);

@@ -9,6 +9,7 @@
 #include <sys/time.h>
 
 #include "promptd/redis_login.h"
+#include "promptd/redis_sentinel_find.h"
 
 enum {
     REDIS_TIMEOUT_S = 5,
@@ -38,6 +39,21 @@ static void name_server(struct redis_client *client)
     char name[REDIS_ADDRESS_NAME_SIZE];
     redis_address_name(&client->address, name);
     (void)snprintf(client->server, sizeof client->server, "%s%s", client->address.unix_path ? "unix:" : "", name);
+}
+
+static bool find_master(struct redis_client *client, struct error *error)
+{
+    struct redis_endpoint master = {0};
+    struct error phrase;
+    if (!redis_sentinel_find(&client->address, client->tls, &master, &phrase)) {
+        (void)unavailable(client, phrase.text, error);
+        error->code = phrase.code;
+        return false;
+    }
+    client->address.host = master.host;
+    client->address.port = master.port;
+    name_server(client);
+    return true;
 }
 
 void redis_client_close(struct redis_client *client)
@@ -182,6 +198,8 @@ bool redis_client_connect(struct redis_client *client, const struct settings *se
         return take_context(client, redisConnectUnixWithTimeout(client->address.unix_path, timeout), error);
     if (client->address.tls && !(client->tls = redis_tls_new(settings, error)))
         return false;
+    if (client->address.service && !find_master(client, error))
+        return false;
     return try_addresses(client, error);
 }
 
@@ -227,4 +245,28 @@ bool redis_client_login(struct redis_client *client, struct error *error)
         freeReplyObject(reply);
     }
     return result == REDIS_LOGIN_DONE;
+}
+
+/* "master" or "slave"; NULL where this is no answer to ROLE. */
+static const char *role_of(const redisReply *reply)
+{
+    bool has_role = reply->type == REDIS_REPLY_ARRAY && reply->elements > 0;
+    return has_role && reply->element[0]->type == REDIS_REPLY_STRING ? reply->element[0]->str : NULL;
+}
+
+bool redis_client_check_role(struct redis_client *client, struct error *error)
+{
+    const char *const words[] = {"ROLE"};
+    if (!client->address.service)
+        return true;
+    redisReply *reply = redis_client_call(client, 1, words, NULL, error);
+    if (!reply)
+        return error->code == ERROR_CONFIG; /* an account that may not ask: the Sentinels are believed */
+    const char *role = role_of(reply);
+    bool is_master = role && strcmp(role, "master") == 0;
+    if (!is_master)
+        (void)error_set(error, ERROR_UNAVAILABLE, "Redis at %s, which the Sentinels name, is no master: ROLE says %s",
+                        client->server, role ? role : "something else");
+    freeReplyObject(reply);
+    return is_master;
 }

@@ -29,6 +29,10 @@ struct redis_client {
  */
 bool redis_client_connect(struct redis_client *client, const struct settings *settings, struct error *error);
 bool redis_client_login(struct redis_client *client, struct error *error);
+
+/* Where Sentinels named the server: it must say that it is a master, or not want to say. After the login. */
+bool redis_client_check_role(struct redis_client *client, struct error *error);
+
 void redis_client_close(struct redis_client *client);
 
 /* The reply, to be freed with freeReplyObject; NULL with *error as above, also for an error reply. */

@@ -9,6 +9,7 @@
 #include "promptd/clock.h"
 #include "promptd/log.h"
 #include "promptd/redis_link.h"
+#include "promptd/redis_sentinel.h"
 
 enum {
     SOURCE_DIAL_TIMEOUT_MS = 5000,
@@ -188,11 +189,13 @@ static void on_login(void *context)
     subscribe(context);
 }
 
-/* A connection that died silently was deaf since its last sign of life; one that was closed, since now. */
+/* A connection that died silently, or that of a master that is none any more, was deaf since its last sign of life; one
+ * that was closed, since now. */
 static void on_lost(void *context, const char *reason)
 {
     struct source_pubsub *source = context;
-    bool silent = source->heartbeat == HEARTBEAT_OFF && source->options.tuning.heartbeat_interval_ms > 0;
+    bool beats = source->options.tuning.heartbeat_interval_ms > 0;
+    bool silent = beats && (source->heartbeat == HEARTBEAT_OFF || redis_link_has_moved(source->link));
     source->in_gap = true;
     source->gap_began_ms = silent ? source->last_alive_ms : uv_now(source->options.loop);
     heartbeat_stop(source);
@@ -283,6 +286,7 @@ static void get_status(const struct source *source, struct source_status *status
     status->reconnections = pubsub->gaps;
     if (!pubsub->link)
         return;
+    redis_link_server_name(pubsub->link, status->server);
     status->is_up = !pubsub->stopped && redis_link_is_up(pubsub->link);
     status->circuit_is_open = redis_link_circuit_is_open(pubsub->link);
     status->failures = redis_link_failures(pubsub->link);
@@ -330,7 +334,7 @@ struct source *source_pubsub_new(const struct source_options *options)
     source->source.ops = &ops;
     source->options = *options;
     source->subscription = (struct redis_call){.on_reply = on_push, .context = source};
-    source->link = redis_link_new(&(struct redis_link_options){
+    source->link = redis_sentinel_link_new(&(struct redis_link_options){
         .loop = options->loop,
         .address = options->address,
         .tls = options->tls,

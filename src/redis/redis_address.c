@@ -13,7 +13,7 @@
 #include "promptd/text.h"
 #include "promptd/url.h"
 
-enum { REDIS_DEFAULT_PORT = 6379, REDIS_DATABASE_DIGITS = 9, HOST_NAME_MAX_LENGTH = 253 };
+enum { REDIS_DEFAULT_PORT = 6379, SENTINEL_DEFAULT_PORT = 26379, REDIS_DATABASE_DIGITS = 9, NAME_MAX_LENGTH = 253 };
 
 /* A stretch of the URL. */
 struct span {
@@ -114,42 +114,49 @@ static bool parse_database(struct span digits, struct redis_address *address, st
     return fail(error, "has a database that is not a number");
 }
 
-static bool parse_ipv6(struct span host, struct redis_address *address, struct error *error)
+static bool parse_ipv6(struct span host, struct redis_endpoint *endpoint, struct error *error)
 {
-    if (!copy_span(host, &address->host, error))
+    if (!copy_span(host, &endpoint->host, error))
         return false;
     struct in6_addr ignored;
-    char *zone = strchr(address->host, '%'); /* fe80::1%eth0 is for the resolver to check */
+    char *zone = strchr(endpoint->host, '%'); /* fe80::1%eth0 is for the resolver to check */
     if (zone)
         *zone = '\0';
-    bool good = inet_pton(AF_INET6, address->host, &ignored) == 1;
+    bool good = inet_pton(AF_INET6, endpoint->host, &ignored) == 1;
     if (zone)
         *zone = '%';
     return good || fail(error, "has brackets without an IPv6 address in them");
 }
 
-static bool parse_host_name(struct span host, struct redis_address *address, struct error *error)
+static bool consists_of_name_characters(struct span name)
+{
+    for (const char *c = name.start; c < name.end; c++) {
+        if (!isalnum((unsigned char)*c) && !strchr(".-_", *c))
+            return false;
+    }
+    return true;
+}
+
+static bool parse_host_name(struct span host, struct redis_endpoint *endpoint, struct error *error)
 {
     if (span_is_empty(host))
         return fail(error, "has no host");
-    if (span_length(host) > HOST_NAME_MAX_LENGTH)
+    if (span_length(host) > NAME_MAX_LENGTH)
         return fail(error, "has a host name that is too long");
-    for (const char *c = host.start; c < host.end; c++) {
-        if (!isalnum((unsigned char)*c) && !strchr(".-_", *c))
-            return fail(error, "has a character in the host name that cannot stand there");
-    }
-    return copy_span(host, &address->host, error);
+    if (!consists_of_name_characters(host))
+        return fail(error, "has a character in the host name that cannot stand there");
+    return copy_span(host, &endpoint->host, error);
 }
 
-/* host, host:port, [IPv6], [IPv6]:port */
-static bool parse_host_and_port(struct span authority, struct redis_address *address, struct error *error)
+/* host, host:port, [IPv6], [IPv6]:port; the port is left as it was where none is named. */
+static bool parse_host_and_port(struct span authority, struct redis_endpoint *endpoint, struct error *error)
 {
     struct span rest = authority;
     if (*authority.start == '[') {
         const char *bracket = span_find(authority, ']');
         if (!bracket)
             return fail(error, "has a [ without a ]");
-        if (!parse_ipv6((struct span){authority.start + 1, bracket}, address, error))
+        if (!parse_ipv6((struct span){authority.start + 1, bracket}, endpoint, error))
             return false;
         rest.start = bracket + 1;
         if (!span_is_empty(rest) && *rest.start != ':')
@@ -159,14 +166,13 @@ static bool parse_host_and_port(struct span authority, struct redis_address *add
         rest.start = colon ? colon : authority.end;
         if (colon && span_find((struct span){colon + 1, authority.end}, ':'))
             return fail(error, "has more than one colon in the host (an IPv6 address needs brackets)");
-        if (!parse_host_name((struct span){authority.start, rest.start}, address, error))
+        if (!parse_host_name((struct span){authority.start, rest.start}, endpoint, error))
             return false;
     }
-    address->port = REDIS_DEFAULT_PORT;
     if (span_is_empty(rest))
         return true;
     rest.start++;
-    if (!parse_number(rest, 5, &address->port) || address->port < 1 || address->port > 65535)
+    if (!parse_number(rest, 5, &endpoint->port) || endpoint->port < 1 || endpoint->port > 65535)
         return fail(error, "has a port that is not a number from 1 to 65535");
     return true;
 }
@@ -182,18 +188,71 @@ static bool take_user_info(struct span *authority, struct redis_address *address
     return parse_user_info(info, address, error);
 }
 
+/* Takes user and password, and leaves hosts and path. */
+static bool take_authority(const char *rest, struct span *authority, struct redis_address *address, struct error *error)
+{
+    *authority = (struct span){rest, rest + strcspn(rest, "/?#")};
+    if (authority->end[strcspn(authority->end, "?#")])
+        return fail(error, "has a query or fragment, which mean nothing here");
+    return take_user_info(authority, address, error);
+}
+
 /* [user:password@]host[:port][/db] */
 static bool parse_tcp(const char *rest, struct redis_address *address, struct error *error)
 {
-    struct span authority = {rest, rest + strcspn(rest, "/?#")};
-    const char *path = authority.end;
-    if (path[strcspn(path, "?#")])
-        return fail(error, "has a query or fragment, which mean nothing here");
-    if (!take_user_info(&authority, address, error) || !parse_host_and_port(authority, address, error))
+    struct span authority;
+    if (!take_authority(rest, &authority, address, error))
         return false;
+    struct redis_endpoint server = {.port = REDIS_DEFAULT_PORT};
+    bool good = parse_host_and_port(authority, &server, error);
+    address->host = server.host; /* also of a bad one, to be freed */
+    address->port = server.port;
+    if (!good)
+        return false;
+    const char *path = authority.end;
     if (path[0] == '\0' || path[1] == '\0')
         return true;
     return parse_database((struct span){path + 1, path + strlen(path)}, address, error);
+}
+
+/* host[:port][,…] */
+static bool parse_sentinels(struct span hosts, struct redis_address *address, struct error *error)
+{
+    while (true) {
+        const char *comma = span_find(hosts, ',');
+        struct span host = {hosts.start, comma ? comma : hosts.end};
+        if (address->sentinel_count == REDIS_SENTINELS_MAX)
+            return fail(error, "has more Sentinels than 16");
+        if (span_is_empty(host))
+            return fail(error,
+                        address->sentinel_count == 0 && !comma ? "has no host" : "has an empty host in its list");
+        struct redis_endpoint *sentinel = &address->sentinels[address->sentinel_count++];
+        sentinel->port = SENTINEL_DEFAULT_PORT;
+        if (!parse_host_and_port(host, sentinel, error))
+            return false;
+        if (!comma)
+            return true;
+        hosts.start = comma + 1;
+    }
+}
+
+/* [user:password@]host[:port][,…]/service[/db] */
+static bool parse_sentinel(const char *rest, struct redis_address *address, struct error *error)
+{
+    struct span authority;
+    if (!take_authority(rest, &authority, address, error) || !parse_sentinels(authority, address, error))
+        return false;
+    const char *path = authority.end + (*authority.end == '/');
+    struct span service = {path, path + strcspn(path, "/")};
+    if (span_is_empty(service))
+        return fail(error, "has no service behind its Sentinels, the name of the master there (…/mymaster)");
+    if (span_length(service) > NAME_MAX_LENGTH || !consists_of_name_characters(service))
+        return fail(error, "has a service that cannot be one (letters, digits and . - _, 253 at most)");
+    if (!copy_span(service, &address->service, error))
+        return false;
+    if (service.end[0] == '\0' || service.end[1] == '\0')
+        return true;
+    return parse_database((struct span){service.end + 1, service.end + strlen(service.end)}, address, error);
 }
 
 /* [user:password@]/path[?db=N] */
@@ -219,19 +278,29 @@ static bool parse_unix(const char *rest, struct redis_address *address, struct e
 
 static bool parse_url(const char *url, struct redis_address *address, struct error *error)
 {
+    static const struct {
+        const char *begin;
+        bool tls;
+        bool (*parse)(const char *rest, struct redis_address *address, struct error *error);
+    } schemes[] = {
+        {"redis://", false, parse_tcp},
+        {"rediss://", true, parse_tcp},
+        {"redis+sentinel://", false, parse_sentinel},
+        {"rediss+sentinel://", true, parse_sentinel},
+        {"unix://", false, parse_unix},
+    };
     for (const char *c = url; *c; c++) {
         if (isspace((unsigned char)*c) || iscntrl((unsigned char)*c))
             return fail(error, "has white space or a control character in it");
     }
-    if (strncasecmp(url, "redis://", 8) == 0)
-        return parse_tcp(url + 8, address, error);
-    if (strncasecmp(url, "unix://", 7) == 0)
-        return parse_unix(url + 7, address, error);
-    if (strncasecmp(url, "rediss://", 9) == 0) {
-        address->tls = true;
-        return parse_tcp(url + 9, address, error);
+    for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++) {
+        size_t length = strlen(schemes[i].begin);
+        if (strncasecmp(url, schemes[i].begin, length) != 0)
+            continue;
+        address->tls = schemes[i].tls;
+        return schemes[i].parse(url + length, address, error);
     }
-    return fail(error, "does not begin with redis://, rediss:// or unix://");
+    return fail(error, "does not begin with redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://");
 }
 
 bool redis_address_parse(const char *url, struct redis_address *address, struct error *error)
@@ -246,19 +315,29 @@ bool redis_address_parse(const char *url, struct redis_address *address, struct 
 void redis_address_free(struct redis_address *address)
 {
     free(address->host);
+    for (size_t i = 0; i < address->sentinel_count; i++)
+        free(address->sentinels[i].host);
+    free(address->service);
     free(address->unix_path);
     free(address->user);
     free(address->password);
     *address = (struct redis_address){0};
 }
 
+void redis_endpoint_name(const struct redis_endpoint *endpoint, char name[REDIS_ADDRESS_NAME_SIZE])
+{
+    (void)snprintf(name, REDIS_ADDRESS_NAME_SIZE, strchr(endpoint->host, ':') ? "[%s]:%d" : "%s:%d", endpoint->host,
+                   endpoint->port);
+}
+
 void redis_address_name(const struct redis_address *address, char name[REDIS_ADDRESS_NAME_SIZE])
 {
     if (address->unix_path)
         (void)snprintf(name, REDIS_ADDRESS_NAME_SIZE, "%s", address->unix_path);
+    else if (address->host)
+        redis_endpoint_name(&(struct redis_endpoint){.host = address->host, .port = address->port}, name);
     else
-        (void)snprintf(name, REDIS_ADDRESS_NAME_SIZE, strchr(address->host, ':') ? "[%s]:%d" : "%s:%d", address->host,
-                       address->port);
+        (void)snprintf(name, REDIS_ADDRESS_NAME_SIZE, "master %s", address->service);
 }
 
 /* What can be shown of an error that seems to quote the password: the words of our own that it begins with. Redis' own

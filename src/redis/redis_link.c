@@ -6,6 +6,9 @@
  *        ▲           │             │          │         │               │
  *        └───────────┴──── fail ───┴──────────┴─────────┴───────────────┘
  *
+ * With a finder RESOLVING begins with its answer, and LOGIN ends with ROLE. It may speak in every state: a master that
+ * it no longer names is given up, and a new one is dialled without waiting.
+ *
  * hiredis may not be freed or dialled again inside its own callbacks: those only note what happened and start the
  * `later` timer, which acts.
  */
@@ -23,9 +26,9 @@
 
 enum link_state {
     LINK_WAITING,    /* for the backoff to pass; leaves by the timer */
-    LINK_RESOLVING,  /* for the name's addresses; leaves with the answer or the deadline */
+    LINK_RESOLVING,  /* for the finder, and the name's addresses; leaves with the answer or the deadline */
     LINK_CONNECTING, /* for the socket to connect; leaves by hiredis' connect callback or the deadline */
-    LINK_LOGIN,      /* for the answers to AUTH and SELECT (redis_login) */
+    LINK_LOGIN,      /* for the answers to AUTH and SELECT (redis_login), and ROLE */
     LINK_OPENING,    /* logged in; waits for the user to confirm */
     LINK_UP,         /* confirmed; leaves when the connection is lost or dropped */
     LINK_CLOSING     /* redis_link_close was called; waits for look-up and handles */
@@ -33,7 +36,8 @@ enum link_state {
 
 enum {
     LINK_ADDRESSES_MAX = 8,
-    LINK_ADDRESS_TIMEOUT_MS = 2000 /* for a sign of life, where another address is left to try */
+    LINK_ADDRESS_TIMEOUT_MS = 2000,    /* for a sign of life, where another address is left to try */
+    LINK_MASTER_DIAL_TIMEOUT_MS = 2000 /* a master may be frozen, and another one be made meanwhile */
 };
 
 struct redis_link {
@@ -47,10 +51,15 @@ struct redis_link {
     char addresses[LINK_ADDRESSES_MAX][NI_MAXHOST]; /* numeric */
     size_t address_count;
     size_t address_next;
+    struct redis_address found; /* with a finder: options.address, and whom it has found; host NULL: nobody yet */
+    bool is_found;              /* this dial is of a server that was just found */
+    bool finder_is_silent;      /* its last word was that it cannot find one */
+    bool has_moved;             /* the connection was given up because another server is the master now */
     struct breaker breaker;
-    uv_timer_t timer; /* the backoff, then the dial's deadline */
-    uv_timer_t later; /* acts on `failed` outside of hiredis */
-    bool failed;      /* the connection is to be given up, for `reason` */
+    int64_t count_again_ms; /* until then a failed dial of a found server is no failure more */
+    uv_timer_t timer;       /* the backoff, then the dial's deadline */
+    uv_timer_t later;       /* acts on `failed` outside of hiredis */
+    bool failed;            /* the connection is to be given up, for `reason` */
     char reason[256];
     bool refused;               /* the server itself said no: a matter of set-up */
     bool busy;                  /* it said that it is busy, which passes */
@@ -64,12 +73,29 @@ struct redis_link {
     unsigned attempts;
     struct redis_login login;
     struct redis_call login_call;
+    struct redis_call role_call;
     int open_handles;
 };
 
 static void start_dial(struct redis_link *link);
 static void on_timer(uv_timer_t *timer);
 static void on_later(uv_timer_t *timer);
+
+static bool has_finder(const struct redis_link *link)
+{
+    return link->options.finder.ask;
+}
+
+/* The server itself: where it is, and how to log in. */
+static const struct redis_address *server_address(const struct redis_link *link)
+{
+    return has_finder(link) ? &link->found : link->options.address;
+}
+
+static bool is_one_connection(const struct redis_link *link)
+{
+    return link->options.on_failed;
+}
 
 /* --- state ---------------------------------------------------------------------------------------------------- */
 
@@ -83,8 +109,9 @@ static void link_move(struct redis_link *link, enum link_state state)
 {
     if (link->state == state)
         return;
-    log_debug(LOG_FIELDS(log_text("from", state_name(link->state)), log_text("to", state_name(state))),
-              "state changed");
+    if (!is_one_connection(link))
+        log_debug(LOG_FIELDS(log_text("from", state_name(link->state)), log_text("to", state_name(state))),
+                  "state changed");
     link->state = state;
 }
 
@@ -93,10 +120,10 @@ static void report_failure(struct redis_link *link, bool lost)
 {
     bool by_server = link->refused || link->misfit;
     bool is_news = !link->is_reported || (by_server && strcmp(link->reported_refusal, link->reason) != 0);
-    if (!is_news || (link->options.is_second && !by_server))
+    if (!is_news || is_one_connection(link) || (link->options.is_second && !by_server))
         return;
     char server[REDIS_ADDRESS_NAME_SIZE];
-    redis_address_name(link->options.address, server);
+    redis_address_name(server_address(link), server);
     const struct log_field *fields = LOG_FIELDS(log_text("server", server), log_text("error", link->reason));
     if (lost)
         log_error(fields, "Redis connection lost");
@@ -111,6 +138,8 @@ static void report_failure(struct redis_link *link, bool lost)
 
 static void report_up(struct redis_link *link)
 {
+    if (is_one_connection(link))
+        return;
     if (link->options.is_second)
         log_debug(NULL, "second Redis connection is up");
     else if (link->was_up)
@@ -182,10 +211,31 @@ static void wait_while_busy(struct redis_link *link)
     (void)uv_timer_start(&link->timer, on_timer, (uint64_t)link->options.backoff_base_ms, 0);
 }
 
+/* Between two looks at a master that is none, or is not there, while a failover may be under way. */
+static int64_t failover_wait_ms(const struct redis_link *link)
+{
+    return link->attempts <= 1 ? 250 : 500;
+}
+
+/* How long to wait. A failover is looked at often, and yet counts as one failure a backoff, as without a finder. */
+static int64_t count_failure(struct redis_link *link, bool *opened)
+{
+    int64_t now_ms = (int64_t)uv_now(link->options.loop);
+    bool may_be_failover = link->is_found && !link->refused && !link->misfit;
+    *opened = false;
+    if (may_be_failover && link->breaker.state == BREAKER_CLOSED && now_ms < link->count_again_ms)
+        return failover_wait_ms(link);
+    int64_t wait_ms = breaker_fail(&link->breaker, backoff_chance(), opened);
+    link->count_again_ms = now_ms + wait_ms;
+    if (may_be_failover && link->breaker.state == BREAKER_CLOSED && failover_wait_ms(link) < wait_ms)
+        return failover_wait_ms(link);
+    return wait_ms;
+}
+
 static void wait_and_dial(struct redis_link *link)
 {
     bool opened;
-    int64_t wait_ms = breaker_fail(&link->breaker, backoff_chance(), &opened);
+    int64_t wait_ms = count_failure(link, &opened);
     if (opened && !link->options.is_second)
         log_critical(LOG_FIELDS(log_number("failures", link->breaker.failures), log_text("error", link->reason)),
                      "Redis circuit opened; one attempt every %lld s from now on", (long long)(wait_ms / 1000));
@@ -219,6 +269,13 @@ static void on_later(uv_timer_t *timer)
     }
     link->address_count = 0; /* the next dial looks the name up again */
     link->address_next = 0;
+    if (is_one_connection(link)) {
+        link_move(link, LINK_WAITING); /* to be closed */
+        link->options.on_failed(link->options.context, link->reason, link->refused || link->misfit);
+        return;
+    }
+    if (link->is_found && !lost && !link->refused && !link->misfit)
+        link->options.finder.doubt(link->options.finder.sentinel);
     int64_t now_ms = (int64_t)uv_now(link->options.loop);
     if (lost) {
         link->down_since_ms = now_ms;
@@ -246,17 +303,25 @@ static void on_timer(uv_timer_t *timer)
     link->silent = true;
 }
 
+static int64_t dial_timeout_ms(const struct redis_link *link)
+{
+    return has_finder(link) ? LINK_MASTER_DIAL_TIMEOUT_MS : link->options.dial_timeout_ms;
+}
+
 /* Where another address is left, one that gives no sign of life must not cost the whole deadline. */
 static void await_life(struct redis_link *link)
 {
+    int64_t wait_ms = dial_timeout_ms(link);
+    if (wait_ms > LINK_ADDRESS_TIMEOUT_MS)
+        wait_ms = LINK_ADDRESS_TIMEOUT_MS;
     if (link->address_next < link->address_count)
-        (void)uv_timer_start(&link->timer, on_timer, LINK_ADDRESS_TIMEOUT_MS, 0);
+        (void)uv_timer_start(&link->timer, on_timer, (uint64_t)wait_ms, 0);
 }
 
 static void see_life(struct redis_link *link)
 {
     if (link->state != LINK_UP && link->address_next < link->address_count)
-        (void)uv_timer_start(&link->timer, on_timer, (uint64_t)link->options.dial_timeout_ms, 0);
+        (void)uv_timer_start(&link->timer, on_timer, (uint64_t)dial_timeout_ms(link), 0);
 }
 
 /* --- commands ------------------------------------------------------------------------------------------------- */
@@ -311,12 +376,42 @@ static void login_done(struct redis_link *link)
     link->options.on_login(link->options.context);
 }
 
+static bool says_master(const redisReply *reply)
+{
+    return reply->type == REDIS_REPLY_ARRAY && reply->elements > 0 && reply->element[0]->type == REDIS_REPLY_STRING &&
+           strcmp(reply->element[0]->str, "master") == 0;
+}
+
+static void on_role(void *context, const redisReply *reply)
+{
+    struct redis_link *link = context;
+    bool may_not_ask = reply->type == REDIS_REPLY_ERROR && !is_busy(reply->str);
+    if (may_not_ask)
+        log_debug(LOG_FIELDS(log_text("error", reply->str)), "ROLE cannot be asked: the Sentinels are believed");
+    if (may_not_ask || says_master(reply))
+        login_done(link);
+    else if (reply->type == REDIS_REPLY_ERROR)
+        link_refuse(link, reply->str);
+    else
+        link_fail(link, "the Sentinels name it, but it says that it is no master");
+}
+
+static void check_role(struct redis_link *link)
+{
+    const char *role[] = {"ROLE"};
+    const size_t lengths[] = {4};
+    if (has_finder(link))
+        redis_link_command(link, 1, role, lengths, &link->role_call);
+    else
+        login_done(link);
+}
+
 static void log_in(struct redis_link *link, enum redis_login_result result)
 {
     if (result == REDIS_LOGIN_SEND)
         redis_link_command(link, link->login.argc, link->login.argv, link->login.lengths, &link->login_call);
     else if (result == REDIS_LOGIN_DONE)
-        login_done(link);
+        check_role(link);
     else
         link_fail(link, "this is no Redis: its answer to the login is neither OK nor an error");
 }
@@ -419,7 +514,7 @@ static void on_guarded(redisAsyncContext *redis)
 
 static redisAsyncContext *open_context(struct redis_link *link)
 {
-    const struct redis_address *address = link->options.address;
+    const struct redis_address *address = server_address(link);
     if (address->unix_path)
         return redisAsyncConnectUnix(address->unix_path);
     return redisAsyncConnect(link->addresses[link->address_next++], address->port);
@@ -427,7 +522,7 @@ static redisAsyncContext *open_context(struct redis_link *link)
 
 static bool begin_tls(struct redis_link *link, redisAsyncContext *redis)
 {
-    const struct redis_address *address = link->options.address;
+    const struct redis_address *address = server_address(link);
     struct error phrase;
     if (!address->tls)
         return true;
@@ -503,7 +598,7 @@ static void resolve(struct redis_link *link)
     link_move(link, LINK_RESOLVING);
     const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     link->lookup.data = link;
-    int status = uv_getaddrinfo(link->options.loop, &link->lookup, on_resolved, link->options.address->host, NULL,
+    int status = uv_getaddrinfo(link->options.loop, &link->lookup, on_resolved, server_address(link)->host, NULL,
                                 &hints);
     if (status == 0)
         link->looking_up = true;
@@ -511,17 +606,111 @@ static void resolve(struct redis_link *link)
         link_fail(link, uv_strerror(status));
 }
 
+static void start_timer(struct redis_link *link, int64_t wait_ms)
+{
+    uv_update_time(link->options.loop);
+    (void)uv_timer_start(&link->timer, on_timer, (uint64_t)wait_ms, 0);
+}
+
+/* It has deadlines of its own. */
+static void find(struct redis_link *link)
+{
+    link_move(link, LINK_RESOLVING);
+    link->is_found = false;
+    link->options.finder.ask(link->options.finder.sentinel);
+}
+
 static void start_dial(struct redis_link *link)
 {
+    bool has_address = link->options.address->unix_path || link->address_next < link->address_count;
     link->attempts++;
     breaker_attempt(&link->breaker);
-    uv_update_time(link->options.loop);
-    (void)uv_timer_start(&link->timer, on_timer, (uint64_t)link->options.dial_timeout_ms, 0);
-    bool has_address = link->options.address->unix_path || link->address_next < link->address_count;
+    if (!has_address && has_finder(link)) {
+        find(link);
+        return;
+    }
+    start_timer(link, dial_timeout_ms(link));
     if (has_address)
         connect_next(link);
     else
         resolve(link);
+}
+
+/* --- the finder's word ---------------------------------------------------------------------------------------- */
+
+static bool is_same_server(const struct redis_link *link, const struct redis_endpoint *server)
+{
+    return link->found.host && link->found.port == server->port && strcmp(link->found.host, server->host) == 0;
+}
+
+/* Once a change. */
+static void report_found(const struct redis_link *link, const char *source)
+{
+    char name[REDIS_ADDRESS_NAME_SIZE];
+    redis_address_name(&link->found, name);
+    log_info(LOG_FIELDS(log_text("service", link->options.address->service), log_text("master", name),
+                        log_text("sentinel", source)),
+             "a Sentinel names the master");
+}
+
+static void dial_found(struct redis_link *link, const struct redis_endpoint *server, const char *source)
+{
+    bool is_same = is_same_server(link, server);
+    if (!is_same) {
+        free(link->found.host);
+        link->found.host = strdup(server->host);
+        link->found.port = server->port;
+    }
+    if (!link->found.host) {
+        link_fail(link, "out of memory");
+        return;
+    }
+    if (!is_same)
+        report_found(link, source);
+    link->is_found = true;
+    start_timer(link, dial_timeout_ms(link));
+    resolve(link);
+}
+
+static void leave_for(struct redis_link *link, const struct redis_endpoint *server)
+{
+    char name[REDIS_ADDRESS_NAME_SIZE];
+    char reason[sizeof link->reason];
+    redis_endpoint_name(server, name);
+    (void)snprintf(reason, sizeof reason, "the Sentinels name another master: %.200s", name);
+    link_fail(link, reason);
+    link->has_moved = true;
+}
+
+void redis_link_found(struct redis_link *link, const struct redis_endpoint *server, const char *source)
+{
+    bool is_news = link->finder_is_silent || !is_same_server(link, server);
+    if (link->finder_is_silent)
+        log_info(LOG_FIELDS(log_text("sentinel", source)), "a Sentinel answers again");
+    link->finder_is_silent = false;
+    if (link->failed || link->state == LINK_CLOSING)
+        return;
+    if (link->state == LINK_RESOLVING && !link->is_found)
+        dial_found(link, server, source);
+    else if (link->state == LINK_WAITING && is_news)
+        start_timer(link, 0);
+    else if (link->state > LINK_RESOLVING && !is_same_server(link, server))
+        leave_for(link, server);
+}
+
+void redis_link_not_found(struct redis_link *link, const char *reason, bool refused)
+{
+    if (link->failed || link->state == LINK_CLOSING)
+        return;
+    if (link->state == LINK_RESOLVING && !link->is_found) {
+        link_fail(link, reason);
+        link->refused = refused;
+    } else if (link->state != LINK_UP) {
+        return;
+    } else if (!link->finder_is_silent) {
+        log_warning(LOG_FIELDS(log_text("error", reason)), "no Sentinel can be asked; a failover would go unnoticed");
+    }
+    link->finder_is_silent = true;
 }
 
 /* --- the rest of the interface -------------------------------------------------------------------------------- */
@@ -532,6 +721,7 @@ void redis_link_confirm(struct redis_link *link)
         return;
     (void)uv_timer_stop(&link->timer);
     link_move(link, LINK_UP);
+    link->has_moved = false;
     link->up_since_ms = (int64_t)uv_now(link->options.loop);
     if (breaker_close(&link->breaker) && !link->options.is_second)
         log_info(NULL, "Redis circuit closed");
@@ -577,6 +767,16 @@ bool redis_link_is_up(const struct redis_link *link)
     return link->state == LINK_UP && !link->failed;
 }
 
+void redis_link_server_name(const struct redis_link *link, char name[REDIS_ADDRESS_NAME_SIZE])
+{
+    redis_address_name(server_address(link), name);
+}
+
+bool redis_link_has_moved(const struct redis_link *link)
+{
+    return link->has_moved;
+}
+
 void redis_link_drop(struct redis_link *link, const char *reason)
 {
     link_fail(link, reason);
@@ -594,16 +794,23 @@ static void on_handle_closed(uv_handle_t *handle)
         return;
     void (*on_closed)(void *) = link->options.on_closed;
     void *context = link->options.context;
+    free(link->found.host);
     free(link);
     on_closed(context);
 }
 
 static void finish_close(struct redis_link *link)
 {
-    if (link->looking_up || link->redis)
+    if (link->looking_up || link->redis || link->options.finder.close)
         return; /* comes here again when they are done */
     uv_close((uv_handle_t *)&link->timer, on_handle_closed);
     uv_close((uv_handle_t *)&link->later, on_handle_closed);
+}
+
+void redis_link_finder_closed(struct redis_link *link)
+{
+    link->options.finder.close = NULL;
+    finish_close(link);
 }
 
 void redis_link_close(struct redis_link *link)
@@ -611,6 +818,8 @@ void redis_link_close(struct redis_link *link)
     link_move(link, LINK_CLOSING);
     if (link->looking_up)
         (void)uv_cancel((uv_req_t *)&link->lookup); /* a look-up that runs already is waited for */
+    if (has_finder(link))
+        link->options.finder.close(link->options.finder.sentinel);
     (void)uv_timer_stop(&link->timer);
     (void)uv_timer_start(&link->later, on_later, 0, 0);
 }
@@ -621,9 +830,12 @@ struct redis_link *redis_link_new(const struct redis_link_options *options)
     if (!link)
         return NULL;
     link->options = *options;
+    link->found = *options->address; /* the host will be this link's own; the rest is borrowed */
+    link->found.host = NULL;
     link->breaker.backoff.base_ms = options->backoff_base_ms;
     redis_link_set_tuning(link, &options->tuning);
     link->login_call = (struct redis_call){.on_reply = on_login_reply, .context = link};
+    link->role_call = (struct redis_call){.on_reply = on_role, .context = link};
     (void)uv_timer_init(options->loop, &link->timer); /* always 0 */
     (void)uv_timer_init(options->loop, &link->later);
     link->timer.data = link;

@@ -77,6 +77,63 @@ static void test_good_urls(void **state)
     }
 }
 
+static void assert_endpoints(const struct redis_address *address, const char *expected)
+{
+    char names[200] = "";
+    for (size_t i = 0; i < address->sentinel_count; i++) {
+        char name[REDIS_ADDRESS_NAME_SIZE];
+        redis_endpoint_name(&address->sentinels[i], name);
+        strncat(strncat(names, i ? " " : "", 1), name, 90);
+    }
+    assert_string_equal(names, expected);
+}
+
+static void test_good_sentinel_urls(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *url;
+        const char *sentinels;
+        const char *service;
+        struct parts is;
+    } cases[] = {
+        {"redis+sentinel://h/mymaster", "h:26379", "mymaster", {.port = 0}},
+        {"Redis+Sentinel://h:1/a.b-c_9/", "h:1", "a.b-c_9", {.port = 0}},
+        {"redis+sentinel://a,b:2,c.example:65535/m/15", "a:26379 b:2 c.example:65535", "m", {.database = 15}},
+        {"redis+sentinel://[::1],[2001:db8::2]:7,127.0.0.1/m/0",
+         "[::1]:26379 [2001:db8::2]:7 127.0.0.1:26379",
+         "m",
+         {.port = 0}},
+        {"redis+sentinel://u:p%2C%40@a:1,b:2/m", "a:1 b:2", "m", {.user = "u", .password = "p,@"}},
+        {"rediss+sentinel://:p@a,b/m/3", "a:26379 b:26379", "m", {.password = "p", .database = 3, .tls = true}},
+        {"redis+sentinel://1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16:1/m",
+         "1:26379 2:26379 3:26379 4:26379 5:26379 6:26379 7:26379 8:26379 9:26379 10:26379 11:26379 12:26379 "
+         "13:26379 14:26379 15:26379 16:1",
+         "m",
+         {.port = 0}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct redis_address address;
+        struct error error = {0};
+        char name[REDIS_ADDRESS_NAME_SIZE];
+        char expected[64];
+        if (!redis_address_parse(cases[i].url, &address, &error))
+            fail_msg("%s is refused: %s", cases[i].url, error.text);
+        assert_null(address.host);
+        assert_null(address.unix_path);
+        assert_endpoints(&address, cases[i].sentinels);
+        assert_string_equal(address.service, cases[i].service);
+        assert_same_text(address.user, cases[i].is.user);
+        assert_same_text(address.password, cases[i].is.password);
+        assert_int_equal(address.database, cases[i].is.database);
+        assert_int_equal(address.tls, cases[i].is.tls);
+        (void)snprintf(expected, sizeof expected, "master %s", cases[i].service);
+        redis_address_name(&address, name);
+        assert_string_equal(name, expected);
+        redis_address_free(&address);
+    }
+}
+
 static void assert_refused(const char *url, const char *phrase)
 {
     struct redis_address address;
@@ -89,13 +146,16 @@ static void assert_refused(const char *url, const char *phrase)
     assert_null(address.unix_path);
     assert_null(address.user);
     assert_null(address.password);
+    assert_null(address.service);
+    assert_int_equal(address.sentinel_count, 0);
     assert_false(redis_address_parse(url, &address, NULL));
 }
 
 static void test_bad_urls(void **state)
 {
     (void)state;
-    static const char scheme[] = "does not begin with redis://, rediss:// or unix://";
+    static const char scheme[] =
+        "does not begin with redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://";
     static const char port[] = "has a port that is not a number from 1 to 65535";
     static const char database[] = "has a database that is not a number";
     static const char brackets[] = "has brackets without an IPv6 address in them";
@@ -163,6 +223,42 @@ static void test_bad_urls(void **state)
         assert_refused(cases[i][0], cases[i][1]);
 }
 
+static void test_bad_sentinel_urls(void **state)
+{
+    (void)state;
+    static const char no_service[] = "has no service behind its Sentinels, the name of the master there (…/mymaster)";
+    static const char service[] = "has a service that cannot be one (letters, digits and . - _, 253 at most)";
+    static const char empty[] = "has an empty host in its list";
+    static const char port[] = "has a port that is not a number from 1 to 65535";
+    static const char *const cases[][2] = {
+        {"redis+sentinel://", "has no host"},
+        {"redis+sentinel:///mymaster", "has no host"},
+        {"redis+sentinel://u:p@/mymaster", "has no host"},
+        {"redis+sentinel://h", no_service},
+        {"redis+sentinel://h/", no_service},
+        {"redis+sentinel://h//0", no_service},
+        {"redis+sentinel://a,b:1", no_service},
+        {"redis+sentinel://,b/m", empty},
+        {"redis+sentinel://a,/m", empty},
+        {"redis+sentinel://a,,b/m", empty},
+        {"redis+sentinel://a,:1/m", "has no host"},
+        {"redis+sentinel://a,b:0/m", port},
+        {"redis+sentinel://a:65536,b/m", port},
+        {"redis+sentinel://a:x,b/m", port},
+        {"redis+sentinel://[::1/m", "has a [ without a ]"},
+        {"redis+sentinel://a,::1/m", "has more than one colon in the host (an IPv6 address needs brackets)"},
+        {"redis+sentinel://a b/m", "has white space or a control character in it"},
+        {"redis+sentinel://h/my%20master", service},
+        {"redis+sentinel://h/m/x", "has a database that is not a number"},
+        {"redis+sentinel://h/m/1/2", "has a database that is not a number"},
+        {"redis+sentinel://h/m?db=1", "has a query or fragment, which mean nothing here"},
+        {"redis+sentinel://user@h/m", "has a user but no password (a password alone is written as :password@)"},
+        {"redis+sentinel://1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17/m", "has more Sentinels than 16"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        assert_refused(cases[i][0], cases[i][1]);
+}
+
 static void test_lengths(void **state)
 {
     (void)state;
@@ -183,9 +279,16 @@ static void test_lengths(void **state)
 static void test_no_phrase_repeats_a_password(void **state)
 {
     (void)state;
-    static const char *const urls[] = {
-        "redis://hunter2@h",      "redis://:hunter2@", "redis://:hunt/hunter2@h",        "redis://:hunter2%zz@h",
-        "redis://:hunter2@h:bad", "hunter2://hunter2", "redis://hunter2:hunter2:hunter2"};
+    static const char *const urls[] = {"redis://hunter2@h",
+                                       "redis://:hunter2@",
+                                       "redis://:hunt/hunter2@h",
+                                       "redis://:hunter2%zz@h",
+                                       "redis://:hunter2@h:bad",
+                                       "hunter2://hunter2",
+                                       "redis://hunter2:hunter2:hunter2",
+                                       "redis+sentinel://:p@h/hunter2@h",
+                                       "redis+sentinel://h:hunter2/m",
+                                       "redis+sentinel://hunter2:hunter2/hunter2/x"};
     for (size_t i = 0; i < sizeof urls / sizeof urls[0]; i++) {
         struct redis_address address;
         struct error error = {0};
@@ -194,23 +297,29 @@ static void test_no_phrase_repeats_a_password(void **state)
     }
 }
 
-static void test_memory_runs_out_anywhere(void **state)
+static void assert_memory_runs_out(const char *url, long allocations)
 {
-    (void)state;
     for (long n = 0;; n++) {
         struct redis_address address;
         struct error error = {0};
         memory_left = n;
-        bool good = redis_address_parse("redis://user:password@host:1/2", &address, &error);
+        bool good = redis_address_parse(url, &address, &error);
         memory_left = -1;
         if (good) {
-            assert_true(n >= 3);
+            assert_true(n >= allocations);
             redis_address_free(&address);
             return;
         }
         assert_int_equal(error.code, ERROR_INTERNAL);
         assert_null(address.host);
     }
+}
+
+static void test_memory_runs_out_anywhere(void **state)
+{
+    (void)state;
+    assert_memory_runs_out("redis://user:password@host:1/2", 3);
+    assert_memory_runs_out("redis+sentinel://user:password@a:1,[::1]/mymaster/2", 5);
 }
 
 static void test_error_replies(void **state)
@@ -271,6 +380,8 @@ int main(void)
         cmocka_unit_test(test_error_replies),
         cmocka_unit_test(test_sentences_of_redis),
         cmocka_unit_test(test_memory_runs_out_anywhere),
+        cmocka_unit_test(test_good_sentinel_urls),
+        cmocka_unit_test(test_bad_sentinel_urls),
     };
     return cmocka_run_group_tests_name("redis_address", tests, NULL, NULL);
 }

@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One question to one Sentinel after the other, each over a redis_link that is one connection.
+ *
+ *     RESTING ─▶ DIALLING ─named─▶ RESTING, the connection is kept
+ *        │          └─ fail ─▶ the next Sentinel, or silent ─▶ RESTING
+ *        └── a connection was kept ─▶ ASKING ─▶ likewise
+ */
+#include "promptd/redis_sentinel.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "promptd/redis_login.h"
+
+enum {
+    WATCH_MS = 1000, /* a second after a Sentinel knows of a failover so does a link */
+    ANSWER_TIMEOUT_MS = 1000,
+    ANSWER_MAX_BYTES = 65536,
+    HOST_MAX_LENGTH = 253,
+    PORT_DIGITS_MAX = 5
+};
+
+enum sentinel_state {
+    SENTINEL_RESTING,  /* no question is under way; leaves when asked or by the watch's timer */
+    SENTINEL_DIALLING, /* for the answer over a new connection, whose link has a deadline */
+    SENTINEL_ASKING,   /* for the answer over a kept one, until the timer's */
+    SENTINEL_CLOSING   /* redis_sentinel_close was called; waits for the links and the timer */
+};
+
+/* One Sentinel, and the connection to it. */
+struct dial {
+    struct redis_sentinel *owner;
+    struct redis_address address; /* without user and password */
+    struct redis_address account; /* nothing but those */
+    struct redis_login login;
+    struct redis_link *link; /* NULL: none, and none that is still being closed */
+    bool is_usable;          /* not being closed */
+    bool logged_in;
+    bool refused; /* it answered, and said no */
+    struct redis_call question_call;
+    struct redis_call login_call;
+};
+
+struct redis_sentinel {
+    struct redis_sentinel_options options;
+    enum sentinel_state state;
+    struct dial dials[REDIS_SENTINELS_MAX];
+    size_t current; /* the Sentinel that is asked, or the first to be */
+    size_t passed;  /* so many have been passed over in this question */
+    bool doubted;
+    uv_timer_t timer;
+    char reason[512]; /* the most telling of the failures: a refusal, or else the last */
+    bool refused;
+};
+
+static size_t sentinel_count(const struct redis_sentinel *sentinel)
+{
+    return sentinel->options.address->sentinel_count;
+}
+
+static struct dial *current_dial(struct redis_sentinel *sentinel)
+{
+    return &sentinel->dials[sentinel->current];
+}
+
+static void on_timer(uv_timer_t *timer);
+
+static void start_timer(struct redis_sentinel *sentinel, int64_t wait_ms)
+{
+    uv_update_time(sentinel->options.loop);
+    (void)uv_timer_start(&sentinel->timer, on_timer, (uint64_t)wait_ms, 0);
+}
+
+static void rest(struct redis_sentinel *sentinel)
+{
+    sentinel->state = SENTINEL_RESTING;
+    if (sentinel->options.watch_ms > 0)
+        start_timer(sentinel, sentinel->options.watch_ms);
+    else
+        (void)uv_timer_stop(&sentinel->timer);
+}
+
+/* --- the answer ----------------------------------------------------------------------------------------------- */
+
+static void send_question(struct dial *dial)
+{
+    const char *service = dial->owner->options.address->service;
+    const char *words[] = {"SENTINEL", "get-master-addr-by-name", service};
+    const size_t lengths[] = {8, 23, strlen(service)};
+    redis_link_command(dial->link, 3, words, lengths, &dial->question_call);
+}
+
+/* Ends the connection; on_failed goes on. */
+static void refuse(struct dial *dial, const char *how, const char *word)
+{
+    char reason[300];
+    (void)snprintf(reason, sizeof reason, "%s %s", how, word);
+    dial->refused = true;
+    redis_link_drop(dial->link, reason);
+}
+
+static void refuse_as_told(struct dial *dial, const char *error)
+{
+    char shown[200];
+    redis_address_copy_error(dial->owner->options.address, error, shown, sizeof shown);
+    refuse(dial, "refuses:", shown);
+}
+
+/* Most Sentinels want no password even where their servers do: it is given only to one that asks for it. */
+static void log_in(struct dial *dial, enum redis_login_result result, const redisReply *reply)
+{
+    switch (result) {
+    case REDIS_LOGIN_SEND:
+        redis_link_command(dial->link, dial->login.argc, dial->login.argv, dial->login.lengths, &dial->login_call);
+        return;
+    case REDIS_LOGIN_DONE:
+        send_question(dial);
+        return;
+    case REDIS_LOGIN_REFUSED:
+        refuse_as_told(dial, reply->str);
+        return;
+    case REDIS_LOGIN_STRANGE:
+        redis_link_drop(dial->link, "the answer to the login is not one of a Sentinel");
+        return;
+    }
+}
+
+static void on_login_reply(void *context, const redisReply *reply)
+{
+    struct dial *dial = context;
+    log_in(dial, redis_login_answer(&dial->login, reply), reply);
+}
+
+static void begin_login(struct dial *dial)
+{
+    dial->logged_in = true;
+    log_in(dial, redis_login_begin(&dial->login, &dial->account), NULL);
+}
+
+static bool is_host(const redisReply *reply)
+{
+    if (reply->type != REDIS_REPLY_STRING || reply->len == 0 || (size_t)reply->len > HOST_MAX_LENGTH)
+        return false;
+    for (size_t i = 0; i < (size_t)reply->len; i++) {
+        unsigned char c = (unsigned char)reply->str[i];
+        if (!isalnum(c) && (c == '\0' || !strchr(".-_:%", c)))
+            return false;
+    }
+    return true;
+}
+
+/* 0: this is none. */
+static int read_port(const redisReply *reply)
+{
+    if (reply->type != REDIS_REPLY_STRING || reply->len == 0 || (size_t)reply->len > PORT_DIGITS_MAX)
+        return 0;
+    int port = 0;
+    for (size_t i = 0; i < (size_t)reply->len; i++) {
+        if (!isdigit((unsigned char)reply->str[i]))
+            return 0;
+        port = 10 * port + (reply->str[i] - '0');
+    }
+    return port <= UINT16_MAX ? port : 0;
+}
+
+static void read_address(struct dial *dial, const redisReply *reply)
+{
+    struct redis_sentinel *sentinel = dial->owner;
+    char name[REDIS_ADDRESS_NAME_SIZE];
+    bool is_pair = reply->type == REDIS_REPLY_ARRAY && reply->elements == 2;
+    int port = is_pair && is_host(reply->element[0]) ? read_port(reply->element[1]) : 0;
+    if (port == 0) {
+        redis_link_drop(dial->link, "the answer is not one of a Sentinel");
+        return;
+    }
+    const struct redis_endpoint master = {.host = reply->element[0]->str, .port = port};
+    redis_address_name(&dial->address, name);
+    redis_link_confirm(dial->link);
+    rest(sentinel);
+    sentinel->options.on_named(sentinel->options.context, &master, name);
+}
+
+static void on_answer(void *context, const redisReply *reply)
+{
+    struct dial *dial = context;
+    const struct redis_address *address = dial->owner->options.address;
+    bool is_error = reply->type == REDIS_REPLY_ERROR;
+    if (is_error && strncmp(reply->str, "NOAUTH", 6) == 0 && address->password && !dial->logged_in)
+        begin_login(dial);
+    else if (is_error)
+        refuse_as_told(dial, reply->str);
+    else if (reply->type == REDIS_REPLY_NIL)
+        refuse(dial, "knows no master named", address->service);
+    else
+        read_address(dial, reply);
+}
+
+/* --- one after the other -------------------------------------------------------------------------------------- */
+
+static void finish_close(struct redis_sentinel *sentinel);
+
+static void close_dial(struct dial *dial)
+{
+    if (!dial->is_usable)
+        return;
+    dial->is_usable = false;
+    redis_link_close(dial->link);
+}
+
+static void on_link_closed(void *context)
+{
+    struct dial *dial = context;
+    dial->link = NULL;
+    if (dial->owner->state == SENTINEL_CLOSING)
+        finish_close(dial->owner);
+}
+
+static void pass_over(struct redis_sentinel *sentinel, const char *reason, bool refused);
+
+static void on_login(void *context)
+{
+    send_question(context);
+}
+
+/* A kept connection that ends while nobody asks costs nothing: the next question dials anew. */
+static void on_failed(void *context, const char *reason, bool refused)
+{
+    struct dial *dial = context;
+    struct redis_sentinel *sentinel = dial->owner;
+    bool is_asked = sentinel->state == SENTINEL_DIALLING || sentinel->state == SENTINEL_ASKING;
+    close_dial(dial);
+    if (is_asked && dial == current_dial(sentinel))
+        pass_over(sentinel, reason, refused || dial->refused);
+}
+
+static void on_busy(void *context, const char *error)
+{
+    (void)context;
+    (void)error; /* said by one who was not asked; if the answer does not come, there is a deadline */
+}
+
+static bool open_dial(struct dial *dial)
+{
+    dial->logged_in = false;
+    dial->refused = false;
+    dial->link = redis_link_new(&(struct redis_link_options){
+        .loop = dial->owner->options.loop,
+        .address = &dial->address,
+        .tls = dial->owner->options.tls,
+        .dial_timeout_ms = ANSWER_TIMEOUT_MS,
+        .tuning = {.bulk_max_bytes = ANSWER_MAX_BYTES, .reply_max_bytes = ANSWER_MAX_BYTES},
+        .on_login = on_login,
+        .on_busy = on_busy,
+        .on_failed = on_failed,
+        .on_closed = on_link_closed,
+        .context = dial,
+    });
+    dial->is_usable = dial->link;
+    return dial->link;
+}
+
+/* false, with why not, where the current Sentinel must be passed over. */
+static bool ask_current(struct redis_sentinel *sentinel, const char **failure)
+{
+    struct dial *dial = current_dial(sentinel);
+    if (dial->is_usable) {
+        sentinel->state = SENTINEL_ASKING;
+        start_timer(sentinel, ANSWER_TIMEOUT_MS);
+        send_question(dial);
+        return true;
+    }
+    sentinel->state = SENTINEL_DIALLING;
+    (void)uv_timer_stop(&sentinel->timer);
+    *failure = dial->link ? "the name server does not answer" : "out of memory"; /* only a look-up holds a link up */
+    return !dial->link && open_dial(dial);
+}
+
+static void move_on(struct redis_sentinel *sentinel)
+{
+    close_dial(current_dial(sentinel));
+    sentinel->current = (sentinel->current + 1) % sentinel_count(sentinel);
+}
+
+static void keep_reason(struct redis_sentinel *sentinel, const char *reason, bool refused)
+{
+    const struct dial *dial = current_dial(sentinel);
+    const char *how = !refused ? "no Sentinel answers:" : dial->refused ? "Sentinel" : "Sentinel refuses:";
+    char name[REDIS_ADDRESS_NAME_SIZE];
+    if (sentinel->refused && !refused)
+        return;
+    redis_address_name(&dial->address, name);
+    (void)snprintf(sentinel->reason, sizeof sentinel->reason, "%s %s (%.150s)", how, reason, name);
+    sentinel->refused = refused;
+}
+
+static void pass_over(struct redis_sentinel *sentinel, const char *reason, bool refused)
+{
+    do {
+        keep_reason(sentinel, reason, refused);
+        move_on(sentinel);
+        refused = false;
+        if (++sentinel->passed >= sentinel_count(sentinel)) {
+            rest(sentinel);
+            sentinel->options.on_silent(sentinel->options.context, sentinel->reason, sentinel->refused);
+            return;
+        }
+    } while (!ask_current(sentinel, &reason));
+}
+
+static void begin(struct redis_sentinel *sentinel)
+{
+    const char *failure;
+    if (sentinel->doubted && sentinel_count(sentinel) > 1)
+        move_on(sentinel);
+    sentinel->doubted = false;
+    sentinel->passed = 0;
+    sentinel->refused = false;
+    if (!ask_current(sentinel, &failure))
+        pass_over(sentinel, failure, false);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct redis_sentinel *sentinel = timer->data;
+    if (sentinel->state == SENTINEL_RESTING)
+        begin(sentinel);
+    else if (sentinel->state == SENTINEL_ASKING)
+        redis_link_drop(current_dial(sentinel)->link, "no answer within 1 s");
+}
+
+/* --- the interface -------------------------------------------------------------------------------------------- */
+
+void redis_sentinel_ask(struct redis_sentinel *sentinel)
+{
+    if (sentinel->state == SENTINEL_RESTING)
+        start_timer(sentinel, 0);
+}
+
+void redis_sentinel_doubt(struct redis_sentinel *sentinel)
+{
+    sentinel->doubted = true;
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    struct redis_sentinel *sentinel = handle->data;
+    void (*on_closed)(void *) = sentinel->options.on_closed;
+    void *context = sentinel->options.context;
+    free(sentinel);
+    on_closed(context);
+}
+
+static void finish_close(struct redis_sentinel *sentinel)
+{
+    for (size_t i = 0; i < sentinel_count(sentinel); i++)
+        if (sentinel->dials[i].link)
+            return; /* comes here again when it is closed */
+    uv_close((uv_handle_t *)&sentinel->timer, on_timer_closed);
+}
+
+void redis_sentinel_close(struct redis_sentinel *sentinel)
+{
+    sentinel->state = SENTINEL_CLOSING;
+    (void)uv_timer_stop(&sentinel->timer);
+    for (size_t i = 0; i < sentinel_count(sentinel); i++)
+        close_dial(&sentinel->dials[i]);
+    finish_close(sentinel);
+}
+
+struct redis_sentinel *redis_sentinel_new(const struct redis_sentinel_options *options)
+{
+    struct redis_sentinel *sentinel = calloc(1, sizeof *sentinel);
+    if (!sentinel)
+        return NULL;
+    sentinel->options = *options;
+    for (size_t i = 0; i < sentinel_count(sentinel); i++) {
+        struct dial *dial = &sentinel->dials[i];
+        const struct redis_endpoint *endpoint = &options->address->sentinels[i];
+        dial->owner = sentinel;
+        dial->address = (struct redis_address){
+            .host = endpoint->host, .port = endpoint->port, .tls = options->address->tls};
+        dial->account = (struct redis_address){.user = options->address->user, .password = options->address->password};
+        dial->question_call = (struct redis_call){.on_reply = on_answer, .context = dial};
+        dial->login_call = (struct redis_call){.on_reply = on_login_reply, .context = dial};
+    }
+    (void)uv_timer_init(options->loop, &sentinel->timer); /* always 0 */
+    sentinel->timer.data = sentinel;
+    return sentinel;
+}
+
+/* --- as the finder of a link ---------------------------------------------------------------------------------- */
+
+static void on_named_to_link(void *context, const struct redis_endpoint *master, const char *sentinel)
+{
+    redis_link_found(context, master, sentinel);
+}
+
+static void on_silent_to_link(void *context, const char *reason, bool refused)
+{
+    redis_link_not_found(context, reason, refused);
+}
+
+static void on_closed_to_link(void *context)
+{
+    if (context)
+        redis_link_finder_closed(context);
+}
+
+struct redis_link *redis_sentinel_link_new(const struct redis_link_options *options)
+{
+    if (!options->address->service)
+        return redis_link_new(options);
+    struct redis_sentinel *sentinel = redis_sentinel_new(&(struct redis_sentinel_options){
+        .loop = options->loop,
+        .address = options->address,
+        .tls = options->tls,
+        .watch_ms = WATCH_MS,
+        .on_named = on_named_to_link,
+        .on_silent = on_silent_to_link,
+        .on_closed = on_closed_to_link,
+    });
+    if (!sentinel)
+        return NULL;
+    struct redis_link_options with_finder = *options;
+    with_finder.finder = (struct redis_finder){
+        .ask = redis_sentinel_ask, .doubt = redis_sentinel_doubt, .close = redis_sentinel_close, .sentinel = sentinel};
+    struct redis_link *link = redis_link_new(&with_finder);
+    sentinel->options.context = link;
+    if (!link)
+        redis_sentinel_close(sentinel);
+    return link;
+}
