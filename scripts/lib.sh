@@ -10,7 +10,7 @@ PACKAGES_BUILD=(gcc libc6-dev make cmake pkg-config
     libhiredis-dev libpq-dev libcjson-dev libuv1-dev libssl-dev libinih-dev libsqlite3-dev
     libmicrohttpd-dev libsystemd-dev libcurl4-openssl-dev uthash-dev)
 PACKAGES_SERVERS=(redis-server postgresql)
-PACKAGES_TEST=("${PACKAGES_SERVERS[@]}" pgbouncer libcmocka-dev python3 python3-pytest python3-redis python3-psycopg
+PACKAGES_TEST=("${PACKAGES_SERVERS[@]}" redis-sentinel pgbouncer libcmocka-dev python3 python3-pytest python3-redis python3-psycopg
     iproute2 openssl libfaketime mandoc groff-base prometheus logrotate spin chromium chromium-driver python3-selenium)
 PACKAGES_BENCH=("${PACKAGES_SERVERS[@]}" python3 python3-psycopg python3-redis python3-hiredis python3-asyncpg
     python3-matplotlib)
@@ -21,7 +21,7 @@ PACKAGES_LINT=(clang-format clang-tidy cppcheck shellcheck pyflakes3)
 
 LOG_FOLDER=build/logs
 # Servers that come with a package are enabled for the next boot; what we installed for ourselves must not be.
-SYSTEM_SERVICES=(redis-server postgresql pgbouncer prometheus)
+SYSTEM_SERVICES=(redis-server redis-sentinel postgresql pgbouncer prometheus)
 
 if [[ -t 1 && -z ${NO_COLOR:-} && ${TERM:-dumb} != dumb ]]; then
     BOLD=$'\e[1m' DIM=$'\e[2m' RED=$'\e[31m' GREEN=$'\e[32m' YELLOW=$'\e[33m' PLAIN=$'\e[0m'

@@ -101,6 +101,15 @@ class RedisServer:
     def thaw(self):
         self._process.send_signal(signal.SIGCONT)
 
+    def is_running(self):
+        return self._process is not None
+
+    def is_replica(self):
+        try:
+            return self.admin.role()[0] == b"slave"
+        except redis.ConnectionError:  # a Sentinel that demotes it closes all its connections
+            return False
+
     def stop(self, with_signal=signal.SIGTERM):
         if self._process is not None:
             end(self._process, with_signal)
