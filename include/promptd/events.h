@@ -18,6 +18,7 @@
 #include "promptd/job.h"
 #include "promptd/metrics.h"
 #include "promptd/redis_address.h"
+#include "promptd/redis_tls.h"
 
 struct events;
 
@@ -39,6 +40,7 @@ struct events_statuses {
 struct events_options {
     uv_loop_t *loop;
     const struct redis_address *address; /* borrowed, like the channel */
+    struct redis_tls *tls;               /* borrowed; NULL where the address has none */
     const char *channel;
     struct events_statuses statuses;
     struct events_tuning tuning;

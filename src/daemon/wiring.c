@@ -118,6 +118,7 @@ static bool open_events(struct daemon *daemon, struct error *error)
     daemon->events = events_new(&(struct events_options){
         .loop = &daemon->loop,
         .address = &daemon->redis,
+        .tls = daemon->redis_tls,
         .channel = settings->events_channel,
         .statuses = {.ready = settings->ready_status, .failed = settings->failed_status},
         .tuning = options_events_tuning(settings),

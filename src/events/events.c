@@ -17,6 +17,7 @@
 #include "promptd/clock.h"
 #include "promptd/log.h"
 #include "promptd/redis_link.h"
+#include "promptd/redis_sentinel.h"
 
 enum {
     EVENTS_DIAL_TIMEOUT_MS = 5000,
@@ -360,9 +361,10 @@ struct events *events_new(const struct events_options *options)
     TAILQ_INIT(&events->queue);
     events->published = (struct redis_call){.on_reply = on_published, .context = events};
     events->pinged = (struct redis_call){.on_reply = on_pinged, .context = events};
-    events->link = redis_link_new(&(struct redis_link_options){
+    events->link = redis_sentinel_link_new(&(struct redis_link_options){
         .loop = options->loop,
         .address = options->address,
+        .tls = options->tls,
         .dial_timeout_ms = EVENTS_DIAL_TIMEOUT_MS,
         .backoff_base_ms = EVENTS_BACKOFF_BASE_MS,
         .tuning = link_tuning(&options->tuning),

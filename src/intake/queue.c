@@ -11,6 +11,7 @@
 #define LOG_COMPONENT "redis"
 #include "promptd/clock.h"
 #include "promptd/log.h"
+#include "promptd/redis_sentinel.h"
 
 enum { DIAL_TIMEOUT_MS = 5000, BACKOFF_BASE_MS = 1000, TICK_MS = 1000, REPLY_EXTRA_BYTES = 65536, RETRY_MS = 1000 };
 
@@ -588,7 +589,7 @@ static void get_status(const struct source *source, struct source_status *status
     unsigned failures[] = {redis_link_failures(queue->reader), redis_link_failures(queue->worker)};
     *status = queue->status;
     status->mode = queue->kind->mode;
-    redis_address_name(queue->options.address, status->server);
+    redis_link_server_name(queue->worker, status->server);
     status->is_up = !queue->is_stopped && queue->is_ready && redis_link_is_up(queue->reader) &&
                     redis_link_is_up(queue->worker);
     status->heartbeat_is_well = queue->ping_ms == 0 || now_ms(queue) - queue->ping_ms < TICK_MS;
@@ -713,7 +714,7 @@ static bool name_consumer(struct queue *queue)
 static struct redis_link *new_link(struct queue *queue, bool is_second, void (*on_login)(void *context),
                                    void (*on_lost)(void *context, const char *reason))
 {
-    return redis_link_new(&(struct redis_link_options){
+    return redis_sentinel_link_new(&(struct redis_link_options){
         .loop = queue->options.loop,
         .address = queue->options.address,
         .tls = queue->options.tls,
