@@ -121,6 +121,10 @@ void redis_link_found(struct redis_link *link, const struct redis_endpoint *serv
 void redis_link_not_found(struct redis_link *link, const char *reason, bool refused);
 void redis_link_finder_closed(struct redis_link *link);
 
+/* A Redis Cluster has the key on another server, which is dialled from now on, at once; a host "" is the one it was.
+ * Where a dial to it fails the address counts again. Not with a finder. */
+void redis_link_redirect(struct redis_link *link, const struct redis_endpoint *server);
+
 /* Ends it in whatever state; on_closed is the last callback, and the link is gone. */
 void redis_link_close(struct redis_link *link);
 

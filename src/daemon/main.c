@@ -74,9 +74,39 @@ static bool check_tls(const struct settings *settings, struct error *error)
     return tls;
 }
 
+static int run(struct settings *settings, const struct daemon_arguments *arguments)
+{
+    struct error error = {.code = ERROR_NONE};
+    if (!open_log(settings, &error))
+        return fail(&error);
+    settings_warn(settings, arguments->environment); /* in the form that log_format asks for */
+    log_capture_stderr();
+    int status = daemon_run(settings, arguments);
+    log_leave_stderr();
+    log_close();
+    return status;
+}
+
+/* What is done with the settings, once those that are texts have been looked into. */
+static int act(struct settings *settings, enum settings_action action, const struct daemon_arguments *arguments)
+{
+    struct error error = {.code = ERROR_NONE};
+    if (!check_database_url(settings, &error) || !check_tls(settings, &error))
+        return fail(&error);
+    if (action == SETTINGS_RUN)
+        return run(settings, arguments);
+    settings_warn(settings, arguments->environment);
+    if (action == SETTINGS_PRINT)
+        settings_print(settings, stdout);
+    else
+        (void)printf("promptd: the settings are valid\n");
+    return end_of_output();
+}
+
 int main(int argc, char *argv[])
 {
     static const struct settings_program program = {.validate_redis_url = redis_address_validate};
+    const struct daemon_arguments arguments = {.argc = argc, .argv = argv, .environment = environ, .program = &program};
     struct settings settings;
     struct settings_command command;
     struct error error = {.code = ERROR_NONE};
@@ -86,33 +116,15 @@ int main(int argc, char *argv[])
     if (!settings_read_command(argc, argv, &program, &settings, &command, &error) ||
         !settings_load(&settings, &command, environ, &error))
         return fail(&error);
-    int status = 0;
+    int status;
     if (command.action == SETTINGS_HELP) {
         print_help();
         status = end_of_output();
     } else if (command.action == SETTINGS_VERSION) {
         (void)printf("promptd %s\n", PROMPTD_VERSION);
         status = end_of_output();
-    } else if (!check_database_url(&settings, &error) || !check_tls(&settings, &error)) {
-        status = fail(&error);
-    } else if (command.action == SETTINGS_PRINT) {
-        settings_warn(&settings, environ);
-        settings_print(&settings, stdout);
-        status = end_of_output();
-    } else if (command.action == SETTINGS_CHECK) {
-        settings_warn(&settings, environ);
-        (void)printf("promptd: the settings are valid\n");
-        status = end_of_output();
-    } else if (!open_log(&settings, &error)) {
-        status = fail(&error);
     } else {
-        settings_warn(&settings, environ); /* in the form that log_format asks for */
-        const struct daemon_arguments arguments = {
-            .argc = argc, .argv = argv, .environment = environ, .program = &program};
-        log_capture_stderr();
-        status = daemon_run(&settings, &arguments);
-        log_leave_stderr();
-        log_close();
+        status = act(&settings, command.action, &arguments);
     }
     settings_free(&settings);
     return status;

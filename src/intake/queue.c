@@ -406,12 +406,13 @@ static void on_info(void *context, const redisReply *reply)
     struct queue_command command;
     const char *version = info_value(reply, "redis_version:");
     const char *policy = info_value(reply, "maxmemory_policy:");
-    unsigned major;
-    unsigned minor;
-    if (version && sscanf(version, "%u.%u", &major, &minor) == 2 && (major < 6 || (major == 6 && minor < 2))) {
+    char *end = NULL;
+    unsigned long major = version ? strtoul(version, &end, 10) : 0;
+    unsigned long minor = end && *end == '.' ? strtoul(end + 1, NULL, 10) : 0;
+    if (version && (major < 6 || (major == 6 && minor < 2))) {
         char reason[96];
-        (void)snprintf(reason, sizeof reason, "Redis %u.%u is too old for redis_mode %s, which needs 6.2", major, minor,
-                       queue->kind->mode);
+        (void)snprintf(reason, sizeof reason, "Redis %lu.%lu is too old for redis_mode %s, which needs 6.2", major,
+                       minor, queue->kind->mode);
         redis_link_drop(queue->worker, reason);
         return;
     }

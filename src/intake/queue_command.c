@@ -3,13 +3,14 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define LOG_COMPONENT "redis"
 #include "promptd/log.h"
 #include "queue.h"
 
-enum { COMPLAIN_MS = 3600000, QUEUE_ERROR_SIZE = 200 };
+enum { COMPLAIN_MS = 3600000, QUEUE_ERROR_SIZE = 200, QUEUE_HOST_SIZE = 256 };
 
 void queue_command_begin(struct queue_command *command, const char *name)
 {
@@ -69,8 +70,28 @@ static void copy_error(const redisReply *reply, char *text, size_t size)
         *arguments = '\0';
 }
 
+/* "MOVED slot host:port" */
+static bool is_moved(const redisReply *reply, char host[QUEUE_HOST_SIZE], struct redis_endpoint *server)
+{
+    const char *place = strncmp(reply->str, "MOVED ", 6) == 0 ? strrchr(reply->str, ' ') : NULL;
+    const char *colon = place ? strrchr(place, ':') : NULL;
+    long port = colon ? strtol(colon + 1, NULL, 10) : 0;
+    if (port <= 0 || port > UINT16_MAX)
+        return false;
+    (void)snprintf(host, QUEUE_HOST_SIZE, "%.*s", (int)(colon - place - 1), place + 1);
+    *server = (struct redis_endpoint){.host = host, .port = (int)port};
+    return true;
+}
+
 void queue_refused(struct queue *queue, const redisReply *reply)
 {
+    struct redis_endpoint server;
+    char host[QUEUE_HOST_SIZE];
+    if (is_moved(reply, host, &server)) { /* all keys are in one slot: so are both connections */
+        redis_link_redirect(queue->worker, &server);
+        redis_link_redirect(queue->reader, &server);
+        return;
+    }
     char text[QUEUE_ERROR_SIZE];
     copy_error(reply, text, sizeof text);
     redis_link_refuse(queue->worker, text);
@@ -80,6 +101,9 @@ void queue_reader_refused(struct queue *queue, const redisReply *reply)
 {
     char text[QUEUE_ERROR_SIZE];
     copy_error(reply, text, sizeof text);
+    if (strncmp(text, "MOVED ", 6) == 0)
+        redis_link_drop(queue->worker,
+                        "the queue has moved within the Redis Cluster"); /* its first question tells where */
     redis_link_refuse(queue->reader, text);
 }
 

@@ -30,7 +30,7 @@ enum { FETCH_MESSAGES = 1024, FETCH_BYTES = 4 * 1024 * 1024 };
 
 /* A message in memory: on its way to disk, or refused by it. */
 struct put {
-    TAILQ_ENTRY(put) link;
+    STAILQ_ENTRY(put) link;
     int64_t arrived_us;
     int64_t behind_sequence; /* the disk refuses it: what the spool has up to here goes before it */
     bool at_once;            /* it goes on once it is on disk; else it stays on disk only */
@@ -71,7 +71,7 @@ struct source_spooled {
     bool fetching;
     bool stopped;                         /* nothing is fetched any more */
     bool closing;                         /* nothing is delivered any more, either */
-    TAILQ_HEAD(put_queue, put) in_memory; /* the disk refused them: they wait for what is older and on disk only */
+    STAILQ_HEAD(put_queue, put) in_memory; /* the disk refused them: they wait for what is older and on disk only */
     size_t in_memory_count;
     size_t in_memory_bytes;
 };
@@ -166,8 +166,8 @@ static void deliver_put(struct source_spooled *spooled, const struct put *put, i
 static void deliver_in_memory(struct source_spooled *spooled, int64_t sequence)
 {
     struct put *put;
-    while ((put = TAILQ_FIRST(&spooled->in_memory)) && put->behind_sequence < sequence) {
-        TAILQ_REMOVE(&spooled->in_memory, put, link);
+    while ((put = STAILQ_FIRST(&spooled->in_memory)) && put->behind_sequence < sequence) {
+        STAILQ_REMOVE_HEAD(&spooled->in_memory, link);
         spooled->in_memory_count--;
         spooled->in_memory_bytes -= put->length;
         deliver_put(spooled, put, 0);
@@ -335,7 +335,7 @@ static void put_refused(struct source_spooled *spooled, struct put *put, enum sp
         return;
     }
     put->behind_sequence = spooled->last_put;
-    TAILQ_INSERT_TAIL(&spooled->in_memory, put, link);
+    STAILQ_INSERT_TAIL(&spooled->in_memory, put, link);
     spooled->in_memory_count++;
     spooled->in_memory_bytes += put->length;
 }
@@ -465,8 +465,8 @@ static void close_source(struct source *source, void (*on_closed)(void *context)
     spooled->closing = true;
     spooled->on_closed = on_closed;
     spooled->closed_context = context;
-    while ((put = TAILQ_FIRST(&spooled->in_memory))) {
-        TAILQ_REMOVE(&spooled->in_memory, put, link);
+    while ((put = STAILQ_FIRST(&spooled->in_memory))) {
+        STAILQ_REMOVE_HEAD(&spooled->in_memory, link);
         spooled->in_memory_count--;
         refuse(spooled, put, "promptd had to stop before the message was stored");
         free(put);
@@ -526,7 +526,7 @@ struct source *source_spooled_new(const struct source_options *options, source_i
                                        .tuning = options->tuning,
                                        .directory = options->directory,
                                        .began_ms = clock_monotonic_ms()};
-    TAILQ_INIT(&spooled->in_memory);
+    STAILQ_INIT(&spooled->in_memory);
     spooled->spool = open_spool(spooled, options->loop, error);
     if (!spooled->spool) {
         free(spooled);

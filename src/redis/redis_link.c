@@ -54,6 +54,9 @@ struct redis_link {
     struct redis_address found; /* with a finder: options.address, and whom it has found; host NULL: nobody yet */
     bool is_found;              /* this dial is of a server that was just found */
     bool finder_is_silent;      /* its last word was that it cannot find one */
+    bool is_redirected;         /* without a finder: `found` is where a Redis Cluster has the key */
+    bool redirects;             /* it is given up for that */
+    int64_t redirected_ms;      /* when it last was */
     bool has_moved;             /* the connection was given up because another server is the master now */
     struct breaker breaker;
     int64_t count_again_ms; /* until then a failed dial of a found server is no failure more */
@@ -89,7 +92,7 @@ static bool has_finder(const struct redis_link *link)
 /* The server itself: where it is, and how to log in. */
 static const struct redis_address *server_address(const struct redis_link *link)
 {
-    return has_finder(link) ? &link->found : link->options.address;
+    return has_finder(link) || link->is_redirected ? &link->found : link->options.address;
 }
 
 static bool is_one_connection(const struct redis_link *link)
@@ -281,10 +284,15 @@ static void on_later(uv_timer_t *timer)
         link->down_since_ms = now_ms;
         link->attempts = 0;
     }
-    report_failure(link, lost);
-    if (lost && now_ms - link->up_since_ms >= link->options.backoff_base_ms)
+    if (!link->redirects)
+        report_failure(link, lost);
+    bool redirects = link->redirects;
+    link->redirects = false;
+    link->is_redirected = link->is_redirected && (redirects || lost);
+    if (redirects ? now_ms - link->redirected_ms >= link->options.backoff_base_ms
+                  : lost && now_ms - link->up_since_ms >= link->options.backoff_base_ms)
         dial_at_once(link);
-    else if (link->busy)
+    else if (link->busy || redirects)
         wait_while_busy(link);
     else
         wait_and_dial(link);
@@ -785,6 +793,22 @@ void redis_link_drop(struct redis_link *link, const char *reason)
 void redis_link_refuse(struct redis_link *link, const char *error)
 {
     link_refuse(link, error);
+}
+
+void redis_link_redirect(struct redis_link *link, const struct redis_endpoint *server)
+{
+    char *host = strdup(server->host[0] ? server->host : server_address(link)->host);
+    if (!host || has_finder(link) || link->failed || link->state == LINK_CLOSING) {
+        free(host);
+        return;
+    }
+    free(link->found.host);
+    link->found.host = host;
+    link->found.port = server->port;
+    log_info(LOG_FIELDS(log_text("host", host), log_number("port", server->port)),
+             "the key is on another server of the Redis Cluster");
+    link->is_redirected = link->redirects = true;
+    link_fail(link, "the key is on another server of the Redis Cluster");
 }
 
 static void on_handle_closed(uv_handle_t *handle)

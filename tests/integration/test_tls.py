@@ -13,6 +13,7 @@ import signal
 import pytest
 
 from support.certificates import Authority, has_openssl
+from support.events import Listener
 from support.expect import expect_stored
 from support.peer import Peer
 from support.promptd import run
@@ -159,6 +160,17 @@ def test_promptctl_publishes(tls, start_promptd, promptctl, database, server, au
                        redis_channel=channel.name, **settings)
     assert result.code == 0, result
     promptd.settle(1)
+
+
+def test_outcome_events_take_it_too(tls, start_promptd, database, server, authority, closing):
+    channel = Channel(server)
+    listener = closing(Listener(server, f"{channel.name}:events"))
+    promptd = start_promptd(on=channel, redis_url=server.url, redis_tls_ca_file=authority.file,
+                            events_channel=f"{channel.name}:events")
+    promptd.wait_line("INFO", "ready to publish outcome events")
+    message = channel.publish(database.interview())
+    (event,) = listener.wait(1)
+    assert event["interview_id"] == message.interview and event["outcome"] == "stored"
 
 
 # What is refused

@@ -12,12 +12,15 @@
 #include "promptd/url.h"
 #include "settings_start.h"
 
+#define REDIS_URL_ALLOWED                                                                                              \
+    "redis://[user:password@]host[:port][/db], rediss:// likewise, unix:///path[?db=N], or "                           \
+    "redis+sentinel://[user:password@]host[:port][,host[:port]...]/service[/db], rediss+sentinel:// likewise"
+
 static void test_bad_values_of_flags(void **state)
 {
     (void)state;
-    static const char url[] =
-        " (allowed: redis://[user:password@]host[:port][/db], rediss:// likewise, or unix:///path[?db=N])";
-    char with_url[300];
+    static const char url[] = " (allowed: " REDIS_URL_ALLOWED ")";
+    char with_url[600];
     static const struct {
         const char *flag;
         const char *message;
@@ -79,7 +82,7 @@ static void test_bad_values_of_flags(void **state)
 
     (void)snprintf(with_url, sizeof with_url,
                    "setting redis_url: value \"***\" from flag --redis-url does not "
-                   "begin with redis://, rediss:// or unix://%s",
+                   "begin with redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://%s",
                    url);
     assert_refused((struct start){.flags = WORDS("--redis-url=localhost")}, ERROR_USAGE, with_url);
 }
@@ -87,12 +90,11 @@ static void test_bad_values_of_flags(void **state)
 static void test_secrets_are_not_shown(void **state)
 {
     (void)state;
-    static const char allowed[] =
-        " (allowed: redis://[user:password@]host[:port][/db], rediss:// likewise, or unix:///path[?db=N])";
-    char message[400];
+    static const char allowed[] = " (allowed: " REDIS_URL_ALLOWED ")";
+    char message[800];
     (void)snprintf(message, sizeof message,
                    "setting redis_url: value \"***\" from environment PROMPTD_REDIS_URL does not begin with redis://, "
-                   "rediss:// or unix://%s",
+                   "rediss://, unix://, redis+sentinel:// or rediss+sentinel://%s",
                    allowed);
     assert_refused((struct start){.environment = WORDS("PROMPTD_REDIS_URL=http://u:hunter2@h")}, ERROR_CONFIG, message);
     (void)snprintf(message, sizeof message, "setting redis_url: value \"***\" from environment REDIS_URL has no host%s",
@@ -140,15 +142,14 @@ static void test_passwords_that_are_not_encoded(void **state)
     for (size_t i = 0; i < sizeof urls / sizeof urls[0]; i++) {
         bool redis = strncmp(urls[i], "postgres", 8) != 0;
         char variable[120];
-        char message[400];
+        char message[800];
         (void)snprintf(variable, sizeof variable, "PROMPTD_%s_URL=%s", redis ? "REDIS" : "DATABASE", urls[i]);
         (void)snprintf(message, sizeof message,
                        "setting %s_url: value \"***\" from environment PROMPTD_%s_URL may have a password with an "
                        "unencoded /, @, :, ?, # or space in it: percent-encode it (%%2F, %%40, %%3A, %%3F, %%23, %%20) "
                        "(allowed: %s)",
                        redis ? "redis" : "database", redis ? "REDIS" : "DATABASE",
-                       redis ? "redis://[user:password@]host[:port][/db], rediss:// likewise, or unix:///path[?db=N]"
-                             : "a libpq URI or conninfo");
+                       redis ? REDIS_URL_ALLOWED : "a libpq URI or conninfo");
         assert_refused((struct start){.environment = WORDS(variable)}, ERROR_CONFIG, message);
     }
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
@@ -292,7 +293,7 @@ static void test_value_files(void **state)
     write_file("value", "\n");
     assert_refused((struct start){.environment = WORDS("PROMPTD_REDIS_URL_FILE=value")}, ERROR_CONFIG,
                    "setting redis_url: value \"\" from environment PROMPTD_REDIS_URL_FILE (file value) is empty "
-                   "(allowed: redis://[user:password@]host[:port][/db], rediss:// likewise, or unix:///path[?db=N])");
+                   "(allowed: " REDIS_URL_ALLOWED ")");
 }
 
 static void test_bad_flags(void **state)
