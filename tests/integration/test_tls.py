@@ -105,6 +105,16 @@ def test_user_and_password(tls, start_promptd, database, new_server, authority):
     stores(promptd, database, channel)
 
 
+def test_outcome_events(tls, start_promptd, database, server, authority, closing):
+    channel = Channel(server)
+    listener = closing(Listener(server, f"{channel.name}:events"))
+    promptd = start_promptd(on=channel, redis_url=server.url, redis_tls_ca_file=authority.file,
+                            events_channel=listener.channel)
+    promptd.wait_line("INFO", "ready to publish outcome events")
+    stores(promptd, database, channel)
+    assert listener.wait(1)[0]["outcome"] == "stored"
+
+
 def test_nothing_waits_for_the_next_message(tls, start_promptd, database, server, authority):
     """Of any size, around those of TLS' records and hiredis' reads; with no heartbeat to push it on."""
     channel = Channel(server)

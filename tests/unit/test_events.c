@@ -21,7 +21,7 @@ static struct job job_of(enum outcome outcome)
     static char text[] = "A prompt that stands in no event.";
     struct job job = {.outcome = outcome};
     job.content.has_interview_id = true;
-    for (uint8_t i = 0; i < UUID_SIZE; i++) {
+    for (int i = 0; i < UUID_SIZE; i++) {
         job.content.interview_id[i] = (uint8_t)(i + 1);
         job.prompt_id[i] = (uint8_t)(0x11 * (15 - i));
     }
