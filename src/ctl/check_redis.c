@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* promptctl check: Redis, up to a real subscription. */
+/* promptctl check: Redis, up to the login, and from there what redis_mode needs. */
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "check.h"
-#include "redis.h"
 
 enum { DAY_S = 86400, CERTIFICATE_DAYS = 14 /* left, and it is worth a word */ };
 
@@ -83,85 +82,31 @@ static bool check_role(struct check *check, struct redis_client *client, struct 
     return true;
 }
 
-/* Before we listen ourselves. */
-static void check_listeners(struct check *check, struct redis_client *client, struct error *error)
-{
-    const char *channel = check->ctl->settings.redis_channel;
-    const char *const words[] = {"PUBSUB", "NUMSUB", channel};
-    redisReply *reply = redis_client_call(client, 3, words, NULL, error);
-    if (!reply && error->code != ERROR_CONFIG)
-        check_fail(check, "redis_listeners", error);
-    else if (!reply || reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
-             reply->element[1]->type != REDIS_REPLY_INTEGER)
-        check_report_step(check, "redis_listeners", CHECK_NOTE, "cannot be seen: %s",
-                          reply ? "no answer" : error->text);
-    else if (reply->element[1]->integer == 0)
-        check_report_step(check, "redis_listeners", CHECK_OK, "nobody else listens on %s", channel);
-    else
-        check_report_step(check, "redis_listeners", CHECK_NOTE,
-                          "%lld other%s on %s: a running promptd is one; is each of them meant to be there?",
-                          reply->element[1]->integer, reply->element[1]->integer == 1 ? " listens" : "s listen",
-                          channel);
-    freeReplyObject(reply);
-}
-
-/* Queued for a transaction that is given up: the server judges the permission, and nobody hears a thing. */
-static void check_events(struct check *check, struct redis_client *client, struct error *error)
-{
-    const char *channel = check->ctl->settings.events_channel;
-    const char *const multi[] = {"MULTI"};
-    const char *const publish[] = {"PUBLISH", channel, "{}"};
-    const char *const discard[] = {"DISCARD"};
-    redisReply *begun = redis_client_call(client, 1, multi, NULL, error);
-    if (!begun && error->code == ERROR_CONFIG) {
-        check_report_step(check, "redis_events", CHECK_NOTE, "cannot be tried without publishing: %s", error->text);
-        return;
-    }
-    redisReply *queued = begun ? redis_client_call(client, 3, publish, NULL, error) : NULL;
-    if (queued)
-        check_report_step(check, "redis_events", CHECK_OK, "may be published on %s", channel);
-    else
-        check_fail(check, "redis_events", error);
-    freeReplyObject(begun);
-    freeReplyObject(queued);
-    freeReplyObject(redis_client_call(client, 1, discard, NULL, error));
-}
-
-static void check_subscription(struct check *check, struct redis_client *client, struct error *error)
-{
-    const char *channel = check->ctl->settings.redis_channel;
-    const char *const words[] = {"SUBSCRIBE", channel};
-    redisReply *reply = redis_client_call(client, 2, words, NULL, error);
-    if (reply && reply->type != REDIS_REPLY_ARRAY)
-        (void)error_set(error, ERROR_UNAVAILABLE, "%s is no Redis: its answer to SUBSCRIBE is no list", client->server);
-    if (!reply || reply->type != REDIS_REPLY_ARRAY)
-        check_fail(check, "redis_subscribe", error);
-    else
-        check_report_step(check, "redis_subscribe", CHECK_OK, "%s", channel);
-    freeReplyObject(reply);
-}
+static const struct check_redis_step *const steps[] = {
+    [REDIS_MODE_PUBSUB] = check_pubsub_steps,
+    [REDIS_MODE_LIST] = check_list_steps,
+    [REDIS_MODE_STREAM] = check_stream_steps,
+};
 
 void check_redis(struct check *check)
 {
     struct redis_client client;
     struct error error;
-    bool has_events = check->ctl->settings.events_channel[0];
+    const struct settings *settings = &check->ctl->settings;
     bool connected = check_connection(check, &client, &error);
     if (!connected)
         check_report_step(check, "redis_login", CHECK_SKIPPED, "not tried");
     bool logged_in = connected && check_login(check, &client, &error);
     if (!logged_in && client.address.service)
         check_report_step(check, "redis_role", CHECK_SKIPPED, "not tried");
-    if (logged_in && check_role(check, &client, &error)) {
-        check_listeners(check, &client, &error);
-        if (has_events)
-            check_events(check, &client, &error);
-        check_subscription(check, &client, &error);
-    } else {
-        check_report_step(check, "redis_listeners", CHECK_SKIPPED, "not tried");
-        if (has_events)
-            check_report_step(check, "redis_events", CHECK_SKIPPED, "not tried");
-        check_report_step(check, "redis_subscribe", CHECK_SKIPPED, "not tried");
+    logged_in = logged_in && check_role(check, &client, &error);
+    for (const struct check_redis_step *step = steps[settings->redis_mode]; step->name; step++) {
+        if (step->applies && !step->applies(settings))
+            continue;
+        if (logged_in && redis_client_is_up(&client))
+            step->run(check, &client);
+        else
+            check_report_step(check, step->name, CHECK_SKIPPED, "not tried");
     }
     redis_client_close(&client);
 }

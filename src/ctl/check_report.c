@@ -69,3 +69,11 @@ void check_fail(struct check *check, const char *step, const struct error *error
     check->broken |= error->code != ERROR_UNAVAILABLE && error->code != ERROR_CONFIG;
     report(check, step, CHECK_FAILED, error->text);
 }
+
+void check_report_unseen(struct check *check, const char *step, const struct error *error)
+{
+    if (error->code == ERROR_CONFIG)
+        check_report_step(check, step, CHECK_NOTE, "cannot be seen: %s", error->text);
+    else
+        check_fail(check, step, error);
+}

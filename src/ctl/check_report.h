@@ -31,4 +31,7 @@ void check_report_step(struct check *check, const char *step, enum check_verdict
 /* A failed step; the error's code is remembered. */
 void check_fail(struct check *check, const char *step, const struct error *error);
 
+/* A look that an account need not be allowed to take: a note then, and a failure only where the server is gone. */
+void check_report_unseen(struct check *check, const char *step, const struct error *error);
+
 #endif

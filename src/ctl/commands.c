@@ -9,9 +9,9 @@ const struct settings_flag ctl_options[] = {
         {0},
 };
 
-#define DEAD_SETTINGS "--spool-dir"
-
-#define REDIS_SETTINGS "--redis-url --redis-tls-ca-file --redis-tls-cert-file --redis-tls-key-file --redis-channel"
+#define REDIS_SETTINGS                                                                                                 \
+    "--redis-url --redis-tls-ca-file --redis-tls-cert-file --redis-tls-key-file --redis-channel --redis-mode"
+#define DEAD_SETTINGS REDIS_SETTINGS " --spool-dir"
 #define DATABASE_SETTINGS "--database-url --statement-timeout-ms"
 #define MESSAGE_SETTINGS "--sources --prompt-min-chars --prompt-max-chars --message-max-bytes"
 
@@ -24,7 +24,10 @@ const struct ctl_command ctl_commands[] = {
      .details =
          "A dry run over real connections, step by step. Redis: reach it, agree on TLS where the URL says rediss:// "
          "(protocol, cipher, the end of the server's certificate), log in, see who listens on the channel already, "
-         "subscribe. PostgreSQL: reach it, log in, see whether it takes writes; tables, columns, types, "
+         "subscribe; with --redis-mode=list or stream see its version, maxmemory-policy, the key, who takes from it, "
+         "and "
+         "have each command that promptd sends judged, in a transaction that is discarded. PostgreSQL: reach it, log "
+         "in, see whether it takes writes; tables, columns, types, "
          "keys, privileges and policies; whether interviews have the awaiting statuses; then store a prompt, take it "
          "away and set the statuses, in a transaction that is rolled back.\n"
          "Each step is ok, or wrong and why; a ! is worth a look and no fault; a ? could not be tried, and a - was not "
@@ -34,11 +37,13 @@ const struct ctl_command ctl_commands[] = {
     {.name = "dead list",
      .options = CTL_TAKES(JSON),
      .settings = DEAD_SETTINGS,
-     .summary = "list the spool's dead letters",
+     .summary = "list dead letters",
      .details = "A dead letter is a message that ended not stored, rolled back, orphaned, rejected or dropped after it "
-                "was on disk. One line each, oldest first: id, when it died, outcome, bytes, interview, reason or "
-                "SQLSTATE, error. On a terminal a heading stands above. Messages themselves are never listed.\n"
-                "Like all dead commands it may run beside the daemon or without it, as the daemon's user or as root.\n",
+                "was kept: in the spool of --spool-dir, or with --redis-mode=list or stream in Redis. One line each, "
+                "oldest first: id, when it died, outcome, bytes, interview, reason or SQLSTATE, error. On a terminal "
+                "a heading stands above. Messages themselves are never listed.\n"
+                "Like all dead commands it may run beside the daemon or without it; for the spool as the daemon's user "
+                "or as root.\n",
      .run = ctl_dead_list},
     {.name = "dead show",
      .operands = "ID",
@@ -49,7 +54,8 @@ const struct ctl_command ctl_commands[] = {
      .summary = "show a dead letter, message and all",
      .details = "All that is known of it, then an empty line and the message as it arrived, prompt and all, with "
                 "control characters escaped. With --raw the message alone, byte for byte, for a file. With --json the "
-                "message is \"payload\", or \"payload_base64\" where it is no text.\n",
+                "message is \"payload\", or \"payload_base64\" where it is no text. One that was larger than "
+                "--message-max-bytes was not read, and is not there.\n",
      .run = ctl_dead_show},
     {.name = "dead replay",
      .operands = "ID...",
@@ -57,10 +63,13 @@ const struct ctl_command ctl_commands[] = {
      .options = CTL_TAKES(ALL) | CTL_TAKES(YES) | CTL_TAKES(JSON),
      .settings = DEAD_SETTINGS,
      .summary = "have promptd try dead letters again",
-     .details = "They are dead letters no more, and wait in the spool like any other message: a running promptd takes "
-                "them up within a second or two, another at its start. Fix first what they died of. Their interviews "
-                "are failed by now, which is among the shipped --awaiting-statuses, so they become ready.\n"
-                "If one of the IDs is no dead letter, nothing is changed.\n",
+     .details =
+         "They are dead letters no more, and wait at the end of the queue like any other message, in the spool or in "
+         "Redis: a running promptd takes them up within a second or two, another at its start. Fix first what they "
+         "died of. Their interviews "
+         "are failed by now, which is among the shipped --awaiting-statuses, so they become ready.\n"
+         "If one of the IDs is no dead letter, or one without a message, nothing is changed. With --all those "
+         "without a message stay, and the exit code is 1.\n",
      .run = ctl_dead_replay},
     {.name = "dead drop",
      .operands = "ID...",
@@ -68,7 +77,7 @@ const struct ctl_command ctl_commands[] = {
      .options = CTL_TAKES(ALL) | CTL_TAKES(YES) | CTL_TAKES(JSON),
      .settings = DEAD_SETTINGS,
      .summary = "delete dead letters for good",
-     .details = "Their messages are gone, and overwritten on disk. Interviews keep their status.\n"
+     .details = "Their messages are gone, and those of the spool overwritten on disk. Interviews keep their status.\n"
                 "If one of the IDs is no dead letter, nothing is changed.\n",
      .run = ctl_dead_drop},
     {.name = "orphans",
@@ -99,9 +108,11 @@ const struct ctl_command ctl_commands[] = {
      .options = CTL_TAKES(INTERVIEW) | CTL_TAKES(SOURCE) | CTL_TAKES(JSON),
      .settings = REDIS_SETTINGS " " MESSAGE_SETTINGS,
      .summary = "send a prompt as the workflow would",
-     .details = "The text of FILE, to the last byte, is the prompt; - is standard input. The message is checked first: "
-                "what promptd would reject is not sent. Says how many received it; that nobody did is exit code 1, for "
-                "Redis keeps nothing of it.\n",
+     .details =
+         "The text of FILE, to the last byte, is the prompt; - is standard input. The message is checked first: "
+         "what promptd would reject is not sent. It is sent the way --redis-mode says: published, and it is said how "
+         "many received it; that nobody did is exit code 1, for Redis keeps nothing of it. Or pushed to the "
+         "left end of the list, or added to the stream in the field message, where it waits for promptd.\n",
      .run = ctl_publish},
     {.name = "status",
      .options = CTL_TAKES(QUIET) | CTL_TAKES(JSON),

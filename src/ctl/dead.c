@@ -1,91 +1,87 @@
 /* SPDX-License-Identifier: MIT */
-/* promptctl dead: the spool's dead letters, listed, shown, replayed, dropped. */
-#include <errno.h>
+/* promptctl dead: dead letters, wherever they are kept, listed, shown, replayed, dropped. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "dead_store.h"
 #include "list.h"
 #include "output.h"
-#include "promptd/clock.h"
 #include "promptd/commands.h"
-#include "promptd/dead_letters.h"
 #include "promptd/json.h"
 #include "promptd/text.h"
 
-static struct dead_letters *open_letters(const struct ctl *ctl, struct error *error)
+static const struct dead_ops *ops_of(const struct ctl *ctl)
 {
-    if (*ctl->settings.spool_dir)
-        return dead_letters_open(ctl->settings.spool_dir, error);
-    (void)error_set(error, ERROR_CONFIG,
-                    "setting spool_dir is empty, so there is no spool: give --spool-dir=FOLDER, or the daemon's"
-                    " --config=FILE");
-    return NULL;
-}
-
-/* What stands in a list and in what is shown alike, as texts. */
-struct letter_texts {
-    char id[24];
-    char arrived[CLOCK_TEXT_SIZE];
-    char died[CLOCK_TEXT_SIZE];
-    char size[24];
-    char interview[UUID_TEXT_SIZE]; /* "": none could be read */
-    char prompt[UUID_TEXT_SIZE];
-};
-
-static void write_texts(const struct dead_letter *letter, struct letter_texts *texts)
-{
-    *texts = (struct letter_texts){0};
-    (void)snprintf(texts->id, sizeof texts->id, "%" PRId64, letter->id);
-    (void)snprintf(texts->size, sizeof texts->size, "%" PRId64, letter->size);
-    clock_format_wall(letter->arrived_ms, texts->arrived);
-    clock_format_wall(letter->died_ms, texts->died);
-    if (letter->has_interview_id)
-        uuid_format(letter->interview_id, texts->interview);
-    if (letter->has_prompt_id)
-        uuid_format(letter->prompt_id, texts->prompt);
+    static const struct dead_ops *const kinds[] = {
+        [REDIS_MODE_PUBSUB] = &dead_spool,
+        [REDIS_MODE_LIST] = &dead_redis,
+        [REDIS_MODE_STREAM] = &dead_redis,
+    };
+    return kinds[ctl->settings.redis_mode];
 }
 
 /* The fields of its object, which stays open. */
-static void begin_object(struct buffer *object, const struct dead_letter *letter)
+static void begin_object(struct buffer *object, const struct dead_ops *ops, const struct dead_entry *entry)
 {
-    struct letter_texts texts;
-    write_texts(letter, &texts);
+    char id[DEAD_ID_SIZE];
+    ops->format_id(&entry->id, id);
     json_open(object, NULL, '{');
-    json_number(object, "id", (uint64_t)letter->id);
-    json_text(object, "outcome", letter->outcome);
-    json_text(object, "reason", letter->reason);
-    json_text(object, "sqlstate", letter->sqlstate);
-    json_text(object, "error", letter->error);
-    json_text(object, "interview_id", *texts.interview ? texts.interview : NULL);
-    json_text(object, "prompt_id", *texts.prompt ? texts.prompt : NULL);
-    json_text(object, "arrived", texts.arrived);
-    json_text(object, "died", texts.died);
-    json_number(object, "bytes", (uint64_t)letter->size);
+    if (ops->ids_are_numbers)
+        json_number(object, "id", entry->id.major);
+    else
+        json_text(object, "id", id);
+    json_text(object, "outcome", entry->outcome);
+    json_text(object, "reason", entry->reason);
+    json_text(object, "sqlstate", entry->sqlstate);
+    json_text(object, "error", entry->error);
+    json_text(object, "interview_id", entry->interview_id);
+    json_text(object, "prompt_id", entry->prompt_id);
+    json_text(object, "arrived", entry->arrived);
+    json_text(object, "died", entry->died);
+    if (entry->has_message)
+        json_number(object, "bytes", entry->size);
+    else
+        json_text(object, "bytes", NULL);
+}
+
+static void format_size(const struct dead_entry *entry, char text[24])
+{
+    (void)snprintf(text, 24, "%" PRIu64, entry->size);
+    if (!entry->has_message)
+        *text = '\0';
 }
 
 /* ---- list ---- */
 
-static bool list_letter(void *context, const struct dead_letter *letter)
+struct listing {
+    struct list list;
+    const struct dead_ops *ops;
+};
+
+static bool list_entry(void *context, const struct dead_entry *entry)
 {
-    struct list *list = context;
+    struct listing *listing = context;
+    struct list *list = &listing->list;
     if (list->json) {
         struct buffer object = {0};
-        begin_object(&object, letter);
+        begin_object(&object, listing->ops, entry);
         json_close(&object, '}');
         list_object(list, &object);
         return true;
     }
-    struct letter_texts texts;
-    write_texts(letter, &texts);
-    list_cell(list, texts.id);
-    list_cell(list, texts.died);
-    list_cell(list, letter->outcome);
-    list_cell(list, texts.size);
-    list_cell(list, texts.interview);
-    list_cell(list, letter->reason ? letter->reason : letter->sqlstate);
-    list_cell(list, letter->error);
+    char id[DEAD_ID_SIZE];
+    char size[24];
+    listing->ops->format_id(&entry->id, id);
+    format_size(entry, size);
+    list_cell(list, id);
+    list_cell(list, entry->died);
+    list_cell(list, entry->outcome);
+    list_cell(list, size);
+    list_cell(list, entry->interview_id);
+    list_cell(list, entry->reason ? entry->reason : entry->sqlstate);
+    list_cell(list, entry->error);
     return true;
 }
 
@@ -93,38 +89,35 @@ int ctl_dead_list(struct ctl *ctl)
 {
     static const char *const headings[] = {"ID", "DIED", "OUTCOME", "BYTES", "INTERVIEW", "REASON", "ERROR", NULL};
     struct error error;
-    struct dead_letters *letters = open_letters(ctl, &error);
-    if (!letters)
+    struct listing listing = {.ops = ops_of(ctl)};
+    struct dead_store *store = listing.ops->open(ctl, &error);
+    if (!store)
         return output_fail(&error);
-    struct list list;
-    list_begin(&list, ctl, headings);
-    bool read = dead_letters_read(letters, 0, list_letter, &list, &error);
-    list_end(&list);
-    dead_letters_close(letters);
+    list_begin(&listing.list, ctl, headings);
+    bool read = listing.ops->read(store, NULL, list_entry, &listing, &error);
+    list_end(&listing.list);
+    listing.ops->close(store);
     if (!read)
         return output_fail(&error);
-    if (list.rows == 0)
+    if (listing.list.rows == 0)
         output_note("No dead letters.");
     return CTL_OK;
 }
 
 /* ---- show ---- */
 
-static bool parse_id(const char *text, int64_t *id, struct error *error)
+static bool parse_id(const struct dead_ops *ops, const char *text, struct dead_id *id, struct error *error)
 {
-    char *end;
-    errno = 0;
-    long long number = *text >= '0' && *text <= '9' ? strtoll(text, &end, 10) : 0;
-    if (number <= 0 || errno != 0 || *end != '\0')
-        return error_set(error, ERROR_USAGE, "\"%.20s\" is no id; promptctl dead list begins each line with one", text);
-    *id = number;
-    return true;
+    return ops->parse_id(text, id) ||
+           error_set(error, ERROR_USAGE, "\"%.48s\" is no id; promptctl dead list begins each line with one", text);
 }
 
 struct shown {
     const struct ctl *ctl;
+    const struct dead_ops *ops;
     struct buffer *out;
     bool found;
+    bool has_message;
 };
 
 static void show_line(struct shown *shown, const char *name, const char *value)
@@ -137,28 +130,31 @@ static void show_line(struct shown *shown, const char *name, const char *value)
     buffer_append_char(shown->out, '\n');
 }
 
-static bool show_letter(void *context, const struct dead_letter *letter)
+static bool show_entry(void *context, const struct dead_entry *entry)
 {
     struct shown *shown = context;
+    char id[DEAD_ID_SIZE];
+    char size[24];
     shown->found = true;
+    shown->has_message = entry->has_message;
     if (ctl_has(shown->ctl, CTL_OPTION_RAW))
         return false;
     if (ctl_has(shown->ctl, CTL_OPTION_JSON)) {
-        begin_object(shown->out, letter);
+        begin_object(shown->out, shown->ops, entry);
         return false;
     }
-    struct letter_texts texts;
-    write_texts(letter, &texts);
-    show_line(shown, "id", texts.id);
-    show_line(shown, "outcome", letter->outcome);
-    show_line(shown, "reason", letter->reason);
-    show_line(shown, "sqlstate", letter->sqlstate);
-    show_line(shown, "error", letter->error);
-    show_line(shown, "interview", texts.interview);
-    show_line(shown, "prompt", texts.prompt);
-    show_line(shown, "arrived", texts.arrived);
-    show_line(shown, "died", texts.died);
-    show_line(shown, "bytes", texts.size);
+    shown->ops->format_id(&entry->id, id);
+    format_size(entry, size);
+    show_line(shown, "id", id);
+    show_line(shown, "outcome", entry->outcome);
+    show_line(shown, "reason", entry->reason);
+    show_line(shown, "sqlstate", entry->sqlstate);
+    show_line(shown, "error", entry->error);
+    show_line(shown, "interview", entry->interview_id);
+    show_line(shown, "prompt", entry->prompt_id);
+    show_line(shown, "arrived", entry->arrived);
+    show_line(shown, "died", entry->died);
+    show_line(shown, "bytes", size);
     return false;
 }
 
@@ -211,40 +207,59 @@ static void show_payload(const struct shown *shown, const char *bytes, size_t le
     buffer_free(&text);
 }
 
-static bool show(struct shown *shown, struct dead_letters *letters, int64_t id, struct error *error)
+static bool show_no_payload(struct shown *shown, struct error *error)
+{
+    if (ctl_has(shown->ctl, CTL_OPTION_RAW))
+        return error_set(error, ERROR_NONE, "there is no message to print: it was too large, and was not read");
+    if (ctl_has(shown->ctl, CTL_OPTION_JSON)) {
+        json_text(shown->out, "payload", NULL);
+        json_close(shown->out, '}');
+        buffer_append_char(shown->out, '\n');
+    } else {
+        show_line(shown, "message", "none: it was too large, and was not read");
+    }
+    return true;
+}
+
+static bool show(struct shown *shown, struct dead_store *store, const struct dead_id *id, struct error *error)
 {
     const char *bytes;
     size_t length;
-    if (!dead_letters_read(letters, id, show_letter, shown, error))
+    if (!shown->ops->read(store, id, show_entry, shown, error))
         return false;
     if (!shown->found)
         return true;
-    if (!dead_letters_payload(letters, id, &bytes, &length, error))
+    if (!shown->has_message)
+        return show_no_payload(shown, error);
+    if (!shown->ops->get_message(store, id, &bytes, &length, error))
         return false;
     show_payload(shown, bytes, length);
     return true;
 }
 
-static int no_such_letter(int64_t id)
+static int no_such_letter(const struct dead_ops *ops, const struct dead_id *id)
 {
-    output_note("promptctl: there is no dead letter %" PRId64 "; promptctl dead list lists them", id);
+    char text[DEAD_ID_SIZE];
+    ops->format_id(id, text);
+    output_note("promptctl: there is no dead letter %s; promptctl dead list lists them", text);
     return CTL_FOUND;
 }
 
 int ctl_dead_show(struct ctl *ctl)
 {
     struct error error;
-    int64_t id = 0;
-    struct dead_letters *letters = parse_id(ctl->operands[0], &id, &error) ? open_letters(ctl, &error) : NULL;
-    if (!letters)
+    struct dead_id id;
+    const struct dead_ops *ops = ops_of(ctl);
+    struct dead_store *store = parse_id(ops, ctl->operands[0], &id, &error) ? ops->open(ctl, &error) : NULL;
+    if (!store)
         return output_fail(&error);
     struct buffer out = {0};
-    struct shown shown = {.ctl = ctl, .out = &out};
-    bool read = show(&shown, letters, id, &error);
-    dead_letters_close(letters);
+    struct shown shown = {.ctl = ctl, .ops = ops, .out = &out};
+    bool read = show(&shown, store, &id, &error);
+    ops->close(store);
     if (!read || !shown.found) {
         buffer_free(&out);
-        return read ? no_such_letter(id) : output_fail(&error);
+        return read ? no_such_letter(ops, &id) : output_fail(&error);
     }
     output_write(&out);
     return CTL_OK;
@@ -252,61 +267,82 @@ int ctl_dead_show(struct ctl *ctl)
 
 /* ---- replay, drop ---- */
 
+/* How a change is asked for, and what is said of it. */
+struct change_words {
+    bool replay;
+    const char *verb;
+    const char *consequence;
+    const char *done;
+};
+
 static int compare_ids(const void *a, const void *b)
 {
-    const int64_t *left = a;
-    const int64_t *right = b;
-    return (*left > *right) - (*left < *right);
+    const struct dead_id *left = a;
+    const struct dead_id *right = b;
+    if (left->major != right->major)
+        return left->major > right->major ? 1 : -1;
+    return (left->minor > right->minor) - (left->minor < right->minor);
 }
 
 /* In the order of arrival, each once. */
-static size_t sort_ids(int64_t *ids, size_t count)
+static size_t sort_ids(struct dead_id *ids, size_t count)
 {
     size_t kept = 0;
     qsort(ids, count, sizeof *ids, compare_ids);
     for (size_t i = 1; i < count; i++) {
-        if (ids[i] != ids[kept])
+        if (compare_ids(&ids[i], &ids[kept]) != 0)
             ids[++kept] = ids[i];
     }
     return count == 0 ? 0 : kept + 1;
 }
 
 /* The ids of the command line; none with --all. */
-static bool read_ids(const struct ctl *ctl, int64_t *ids, size_t *count, struct error *error)
+static bool read_ids(const struct ctl *ctl, struct dead_id *ids, size_t *count, struct error *error)
 {
     bool all = ctl_has(ctl, CTL_OPTION_ALL);
     if (all == (ctl->operand_count > 0))
         return error_set(error, ERROR_USAGE, "which dead letters? Give their ids, or --all%s", all ? ", not both" : "");
     for (int i = 0; i < ctl->operand_count; i++) {
-        if (!parse_id(ctl->operands[i], &ids[i], error))
+        if (!parse_id(ops_of(ctl), ctl->operands[i], &ids[i], error))
             return false;
     }
     *count = sort_ids(ids, (size_t)ctl->operand_count);
     return true;
 }
 
-static bool note_found(void *context, const struct dead_letter *letter)
+struct finding {
+    bool found;
+    bool has_message;
+};
+
+static bool note_found(void *context, const struct dead_entry *entry)
 {
-    (void)letter;
-    *(bool *)context = true;
+    *(struct finding *)context = (struct finding){.found = true, .has_message = entry->has_message};
     return false;
 }
 
-/* The first id that is no dead letter's; 0 where all are. */
-static bool find_missing(struct dead_letters *letters, const struct dead_letters_choice *choice, int64_t *missing,
-                         struct error *error)
+/* Whether each id can be changed so. CTL_OK; else it was said why not. */
+static int check_ids(const struct dead_ops *ops, struct dead_store *store, const struct change_words *words,
+                     const struct dead_choice *choice)
 {
-    *missing = 0;
-    for (size_t i = 0; i < choice->count && *missing == 0; i++) {
-        bool found = false;
-        if (!dead_letters_read(letters, choice->ids[i], note_found, &found, error))
-            return false;
-        *missing = found ? 0 : choice->ids[i];
+    struct error error;
+    char text[DEAD_ID_SIZE];
+    for (size_t i = 0; i < choice->count; i++) {
+        struct finding finding = {0};
+        if (!ops->read(store, &choice->ids[i], note_found, &finding, &error))
+            return output_fail(&error);
+        if (!finding.found)
+            return no_such_letter(ops, &choice->ids[i]);
+        if (finding.has_message || !words->replay)
+            continue;
+        ops->format_id(&choice->ids[i], text);
+        output_note("promptctl: dead letter %s cannot be replayed: its message was too large, and was not read", text);
+        return CTL_FOUND;
     }
-    return true;
+    return CTL_OK;
 }
 
-static int report_change(const struct ctl *ctl, const char *done, size_t changed)
+static void report_change(const struct ctl *ctl, const char *done, size_t changed)
 {
     if (ctl_has(ctl, CTL_OPTION_JSON)) {
         struct buffer object = {0};
@@ -318,65 +354,60 @@ static int report_change(const struct ctl *ctl, const char *done, size_t changed
     } else {
         (void)printf("%zu dead letter%s %s\n", changed, changed == 1 ? "" : "s", done);
     }
-    return CTL_OK;
 }
 
-/* How a change is asked for, and what is said of it. */
-struct change_words {
-    bool replay;
-    const char *verb;
-    const char *consequence;
-    const char *done;
-};
-
-static int change_chosen(const struct ctl *ctl, struct dead_letters *letters, const struct change_words *words,
-                         const struct dead_letters_choice *choice, uint64_t count)
+static int change_chosen(const struct ctl *ctl, struct dead_store *store, const struct change_words *words,
+                         const struct dead_choice *choice, uint64_t count)
 {
     struct error error;
-    size_t changed = 0;
-    const struct dead_letters_change change = {
-        .replay = words->replay,
-        .waiting_max_bytes = (uint64_t)ctl->settings.spool_max_bytes / 2,
-    };
+    struct dead_result result = {0};
     if (count > 0 && !output_confirm(ctl, "%s %" PRIu64 " dead letter%s%s?", words->verb, count, count == 1 ? "" : "s",
                                      words->consequence))
         return CTL_FOUND;
-    bool good = dead_letters_change(letters, &change, choice, &changed, &error);
-    if (good || changed > 0)
-        (void)report_change(ctl, words->done, changed);
-    return good ? CTL_OK : output_fail(&error);
+    bool good = ops_of(ctl)->change(store, words->replay, choice, &result, &error);
+    if (good || result.changed > 0)
+        report_change(ctl, words->done, result.changed);
+    if (!good)
+        return output_fail(&error);
+    if (result.without_message == 0)
+        return CTL_OK;
+    output_note("promptctl: %zu without a message stay%s: it was too large, and was not read; promptctl dead drop"
+                " deletes them",
+                result.without_message, result.without_message == 1 ? "s" : "");
+    return CTL_FOUND;
 }
 
 /* All means those that are there now: what is replayed may die again at once. */
-static int choose_and_change(const struct ctl *ctl, struct dead_letters *letters, const struct change_words *words,
-                             const int64_t *ids, size_t id_count)
+static int choose_and_change(const struct ctl *ctl, struct dead_store *store, const struct change_words *words,
+                             const struct dead_id *ids, size_t id_count)
 {
     struct error error;
-    struct dead_letters_choice choice = {.ids = ids, .count = id_count};
+    struct dead_choice choice = {.ids = ids, .count = id_count};
     uint64_t count = id_count;
-    int64_t missing = 0;
-    if (ctl_has(ctl, CTL_OPTION_ALL)) {
+    int status = CTL_OK;
+    if (!ctl_has(ctl, CTL_OPTION_ALL)) {
+        status = check_ids(ops_of(ctl), store, words, &choice);
+    } else {
         choice.ids = NULL;
-        if (!dead_letters_count(letters, &count, &choice.last, &error))
+        if (!ops_of(ctl)->count(store, &count, &choice.last, &error))
             return output_fail(&error);
-    } else if (!find_missing(letters, &choice, &missing, &error)) {
-        return output_fail(&error);
     }
-    return missing != 0 ? no_such_letter(missing) : change_chosen(ctl, letters, words, &choice, count);
+    return status == CTL_OK ? change_chosen(ctl, store, words, &choice, count) : status;
 }
 
 static int change(const struct ctl *ctl, const struct change_words *words)
 {
     struct error error;
-    struct dead_letters *letters = NULL;
+    struct dead_store *store = NULL;
     size_t count = 0;
-    int64_t *ids = calloc((size_t)ctl->operand_count + 1, sizeof *ids);
+    struct dead_id *ids = calloc((size_t)ctl->operand_count + 1, sizeof *ids);
     if (!ids)
         return output_fail(&(struct error){.code = ERROR_INTERNAL, .text = "out of memory"});
     if (output_may_change(ctl, &error) && read_ids(ctl, ids, &count, &error))
-        letters = open_letters(ctl, &error);
-    int status = letters ? choose_and_change(ctl, letters, words, ids, count) : output_fail(&error);
-    dead_letters_close(letters);
+        store = ops_of(ctl)->open(ctl, &error);
+    int status = store ? choose_and_change(ctl, store, words, ids, count) : output_fail(&error);
+    if (store)
+        ops_of(ctl)->close(store);
     free(ids);
     return status;
 }

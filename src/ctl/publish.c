@@ -5,10 +5,10 @@
 #include <string.h>
 
 #include "message_file.h"
+#include "modes.h"
 #include "output.h"
 #include "promptd/commands.h"
 #include "promptd/json.h"
-#include "redis.h"
 
 /* What is sent, and what is known of it. */
 struct outgoing {
@@ -77,43 +77,57 @@ static bool write_payload(const struct ctl *ctl, const struct message_rules *rul
     return good;
 }
 
-static bool send_payload(const struct ctl *ctl, const struct outgoing *outgoing, long long *receivers,
-                         struct error *error)
+/* The answer, of the type that the mode's row has; NULL with *error. */
+static redisReply *send_payload(const struct ctl *ctl, const struct outgoing *outgoing, struct error *error)
 {
     struct redis_client client;
     redisReply *reply = NULL;
-    if (redis_client_connect(&client, &ctl->settings, error) && redis_client_login(&client, error) &&
-        redis_client_check_role(&client, error)) {
-        const char *const words[] = {"PUBLISH", ctl->settings.redis_channel, outgoing->payload.data};
-        const size_t lengths[] = {strlen(words[0]), strlen(words[1]), outgoing->payload.length};
-        reply = redis_client_call(&client, 3, words, lengths, error);
+    const struct mode *mode = mode_of(&ctl->settings);
+    if (redis_client_open(&client, &ctl->settings, error))
+        reply = mode_send(&client, &ctl->settings, outgoing->payload.data, outgoing->payload.length, error);
+    if (reply && reply->type != mode->answer_type) {
+        (void)error_set(error, ERROR_UNAVAILABLE, "%s is no Redis: its answer to %s is of another type", client.server,
+                        mode->command);
+        freeReplyObject(reply);
+        reply = NULL;
     }
-    bool sent = reply && reply->type == REDIS_REPLY_INTEGER;
-    *receivers = sent ? reply->integer : 0;
-    if (reply && !sent)
-        (void)error_set(error, ERROR_UNAVAILABLE, "%s is no Redis: its answer to PUBLISH is no number", client.server);
-    freeReplyObject(reply);
     redis_client_close(&client);
-    return sent;
+    return reply;
 }
 
-static void report(const struct ctl *ctl, const struct outgoing *outgoing, long long receivers)
+static void report(const struct ctl *ctl, const struct outgoing *outgoing, const redisReply *reply)
 {
+    const struct mode *mode = mode_of(&ctl->settings);
+    struct buffer out = {0};
     if (!ctl_has(ctl, CTL_OPTION_JSON)) {
-        (void)printf("published: %lld receiver%s, prompt id %s\n", receivers, receivers == 1 ? "" : "s",
-                     outgoing->prompt_id);
+        buffer_printf(&out, "%s: ", mode->sent);
+        mode->describe_answer(reply, &out);
+        buffer_printf(&out, ", prompt id %s\n", outgoing->prompt_id);
+        output_write(&out);
         return;
     }
-    struct buffer object = {0};
-    json_open(&object, NULL, '{');
-    json_text(&object, "channel", ctl->settings.redis_channel);
-    json_text(&object, "interview_id", ctl->options[CTL_OPTION_INTERVIEW]);
-    json_text(&object, "prompt_id", outgoing->prompt_id);
-    json_number(&object, "bytes", outgoing->payload.length);
-    json_number(&object, "receivers", (uint64_t)receivers);
-    json_close(&object, '}');
-    buffer_append_char(&object, '\n');
-    output_write(&object);
+    json_open(&out, NULL, '{');
+    json_text(&out, "mode", mode->name);
+    json_text(&out, "channel", ctl->settings.redis_channel);
+    json_text(&out, "interview_id", ctl->options[CTL_OPTION_INTERVIEW]);
+    json_text(&out, "prompt_id", outgoing->prompt_id);
+    json_number(&out, "bytes", outgoing->payload.length);
+    if (reply->type == REDIS_REPLY_INTEGER)
+        json_number(&out, mode->answer, (uint64_t)reply->integer);
+    else
+        json_text(&out, mode->answer, reply->str);
+    json_close(&out, '}');
+    buffer_append_char(&out, '\n');
+    output_write(&out);
+}
+
+/* Whether it waits in Redis, or somebody has it. */
+static bool has_arrived(const struct ctl *ctl, const redisReply *reply)
+{
+    if (mode_of(&ctl->settings)->key_type || reply->integer > 0)
+        return true;
+    output_note("promptctl: nobody listens on %s: the message is lost", ctl->settings.redis_channel);
+    return false;
 }
 
 int ctl_publish(struct ctl *ctl)
@@ -122,20 +136,18 @@ int ctl_publish(struct ctl *ctl)
     struct buffer prompt = {0};
     struct outgoing outgoing = {.prompt_id = ""};
     const struct message_rules rules = message_file_rules(&ctl->settings);
-    long long receivers = 0;
-    bool sent = check_options(ctl, &error) && read_prompt(ctl, rules.max_bytes + 1, &prompt, &error) &&
-                write_payload(ctl, &rules, &prompt, &outgoing, &error) &&
-                send_payload(ctl, &outgoing, &receivers, &error);
+    redisReply *reply = NULL;
+    if (check_options(ctl, &error) && read_prompt(ctl, rules.max_bytes + 1, &prompt, &error) &&
+        write_payload(ctl, &rules, &prompt, &outgoing, &error))
+        reply = send_payload(ctl, &outgoing, &error);
     int status = CTL_OK;
-    if (!sent) {
+    if (!reply) {
         status = output_fail(&error);
     } else {
-        report(ctl, &outgoing, receivers);
-        if (receivers == 0) {
-            output_note("promptctl: nobody listens on %s: the message is lost", ctl->settings.redis_channel);
-            status = CTL_FOUND;
-        }
+        report(ctl, &outgoing, reply);
+        status = has_arrived(ctl, reply) ? CTL_OK : CTL_FOUND;
     }
+    freeReplyObject(reply);
     buffer_free(&prompt);
     buffer_free(&outgoing.payload);
     return status;

@@ -4,6 +4,7 @@
 
 #include <netdb.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -15,7 +16,7 @@ enum {
     REDIS_TIMEOUT_S = 5,
     REDIS_ADDRESS_TIMEOUT_S = 2, /* where another address is left to try */
     REDIS_ADDRESSES_MAX = 8,
-    REDIS_ARGUMENTS_MAX = 8
+    REDIS_ARGUMENTS_MAX = 20
 };
 
 static bool unavailable(const struct redis_client *client, const char *reason, struct error *error)
@@ -186,21 +187,27 @@ static bool try_addresses(struct redis_client *client, struct error *error)
     return good;
 }
 
-bool redis_client_connect(struct redis_client *client, const struct settings *settings, struct error *error)
+/* The client's address. */
+static bool dial(struct redis_client *client, struct error *error)
 {
     const struct timeval timeout = {.tv_sec = REDIS_TIMEOUT_S};
+    if (client->address.unix_path)
+        return take_context(client, redisConnectUnixWithTimeout(client->address.unix_path, timeout), error);
+    return try_addresses(client, error);
+}
+
+bool redis_client_connect(struct redis_client *client, const struct settings *settings, struct error *error)
+{
     struct error phrase;
     *client = (struct redis_client){0};
     if (!redis_address_parse(settings->redis_url, &client->address, &phrase))
         return error_set(error, ERROR_CONFIG, "setting redis_url %s", phrase.text); /* cannot be: it was checked */
     name_server(client);
-    if (client->address.unix_path)
-        return take_context(client, redisConnectUnixWithTimeout(client->address.unix_path, timeout), error);
-    if (client->address.tls && !(client->tls = redis_tls_new(settings, error)))
+    if (client->address.tls && !client->address.unix_path && !(client->tls = redis_tls_new(settings, error)))
         return false;
     if (client->address.service && !find_master(client, error))
         return false;
-    return try_addresses(client, error);
+    return dial(client, error);
 }
 
 /* Any reply, or NULL with *error. */
@@ -208,6 +215,10 @@ static redisReply *ask(struct redis_client *client, int argc, const char *const 
                        struct error *error)
 {
     const char *words[REDIS_ARGUMENTS_MAX];
+    if (!client->context) {
+        (void)unavailable(client, "it was lost on the way to another server", error);
+        return NULL;
+    }
     for (int i = 0; i < argc; i++)
         words[i] = argv[i];
     redisReply *reply = redisCommandArgv(client->context, argc, words, lengths);
@@ -216,17 +227,6 @@ static redisReply *ask(struct redis_client *client, int argc, const char *const 
     else
         (void)explain_failure(client, error);
     return reply;
-}
-
-redisReply *redis_client_call(struct redis_client *client, int argc, const char *const *argv, const size_t *lengths,
-                              struct error *error)
-{
-    redisReply *reply = ask(client, argc, argv, lengths, error);
-    if (!reply || reply->type != REDIS_REPLY_ERROR)
-        return reply;
-    (void)refuse(client, reply->str, error);
-    freeReplyObject(reply);
-    return NULL;
 }
 
 bool redis_client_login(struct redis_client *client, struct error *error)
@@ -269,4 +269,61 @@ bool redis_client_check_role(struct redis_client *client, struct error *error)
                         client->server, role ? role : "something else");
     freeReplyObject(reply);
     return is_master;
+}
+
+/* To the server that "MOVED slot host:port" names; without a host it is the one we know. */
+static bool follow(struct redis_client *client, const char *moved, struct error *error)
+{
+    char host[256];
+    const char *place = strrchr(moved, ' ');
+    const char *colon = place ? strrchr(place, ':') : NULL;
+    long port = colon ? strtol(colon + 1, NULL, 10) : 0;
+    if (port <= 0 || port > UINT16_MAX || client->address.unix_path)
+        return refuse(client, moved, error);
+    (void)snprintf(host, sizeof host, "%.*s", (int)(colon - place - 1), place + 1);
+    char *copy = strdup(*host ? host : client->address.host);
+    if (!copy)
+        return error_set(error, ERROR_INTERNAL, "out of memory");
+    free(client->address.host);
+    client->address.host = copy;
+    client->address.port = (int)port;
+    redisFree(client->context);
+    client->context = NULL;
+    client->session = NULL; /* went with it */
+    name_server(client);
+    return dial(client, error) && redis_client_login(client, error);
+}
+
+static void note_transaction(struct redis_client *client, const char *command)
+{
+    bool ends = strcmp(command, "EXEC") == 0 || strcmp(command, "DISCARD") == 0;
+    client->in_transaction = (client->in_transaction && !ends) || strcmp(command, "MULTI") == 0;
+}
+
+redisReply *redis_client_call(struct redis_client *client, int argc, const char *const *argv, const size_t *lengths,
+                              struct error *error)
+{
+    redisReply *reply = ask(client, argc, argv, lengths, error);
+    note_transaction(client, argv[0]);
+    if (reply && reply->type == REDIS_REPLY_ERROR && strncmp(reply->str, "MOVED ", 6) == 0 && !client->in_transaction) {
+        bool followed = follow(client, reply->str, error);
+        freeReplyObject(reply);
+        reply = followed ? ask(client, argc, argv, lengths, error) : NULL;
+    }
+    if (!reply || reply->type != REDIS_REPLY_ERROR)
+        return reply;
+    (void)refuse(client, reply->str, error);
+    freeReplyObject(reply);
+    return NULL;
+}
+
+bool redis_client_is_up(const struct redis_client *client)
+{
+    return client->context && client->context->err == 0;
+}
+
+bool redis_client_open(struct redis_client *client, const struct settings *settings, struct error *error)
+{
+    return redis_client_connect(client, settings, error) && redis_client_login(client, error) &&
+           redis_client_check_role(client, error);
 }

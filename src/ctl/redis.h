@@ -19,7 +19,8 @@ struct redis_client {
     struct ssl_st *session; /* of context; NULL: no TLS */
     bool is_connected;      /* the server, or what stands in front of it, has taken the connection */
     bool has_answered;
-    char server[300]; /* for people: "127.0.0.1:6379", "unix:/path" */
+    bool in_transaction; /* between MULTI and its end */
+    char server[300];    /* for people: "127.0.0.1:6379", "unix:/path" */
 };
 
 /*
@@ -33,9 +34,13 @@ bool redis_client_login(struct redis_client *client, struct error *error);
 /* Where Sentinels named the server: it must say that it is a master, or not want to say. After the login. */
 bool redis_client_check_role(struct redis_client *client, struct error *error);
 
+bool redis_client_open(struct redis_client *client, const struct settings *settings,
+                       struct error *error);                /* all of it */
+bool redis_client_is_up(const struct redis_client *client); /* no call has lost it */
 void redis_client_close(struct redis_client *client);
 
-/* The reply, to be freed with freeReplyObject; NULL with *error as above, also for an error reply. */
+/* At most 20 words. In a Redis Cluster the client goes to the server that has the key, but not within a transaction.
+ * The reply, to be freed with freeReplyObject; NULL with *error as above, also for an error reply. */
 redisReply *redis_client_call(struct redis_client *client, int argc, const char *const *argv, const size_t *lengths,
                               struct error *error);
 

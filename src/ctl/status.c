@@ -6,6 +6,7 @@
 
 #include "duration.h"
 #include "http.h"
+#include "modes.h"
 #include "output.h"
 #include "promptd/commands.h"
 #include "promptd/text.h"
@@ -90,20 +91,44 @@ static void show_daemon(struct page *page)
     end_line(page);
 }
 
+/* "backlog 12, " where the daemon says it. */
+static void figure(struct page *page, const cJSON *object, const char *key)
+{
+    if (cJSON_IsNumber(at(object, key)))
+        buffer_printf(&page->out, "%s %.0f, ", key, number_at(object, key));
+}
+
+static void dead_letters(struct page *page, const cJSON *object)
+{
+    double dead = number_at(object, "dead_letters");
+    buffer_printf(&page->out, "%.0f dead letter%s%s, ", dead, dead == 1 ? "" : "s",
+                  dead > 0 ? " (promptctl dead list)" : "");
+}
+
 static void show_redis(struct page *page)
 {
     const cJSON *redis = at(page->root, "redis");
+    const struct mode *mode = mode_by_name(text_at(redis, "mode"));
     label(page, "Redis");
-    verdict(page, is_true_at(redis, "connected"), "subscribed", "not subscribed");
+    verdict(page, is_true_at(redis, "connected"), mode ? mode->up : "connected", mode ? mode->down : "not connected");
     text(page, is_true_at(redis, "circuit_open") ? ", circuit open: " : ": ");
     text(page, text_at(redis, "channel"));
     text(page, " at ");
     text(page, text_at(redis, "server"));
+    text(page, ", mode ");
+    text(page, text_at(redis, "mode"));
     end_line(page);
     label(page, "");
+    figure(page, redis, "backlog");
+    figure(page, redis, "pending");
+    figure(page, redis, "consumers");
+    if (at(redis, "dead_letters"))
+        dead_letters(page, redis);
     text(page, "last message ");
     text(page, text_at(redis, "last_message_received"));
-    buffer_printf(&page->out, ", %.0f gaps (%.1f s)\n", number_at(redis, "gaps"), number_at(redis, "gap_seconds"));
+    if (!mode || !mode->key_type) /* else nothing is missed in a gap */
+        buffer_printf(&page->out, ", %.0f gaps (%.1f s)", number_at(redis, "gaps"), number_at(redis, "gap_seconds"));
+    end_line(page);
 }
 
 static void show_database(struct page *page)
@@ -130,10 +155,8 @@ static void show_queue(struct page *page)
         verdict(page, is_true_at(spool, "writable"), "", "cannot be written: ");
         buffer_printf(&page->out, "%.0f messages, %.0f of %.0f bytes, ", number_at(spool, "messages"),
                       number_at(spool, "bytes"), number_at(spool, "max_bytes"));
-        double dead = number_at(spool, "dead_letters");
-        buffer_printf(&page->out, "%.0f dead letter%s%s", dead, dead == 1 ? "" : "s",
-                      dead > 0 ? " (promptctl dead list)" : "");
-        buffer_printf(&page->out, ", %.0f of %.0f bytes", number_at(spool, "dead_bytes"),
+        dead_letters(page, spool);
+        buffer_printf(&page->out, "%.0f of %.0f bytes", number_at(spool, "dead_bytes"),
                       number_at(spool, "dead_max_bytes"));
     }
     end_line(page);

@@ -166,7 +166,7 @@ def test_completion_of_commands(complete):
 def test_completion_of_flags(complete):
     assert complete("orphans --de") == ["--delete"] and complete("orphans --o") == ["--older-than="]
     assert "--fail" not in complete("orphans --") and "--fail" in complete("stuck --")
-    assert complete("--print") == ["--print-config"] and complete("dead show --r") == ["--raw"]
+    assert complete("--print") == ["--print-config"] and complete("dead show --ra") == ["--raw"]
     assert complete("check --redis-c") == ["--redis-channel"] and "--config=" in complete("check --")
 
 
