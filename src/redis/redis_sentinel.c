@@ -110,34 +110,30 @@ static void refuse_as_told(struct dial *dial, const char *error)
 }
 
 /* Most Sentinels want no password even where their servers do: it is given only to one that asks for it. */
-static void log_in(struct dial *dial, enum redis_login_result result, const redisReply *reply)
+static void log_in(struct dial *dial, enum redis_login_result result)
 {
-    switch (result) {
-    case REDIS_LOGIN_SEND:
+    if (result == REDIS_LOGIN_SEND)
         redis_link_command(dial->link, dial->login.argc, dial->login.argv, dial->login.lengths, &dial->login_call);
-        return;
-    case REDIS_LOGIN_DONE:
+    else if (result == REDIS_LOGIN_DONE)
         send_question(dial);
-        return;
-    case REDIS_LOGIN_REFUSED:
-        refuse_as_told(dial, reply->str);
-        return;
-    case REDIS_LOGIN_STRANGE:
+    else
         redis_link_drop(dial->link, "the answer to the login is not one of a Sentinel");
-        return;
-    }
 }
 
 static void on_login_reply(void *context, const redisReply *reply)
 {
     struct dial *dial = context;
-    log_in(dial, redis_login_answer(&dial->login, reply), reply);
+    enum redis_login_result result = redis_login_answer(&dial->login, reply);
+    if (result == REDIS_LOGIN_REFUSED)
+        refuse_as_told(dial, reply->str);
+    else
+        log_in(dial, result);
 }
 
 static void begin_login(struct dial *dial)
 {
     dial->logged_in = true;
-    log_in(dial, redis_login_begin(&dial->login, &dial->account), NULL);
+    log_in(dial, redis_login_begin(&dial->login, &dial->account));
 }
 
 static bool is_host(const redisReply *reply)
