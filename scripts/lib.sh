@@ -10,8 +10,9 @@ PACKAGES_BUILD=(gcc libc6-dev make cmake pkg-config
     libhiredis-dev libpq-dev libcjson-dev libuv1-dev libssl-dev libinih-dev libsqlite3-dev
     libmicrohttpd-dev libsystemd-dev libcurl4-openssl-dev uthash-dev)
 PACKAGES_SERVERS=(redis-server postgresql)
-PACKAGES_TEST=("${PACKAGES_SERVERS[@]}" redis-sentinel pgbouncer libcmocka-dev python3 python3-pytest python3-redis python3-psycopg
-    iproute2 openssl libfaketime mandoc groff-base prometheus logrotate spin chromium chromium-driver python3-selenium)
+PACKAGES_TEST=("${PACKAGES_SERVERS[@]}" redis-sentinel pgbouncer libcmocka-dev python3 python3-pytest python3-redis
+    python3-psycopg python3-yaml python3-jsonschema iproute2 openssl libfaketime mandoc groff-base prometheus logrotate spin
+    chromium chromium-driver python3-selenium)
 PACKAGES_BENCH=("${PACKAGES_SERVERS[@]}" python3 python3-psycopg python3-redis python3-hiredis python3-asyncpg
     python3-matplotlib)
 PACKAGES_DEPLOY=(debootstrap iproute2 systemd-container lintian podman buildah runc docker-compose openssl python3
