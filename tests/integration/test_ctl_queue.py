@@ -10,8 +10,8 @@ import redis
 
 from support.expect import expect_stored
 from support.peer import Peer
-from support.queue import MODES, Queue
-from support.redis_server import RedisServer, frame
+from support.queue import MODES, Queue, new_cluster
+from support.redis_server import frame
 from support.wait import wait_until
 
 INTERVIEW = "5f0c2a9e-3b1d-4c8e-9f7a-1d2e3f4a5b6c"
@@ -316,19 +316,7 @@ def test_check_notes_that_somebody_pushes_what_should_be_published(queue, databa
 @pytest.fixture(params=MODES)
 def cluster_queue(request, new_folder, closing, promptctl):
     """A queue on one server, and promptctl that knows another."""
-    servers = [closing(RedisServer(new_folder("redis"), "--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"))
-               for _ in range(2)]
-    servers[0].admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-    servers[1].admin.execute_command("CLUSTER", "MEET", "127.0.0.1", servers[0].port)
-
-    def leads():
-        try:
-            servers[1].admin.get("x")
-        except redis.ResponseError as error:
-            return "MOVED" in str(error) or str(error).startswith("16287 ")
-        return False
-
-    wait_until(leads, "the second server to know who has the keys", 30)
+    servers = new_cluster(new_folder, closing)
     queue = CtlQueue(servers[0], request.param, promptctl)
     queue.settings = lambda **more: {"redis_mode": queue.mode, "redis_url": servers[1].url, "redis_channel": queue.name, **more}
     return queue

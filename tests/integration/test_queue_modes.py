@@ -4,7 +4,7 @@
 import pytest
 
 from support.expect import expect_stored
-from support.queue import MODES, Queue
+from support.queue import MODES, Queue, new_cluster
 from support.redis_server import frame
 from support.wait import wait_until
 
@@ -105,7 +105,7 @@ def test_clean_stop_gives_back_what_is_not_settled(start, queue, database):
 def test_reply_that_was_lost(start, queue, database, new_proxy):
     """Whatever was taken when a connection dies is not lost: promptd asks what Redis holds for it."""
     proxy = new_proxy(("127.0.0.1", queue.server.port))
-    promptd = start(redis_url=f"redis://127.0.0.1:{proxy.port}")
+    start(redis_url=f"redis://127.0.0.1:{proxy.port}")
     for round in range(5):
         queue.push_burst([queue.message(interview, f"round {round}, a good question")
                           for interview in database.interviews(200)])
@@ -116,7 +116,7 @@ def test_reply_that_was_lost(start, queue, database, new_proxy):
 
 def test_redis_restarts_empty(start, new_folder, queue, database, own_redis):
     own = Queue(own_redis, queue.mode)
-    promptd = start(redis_url=own_redis.url, redis_channel=own.name)
+    start(redis_url=own_redis.url, redis_channel=own.name)
     own_redis.admin.flushall()
     message = own.push(database.interview())
     wait_until(lambda: database.status(message.interview) == "ready", "the message to be stored", 30)
@@ -214,3 +214,14 @@ def test_acknowledgement_that_redis_refuses_for_a_while(start, queue, own_redis,
     promptd.wait_line("INFO", "Redis takes acknowledgements again")
     wait_empty(own)
     assert own.dead()[0]["outcome"] == "rolled back"
+
+
+def test_redis_cluster(start, queue, new_folder, closing, database):
+    """redis_url names a server that has not the key: -MOVED is followed."""
+    first, second = new_cluster(new_folder, closing)
+    own = Queue(first, queue.mode)
+    promptd = start(redis_url=second.url, redis_channel=own.name)
+    messages = [own.push(interview) for interview in database.interviews(20)]
+    assert promptd.settle(20).outcomes() == {"success": 20}
+    expect_stored(database, messages[0])
+    wait_empty(own)

@@ -1,9 +1,30 @@
 # SPDX-License-Identifier: MIT
 """A list or a stream of one test: what is pushed there, and what Redis says of it."""
 
-from .redis_server import Channel, Message
+import redis
+
+from .redis_server import Channel, Message, RedisServer
+from .wait import wait_until
 
 MODES = ("list", "stream")
+
+
+def new_cluster(new_folder, closing):
+    """Two servers of a Redis Cluster: the first has all keys, the second says so."""
+    servers = [closing(RedisServer(new_folder("redis"), "--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"))
+               for _ in range(2)]
+    servers[0].admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    servers[1].admin.execute_command("CLUSTER", "MEET", "127.0.0.1", servers[0].port)
+
+    def knows():
+        try:
+            servers[1].admin.get("x")
+        except redis.ResponseError as error:
+            return "MOVED" in str(error) or str(error).startswith("16287 ")
+        return False
+
+    wait_until(knows, "the second server to know who has the keys", 30)
+    return servers
 
 
 class Queue(Channel):
