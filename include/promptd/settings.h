@@ -41,8 +41,8 @@ struct settings {
     char *redis_channel;
     enum redis_mode redis_mode;
     int64_t redis_dead_max; /* dead letters */
-    char *events_channel; /* "": none */
-    char *database_url;   /* "" leaves everything to libpq's own defaults */
+    char *events_channel;   /* "": none */
+    char *database_url;     /* "" leaves everything to libpq's own defaults */
     int64_t db_connections;
     enum atomicity atomicity;
     char *ready_status;

@@ -3,8 +3,8 @@
  * A list as a source: messages wait there, any number of promptd share them, and each leaves Redis once its outcome is
  * final. Needs Redis 6.2.
  *
- * All its keys but redis_channel itself begin with {redis_channel}, braces included, so that a Redis Cluster has them in
- * one slot.
+ * All its keys but redis_channel itself begin with {redis_channel}, braces included, so that a Redis Cluster has them
+ * in one slot.
  */
 #ifndef PROMPTD_SOURCE_LIST_H
 #define PROMPTD_SOURCE_LIST_H

@@ -61,13 +61,15 @@ static const struct setting rows[] = {
     {TEXT(redis_tls_key_file, ""), .may_be_empty = true, .live = true, .allowed = "the path of a PEM file",
      .description = "The private key of the client's certificate, without a passphrase. It may be the same file."},
     {TEXT(redis_channel, "interviewly:prompt-ready"),
-     .description = "The channel that promptd subscribes to, one and not a pattern; or the key of the list or stream that "
-                    "messages are taken from."},
+     .description =
+         "The channel that promptd subscribes to, one and not a pattern; or the key of the list or stream that "
+         "messages are taken from."},
     {CHOICE(redis_mode, "pubsub", mode_choices),
-     .description = "How messages come. pubsub subscribes to redis_channel: what is published while nobody listens is gone. "
-                    "list takes from a list of that name, stream reads the stream as the consumer group promptd: there "
-                    "messages wait, any number of promptd share them, and each leaves Redis once its outcome is final. "
-                    "Both need Redis 6.2, and use no spool."},
+     .description =
+         "How messages come. pubsub subscribes to redis_channel: what is published while nobody listens is gone. "
+         "list takes from a list of that name, stream reads the stream as the consumer group promptd: there "
+         "messages wait, any number of promptd share them, and each leaves Redis once its outcome is final. "
+         "Both need Redis 6.2, and use no spool."},
     {NUMBER(redis_dead_max, "10000", 0, 10000000), .unit = "messages", .live = true,
      .description = "Dead letters that are kept in Redis with redis_mode list or stream; the oldest go first."},
     {TEXT(events_channel, ""), .may_be_empty = true, .allowed = "a channel other than redis_channel",

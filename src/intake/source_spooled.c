@@ -69,8 +69,8 @@ struct source_spooled {
     int64_t loaded;      /* no row up to this one is on disk only: it was delivered */
     int64_t last_put;    /* the last row that is known to be on disk, but for those put back from outside */
     bool fetching;
-    bool stopped;                         /* nothing is fetched any more */
-    bool closing;                         /* nothing is delivered any more, either */
+    bool stopped;                          /* nothing is fetched any more */
+    bool closing;                          /* nothing is delivered any more, either */
     STAILQ_HEAD(put_queue, put) in_memory; /* the disk refused them: they wait for what is older and on disk only */
     size_t in_memory_count;
     size_t in_memory_bytes;

@@ -14,7 +14,6 @@
  */
 #include "promptd/redis_link.h"
 
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +22,8 @@
 #include "promptd/log.h"
 #include "promptd/redis_login.h"
 #include "redis_adapter.h"
+#include "redis_lookup.h"
+#include "redis_report.h"
 
 enum link_state {
     LINK_WAITING,    /* for the backoff to pass; leaves by the timer */
@@ -35,7 +36,6 @@ enum link_state {
 };
 
 enum {
-    LINK_ADDRESSES_MAX = 8,
     LINK_ADDRESS_TIMEOUT_MS = 2000,    /* for a sign of life, where another address is left to try */
     LINK_MASTER_DIAL_TIMEOUT_MS = 2000 /* a master may be frozen, and another one be made meanwhile */
 };
@@ -46,11 +46,7 @@ struct redis_link {
     redisAsyncContext *redis;
     struct resp_guard guard;
     struct ssl_st *session; /* of redis; NULL: no TLS */
-    uv_getaddrinfo_t lookup;
-    bool looking_up;
-    char addresses[LINK_ADDRESSES_MAX][NI_MAXHOST]; /* numeric */
-    size_t address_count;
-    size_t address_next;
+    struct redis_lookup lookup;
     struct redis_address found; /* with a finder: options.address, and whom it has found; host NULL: nobody yet */
     bool is_found;              /* this dial is of a server that was just found */
     bool finder_is_silent;      /* its last word was that it cannot find one */
@@ -64,13 +60,11 @@ struct redis_link {
     uv_timer_t later;       /* acts on `failed` outside of hiredis */
     bool failed;            /* the connection is to be given up, for `reason` */
     char reason[256];
-    bool refused;               /* the server itself said no: a matter of set-up */
-    bool busy;                  /* it said that it is busy, which passes */
-    bool misfit;                /* the two do not agree on TLS: likewise */
-    bool silent;                /* nothing came in time */
-    bool is_reported;           /* this outage stands in the log */
-    char reported_refusal[256]; /* and so does this refusal in it */
-    bool was_up;                /* at least once */
+    bool refused; /* the server itself said no: a matter of set-up */
+    bool busy;    /* it said that it is busy, which passes */
+    bool misfit;  /* the two do not agree on TLS: likewise */
+    bool silent;  /* nothing came in time */
+    struct redis_report report;
     int64_t up_since_ms;
     int64_t down_since_ms;
     unsigned attempts;
@@ -118,41 +112,17 @@ static void link_move(struct redis_link *link, enum link_state state)
     link->state = state;
 }
 
-/* Once an outage. What changes meanwhile is news only when the server itself answers, and it is set up wrong. */
 static void report_failure(struct redis_link *link, bool lost)
 {
-    bool by_server = link->refused || link->misfit;
-    bool is_news = !link->is_reported || (by_server && strcmp(link->reported_refusal, link->reason) != 0);
-    if (!is_news || is_one_connection(link) || (link->options.is_second && !by_server))
-        return;
     char server[REDIS_ADDRESS_NAME_SIZE];
-    redis_address_name(server_address(link), server);
-    const struct log_field *fields = LOG_FIELDS(log_text("server", server), log_text("error", link->reason));
-    if (lost)
-        log_error(fields, "Redis connection lost");
-    else if (link->refused)
-        log_error(fields, "Redis refuses; trying again");
-    else
-        log_error(fields, "Redis cannot be reached; trying again");
-    link->is_reported = true;
-    if (by_server)
-        memcpy(link->reported_refusal, link->reason, sizeof link->reported_refusal);
-}
-
-static void report_up(struct redis_link *link)
-{
-    if (is_one_connection(link))
+    bool by_server = link->refused || link->misfit;
+    if (link->options.is_second && !by_server)
         return;
-    if (link->options.is_second)
-        log_debug(NULL, "second Redis connection is up");
-    else if (link->was_up)
-        log_info(LOG_FIELDS(log_number("attempts", link->attempts)), "Redis connection back after %.1f s",
-                 (double)((int64_t)uv_now(link->options.loop) - link->down_since_ms) / 1000);
-    else
-        log_info(NULL, "Redis connected");
-    link->was_up = true;
-    link->is_reported = false;
-    link->reported_refusal[0] = '\0';
+    redis_address_name(server_address(link), server);
+    redis_report_failure(
+        &link->report,
+        &(struct redis_report_failure){
+            .server = server, .reason = link->reason, .lost = lost, .refused = link->refused, .by_server = by_server});
 }
 
 /* --- failing -------------------------------------------------------------------------------------------------- */
@@ -199,19 +169,16 @@ static void release_redis(struct redis_link *link)
     redisAsyncFree(redis);
 }
 
-/* Each moment of waiting is one of deafness: what has worked for a while is dialled again at once, and once only. */
-static void dial_at_once(struct redis_link *link)
+static void start_timer(struct redis_link *link, int64_t wait_ms)
 {
-    link_move(link, LINK_WAITING);
-    (void)uv_timer_start(&link->timer, on_timer, 0, 0);
+    uv_update_time(link->options.loop);
+    (void)uv_timer_start(&link->timer, on_timer, (uint64_t)wait_ms, 0);
 }
 
-/* What the server says does not speak against the server: no backoff that grows, no circuit that opens. */
-static void wait_while_busy(struct redis_link *link)
+static void dial_in(struct redis_link *link, int64_t wait_ms)
 {
     link_move(link, LINK_WAITING);
-    uv_update_time(link->options.loop);
-    (void)uv_timer_start(&link->timer, on_timer, (uint64_t)link->options.backoff_base_ms, 0);
+    start_timer(link, wait_ms);
 }
 
 /* Between two looks at a master that is none, or is not there, while a failover may be under way. */
@@ -243,9 +210,7 @@ static void wait_and_dial(struct redis_link *link)
         log_critical(LOG_FIELDS(log_number("failures", link->breaker.failures), log_text("error", link->reason)),
                      "Redis circuit opened; one attempt every %lld s from now on", (long long)(wait_ms / 1000));
     log_debug(LOG_FIELDS(log_number("wait_ms", wait_ms), log_text("error", link->reason)), "next dial");
-    link_move(link, LINK_WAITING);
-    uv_update_time(link->options.loop);
-    (void)uv_timer_start(&link->timer, on_timer, (uint64_t)wait_ms, 0);
+    dial_in(link, wait_ms);
 }
 
 static void finish_close(struct redis_link *link);
@@ -263,15 +228,14 @@ static void on_later(uv_timer_t *timer)
     link->failed = false;
     bool lost = link->state == LINK_UP;
     bool no_life = link->state == LINK_CONNECTING || link->silent;
-    bool try_next = no_life && link->address_next < link->address_count;
+    bool try_next = no_life && redis_lookup_has_next(&link->lookup);
     release_redis(link);
     (void)uv_timer_stop(&link->timer);
     if (try_next) {
         start_dial(link);
         return;
     }
-    link->address_count = 0; /* the next dial looks the name up again */
-    link->address_next = 0;
+    redis_lookup_forget(&link->lookup); /* the next dial looks the name up again */
     if (is_one_connection(link)) {
         link_move(link, LINK_WAITING); /* to be closed */
         link->options.on_failed(link->options.context, link->reason, link->refused || link->misfit);
@@ -289,11 +253,12 @@ static void on_later(uv_timer_t *timer)
     bool redirects = link->redirects;
     link->redirects = false;
     link->is_redirected = link->is_redirected && (redirects || lost);
-    if (redirects ? now_ms - link->redirected_ms >= link->options.backoff_base_ms
-                  : lost && now_ms - link->up_since_ms >= link->options.backoff_base_ms)
-        dial_at_once(link);
+    int64_t worked_ms = redirects ? now_ms - link->redirected_ms : lost ? now_ms - link->up_since_ms : 0;
+    link->redirected_ms = redirects ? now_ms : link->redirected_ms;
+    if (worked_ms >= link->options.backoff_base_ms)
+        dial_in(link, 0); /* each moment of waiting is one of deafness; once only */
     else if (link->busy || redirects)
-        wait_while_busy(link);
+        dial_in(link, link->options.backoff_base_ms); /* no failure of the server: no longer waits, no circuit */
     else
         wait_and_dial(link);
     if (lost)
@@ -322,13 +287,13 @@ static void await_life(struct redis_link *link)
     int64_t wait_ms = dial_timeout_ms(link);
     if (wait_ms > LINK_ADDRESS_TIMEOUT_MS)
         wait_ms = LINK_ADDRESS_TIMEOUT_MS;
-    if (link->address_next < link->address_count)
+    if (redis_lookup_has_next(&link->lookup))
         (void)uv_timer_start(&link->timer, on_timer, (uint64_t)wait_ms, 0);
 }
 
 static void see_life(struct redis_link *link)
 {
-    if (link->state != LINK_UP && link->address_next < link->address_count)
+    if (link->state != LINK_UP && redis_lookup_has_next(&link->lookup))
         (void)uv_timer_start(&link->timer, on_timer, (uint64_t)dial_timeout_ms(link), 0);
 }
 
@@ -525,7 +490,7 @@ static redisAsyncContext *open_context(struct redis_link *link)
     const struct redis_address *address = server_address(link);
     if (address->unix_path)
         return redisAsyncConnectUnix(address->unix_path);
-    return redisAsyncConnect(link->addresses[link->address_next++], address->port);
+    return redisAsyncConnect(redis_lookup_next(&link->lookup), address->port);
 }
 
 static bool begin_tls(struct redis_link *link, redisAsyncContext *redis)
@@ -576,48 +541,26 @@ static void connect_next(struct redis_link *link)
     (void)redisAsyncSetDisconnectCallback(redis, on_disconnect);
 }
 
-static void on_resolved(uv_getaddrinfo_t *lookup, int status, struct addrinfo *found)
+static void on_looked_up(void *context, const char *failure)
 {
-    struct redis_link *link = lookup->data;
-    link->looking_up = false;
-    link->address_count = 0;
-    link->address_next = 0;
-    for (const struct addrinfo *at = found; at && link->address_count < LINK_ADDRESSES_MAX; at = at->ai_next)
-        if (getnameinfo(at->ai_addr, at->ai_addrlen, link->addresses[link->address_count], NI_MAXHOST, NULL, 0,
-                        NI_NUMERICHOST) == 0)
-            link->address_count++;
-    uv_freeaddrinfo(found);
+    struct redis_link *link = context;
     if (link->state == LINK_CLOSING)
         finish_close(link);
     else if (link->state != LINK_RESOLVING || link->failed)
         return; /* too late: the deadline has passed */
-    else if (link->address_count == 0)
-        link_fail(link, status ? uv_strerror(status) : "the name has no address");
+    else if (failure)
+        link_fail(link, failure);
     else
         connect_next(link);
 }
 
 static void resolve(struct redis_link *link)
 {
-    if (link->looking_up) {
-        link_fail(link, "the name server does not answer");
-        return;
-    }
-    link_move(link, LINK_RESOLVING);
-    const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    link->lookup.data = link;
-    int status = uv_getaddrinfo(link->options.loop, &link->lookup, on_resolved, server_address(link)->host, NULL,
-                                &hints);
-    if (status == 0)
-        link->looking_up = true;
+    const char *failure = redis_lookup_begin(&link->lookup, link->options.loop, server_address(link)->host);
+    if (failure)
+        link_fail(link, failure);
     else
-        link_fail(link, uv_strerror(status));
-}
-
-static void start_timer(struct redis_link *link, int64_t wait_ms)
-{
-    uv_update_time(link->options.loop);
-    (void)uv_timer_start(&link->timer, on_timer, (uint64_t)wait_ms, 0);
+        link_move(link, LINK_RESOLVING);
 }
 
 /* It has deadlines of its own. */
@@ -630,7 +573,7 @@ static void find(struct redis_link *link)
 
 static void start_dial(struct redis_link *link)
 {
-    bool has_address = link->options.address->unix_path || link->address_next < link->address_count;
+    bool has_address = link->options.address->unix_path || redis_lookup_has_next(&link->lookup);
     link->attempts++;
     breaker_attempt(&link->breaker);
     if (!has_address && has_finder(link)) {
@@ -645,6 +588,17 @@ static void start_dial(struct redis_link *link)
 }
 
 /* --- the finder's word ---------------------------------------------------------------------------------------- */
+
+static bool set_found(struct redis_link *link, const char *host, int port)
+{
+    char *copy = strdup(host);
+    if (!copy)
+        return false;
+    free(link->found.host);
+    link->found.host = copy;
+    link->found.port = port;
+    return true;
+}
 
 static bool is_same_server(const struct redis_link *link, const struct redis_endpoint *server)
 {
@@ -664,12 +618,7 @@ static void report_found(const struct redis_link *link, const char *source)
 static void dial_found(struct redis_link *link, const struct redis_endpoint *server, const char *source)
 {
     bool is_same = is_same_server(link, server);
-    if (!is_same) {
-        free(link->found.host);
-        link->found.host = strdup(server->host);
-        link->found.port = server->port;
-    }
-    if (!link->found.host) {
+    if (!is_same && !set_found(link, server->host, server->port)) {
         link_fail(link, "out of memory");
         return;
     }
@@ -733,7 +682,8 @@ void redis_link_confirm(struct redis_link *link)
     link->up_since_ms = (int64_t)uv_now(link->options.loop);
     if (breaker_close(&link->breaker) && !link->options.is_second)
         log_info(NULL, "Redis circuit closed");
-    report_up(link);
+    if (!is_one_connection(link) && !link->options.is_second)
+        redis_report_up(&link->report, link->attempts, (int64_t)uv_now(link->options.loop) - link->down_since_ms);
 }
 
 void redis_link_set_tuning(struct redis_link *link, const struct redis_link_tuning *tuning)
@@ -797,15 +747,11 @@ void redis_link_refuse(struct redis_link *link, const char *error)
 
 void redis_link_redirect(struct redis_link *link, const struct redis_endpoint *server)
 {
-    char *host = strdup(server->host[0] ? server->host : server_address(link)->host);
-    if (!host || has_finder(link) || link->failed || link->state == LINK_CLOSING) {
-        free(host);
+    const char *host = server->host[0] ? server->host : server_address(link)->host;
+    if (!host || has_finder(link) || link->failed || link->state == LINK_CLOSING ||
+        !set_found(link, host, server->port))
         return;
-    }
-    free(link->found.host);
-    link->found.host = host;
-    link->found.port = server->port;
-    log_info(LOG_FIELDS(log_text("host", host), log_number("port", server->port)),
+    log_info(LOG_FIELDS(log_text("host", link->found.host), log_number("port", server->port)),
              "the key is on another server of the Redis Cluster");
     link->is_redirected = link->redirects = true;
     link_fail(link, "the key is on another server of the Redis Cluster");
@@ -825,7 +771,7 @@ static void on_handle_closed(uv_handle_t *handle)
 
 static void finish_close(struct redis_link *link)
 {
-    if (link->looking_up || link->redis || link->options.finder.close)
+    if (link->lookup.is_under_way || link->redis || link->options.finder.close)
         return; /* comes here again when they are done */
     uv_close((uv_handle_t *)&link->timer, on_handle_closed);
     uv_close((uv_handle_t *)&link->later, on_handle_closed);
@@ -840,8 +786,7 @@ void redis_link_finder_closed(struct redis_link *link)
 void redis_link_close(struct redis_link *link)
 {
     link_move(link, LINK_CLOSING);
-    if (link->looking_up)
-        (void)uv_cancel((uv_req_t *)&link->lookup); /* a look-up that runs already is waited for */
+    redis_lookup_cancel(&link->lookup);
     if (has_finder(link))
         link->options.finder.close(link->options.finder.sentinel);
     (void)uv_timer_stop(&link->timer);
@@ -858,6 +803,7 @@ struct redis_link *redis_link_new(const struct redis_link_options *options)
     link->found.host = NULL;
     link->breaker.backoff.base_ms = options->backoff_base_ms;
     redis_link_set_tuning(link, &options->tuning);
+    link->lookup = (struct redis_lookup){.on_done = on_looked_up, .context = link};
     link->login_call = (struct redis_call){.on_reply = on_login_reply, .context = link};
     link->role_call = (struct redis_call){.on_reply = on_role, .context = link};
     (void)uv_timer_init(options->loop, &link->timer); /* always 0 */

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/* Edges, not levels. */
+#include "redis_report.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define LOG_COMPONENT "redis"
+#include "promptd/log.h"
+
+/* Once an outage. What changes meanwhile is news only when the server itself answers, and it is set up wrong. */
+void redis_report_failure(struct redis_report *report, const struct redis_report_failure *failure)
+{
+    bool is_news = !report->is_reported || (failure->by_server && strcmp(report->refusal, failure->reason) != 0);
+    const struct log_field *fields = LOG_FIELDS(log_text("server", failure->server),
+                                                log_text("error", failure->reason));
+    if (!is_news)
+        return;
+    if (failure->lost)
+        log_error(fields, "Redis connection lost");
+    else if (failure->refused)
+        log_error(fields, "Redis refuses; trying again");
+    else
+        log_error(fields, "Redis cannot be reached; trying again");
+    report->is_reported = true;
+    if (failure->by_server)
+        (void)snprintf(report->refusal, sizeof report->refusal, "%s", failure->reason);
+}
+
+void redis_report_up(struct redis_report *report, unsigned attempts, int64_t away_ms)
+{
+    if (report->was_up)
+        log_info(LOG_FIELDS(log_number("attempts", attempts)), "Redis connection back after %.1f s",
+                 (double)away_ms / 1000);
+    else
+        log_info(NULL, "Redis connected");
+    *report = (struct redis_report){.was_up = true};
+}
