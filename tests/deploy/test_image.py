@@ -2,7 +2,9 @@
 """The container image: built from the checkout, and run as deploy/docker/compose.yaml does."""
 
 import json
+import os
 import pathlib
+import threading
 import uuid
 
 import pytest
@@ -14,12 +16,13 @@ from support.wait import wait_until
 
 INIT = "/docker-entrypoint-initdb.d"
 URL = "postgresql://promptd:not-a-secret@127.0.0.1/interviewly"
+PODS = [f"pod-{number}" for number in range(1, 7)]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def tidy(podman):
     yield
-    for name in ("promptd", "second", "third", "fourth", "servers"):  # those that use another's network go before it
+    for name in ("promptd", "second", "third", "fourth", *PODS, "servers"):  # those that use another's network go before it
         podman.attempt("rm", "--force", "--volumes", "--time", "2", name)
 
 
@@ -171,3 +174,76 @@ def test_redis_by_tls(podman, image, servers):
     wait_healthy(podman, name)
     wait_ready(podman, publish(podman, 100))
     assert "redis tls            TLSv1.3" in podman.attempt("exec", name, "promptctl", "check")[1]
+
+
+def settings_of_kubernetes(port):
+    """All pods of this test have one address: only their ports differ."""
+    lines = (CHECKOUT / "deploy/kubernetes/base/promptd.env").read_text().splitlines()
+    settings = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    settings["PROMPTD_ADMIN_LISTEN"] = f"127.0.0.1:{port}"
+    for name in ("database_url", "redis_url"):
+        settings[f"PROMPTD_{name.upper()}_FILE"] = f"/run/secrets/promptd/{name}"
+    return [word for name, value in settings.items() for word in ("--env", f"{name}={value}")]
+
+
+def start_pod(podman, name):
+    """As the Deployment of deploy/kubernetes does; once it is ready."""
+    secret = FOLDER / "urls"
+    secret.mkdir(exist_ok=True)
+    for file, url in (("database_url", URL), ("redis_url", "redis://127.0.0.1:6379")):
+        (secret / file).write_text(url)
+        (secret / file).chmod(0o440)
+        os.chown(secret / file, 0, 10001)  # fsGroup
+    podman(
+        "run", "--detach", "--name", name, "--network", "container:servers", "--user", "10001:10001", "--read-only",
+        "--read-only-tmpfs=false", "--cap-drop", "all", "--security-opt", "no-new-privileges", "--no-healthcheck",
+        "--volume", f"{secret}:/run/secrets/promptd:ro", *settings_of_kubernetes(9800 + int(name[-1])), IMAGE,
+    )  # fmt: skip
+    wait_until(lambda: podman.attempt("exec", name, "promptctl", "status", "--quiet")[0] == 0, "a ready pod", 60,
+               interval=0.3, seen=lambda: podman("logs", name)[-3000:])  # fmt: skip
+    return name
+
+
+class Workflow(threading.Thread):
+    """Adds entries to the stream until it is told to stop, twenty each time."""
+
+    def __init__(self, podman):
+        super().__init__()
+        self.podman, self.ids, self.over = podman, [], threading.Event()
+
+    def run(self):
+        while not self.over.wait(0.1):
+            ids = [str(uuid.uuid4()) for _ in range(20)]
+            sql(self.podman, "insert into interviews (id, status) values " + ", ".join(f"('{i}', 'enhancing')" for i in ids))
+            messages = (json.dumps({"interview_id": i, "enhanced_prompt": f"Tell me about project {i}."}) for i in ids)
+            commands = "".join(f"XADD interviewly:prompt-ready * message '=={message}'\n" for message in messages)
+            self.podman("exec", "--interactive", "servers", "redis-cli", text=commands)
+            self.ids += ids
+
+    def end(self):
+        self.over.set()
+        self.join()
+
+
+def test_an_update_as_kubernetes_does_it(podman, image, servers):
+    """Three pods, each replaced once its successor is ready, by SIGTERM, while messages come all the time."""
+    podman.attempt("stop", "--time", "10", "fourth")
+    running = [start_pod(podman, name) for name in PODS[:3]]
+    workflow = Workflow(podman)
+    workflow.start()
+    try:
+        for name in PODS[3:]:
+            start_pod(podman, name)
+            old = running.pop(0)
+            podman("stop", "--time", "30", old)
+            assert podman.inspect("container", old)["State"]["ExitCode"] == 0
+            before = len(workflow.ids)
+            wait_until(lambda: len(workflow.ids) > before, "more messages", 30)
+    finally:
+        workflow.end()
+    wait_ready(podman, workflow.ids)
+    stored = sum(podman("logs", name).count("prompt stored for interview") for name in PODS)
+    assert stored == len(workflow.ids), "a message was stored by two, or by nobody"
+    podman.note(f"an update of three pods: {stored} messages")
+    for name in PODS:
+        assert not any(level in podman("logs", name) for level in (" ERROR ", " CRITICAL "))
