@@ -62,7 +62,7 @@ def leave_behind(queue, message, poison):
         admin.xclaim(queue.name, "promptd", "ghost", 0, [id], idle=60000, retrycount=deliveries)
 
 
-def test_rules_suffice_and_none_is_too_much(start, queue, database):
+def test_rules_suffice_and_none_is_too_much(start, queue, database, promptctl):
     """Stored, rejected, too large, taken over, given up, given back."""
     admin = queue.server.admin
     left = queue.message(database.interview(), "what another one left behind")
@@ -75,6 +75,10 @@ def test_rules_suffice_and_none_is_too_much(start, queue, database):
     assert promptd.settle(24, timeout=40).outcomes() == {"success": 21, "rejected": 2, "dropped": 1}
     expect_stored(database, left, *messages)
     wait_until(lambda: len(queue.dead()) == 3 and queue.left() == 0, "Redis to have the dead letters only", seen=queue.left)
+    assert admin.acl_log() == []
+    check = promptctl("check", redis_mode=queue.mode, redis_channel=queue.name, redis_url=promptd.settings["redis_url"])
+    assert check.code == 0 and "FAILED" not in check.out, check.out + check.err
+    admin.execute_command("ACL", "LOG", "RESET")  # what check may not look at, it says
     held = database.interview()
     with database.cluster.connect(database.name) as holder:
         holder.execute("begin")
