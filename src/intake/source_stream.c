@@ -20,6 +20,7 @@
 #include "queue.h"
 
 #define GROUP "promptd"
+#define HIGHEST_ID "18446744073709551615-18446744073709551615" /* nothing is behind it */
 
 enum { KEY_STREAM = QUEUE_KEY_MAIN, KEY_DEAD = QUEUE_KEY_DEAD };
 
@@ -324,7 +325,7 @@ static void show_up(struct queue *queue)
 {
     struct queue_command command;
     begin_read(&command, queue, 1);
-    end_read(&command, queue, "+");
+    end_read(&command, queue, HIGHEST_ID);
     queue_send(queue, queue->worker, &command, CALL_KEEP, on_kept);
 }
 

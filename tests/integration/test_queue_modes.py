@@ -37,6 +37,7 @@ def test_message_is_stored_and_leaves_redis(start, queue, database):
     expect_stored(database, message)
     wait_empty(queue)
     assert queue.dead() == []
+    assert promptd.find("WARNING") == []
 
 
 def test_messages_wait_while_no_promptd_runs(start, queue, database):
