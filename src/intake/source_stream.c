@@ -20,7 +20,8 @@
 #include "queue.h"
 
 #define GROUP "promptd"
-#define HIGHEST_ID "18446744073709551615-18446744073709551615" /* nothing is behind it */
+/* Behind every entry. (The highest of all is what Redis makes of > itself: a read of it would take a message.) */
+#define BEHIND_ALL "18446744073709551615-18446744073709551614"
 
 enum { KEY_STREAM = QUEUE_KEY_MAIN, KEY_DEAD = QUEUE_KEY_DEAD };
 
@@ -325,7 +326,7 @@ static void show_up(struct queue *queue)
 {
     struct queue_command command;
     begin_read(&command, queue, 1);
-    end_read(&command, queue, HIGHEST_ID);
+    end_read(&command, queue, BEHIND_ALL);
     queue_send(queue, queue->worker, &command, CALL_KEEP, on_kept);
 }
 

@@ -23,6 +23,7 @@
 #include "promptd/redis_login.h"
 #include "redis_adapter.h"
 #include "redis_lookup.h"
+#include "redis_pace.h"
 #include "redis_report.h"
 
 enum link_state {
@@ -54,11 +55,10 @@ struct redis_link {
     bool redirects;             /* it is given up for that */
     int64_t redirected_ms;      /* when it last was */
     bool has_moved;             /* the connection was given up because another server is the master now */
-    struct breaker breaker;
-    int64_t count_again_ms; /* until then a failed dial of a found server is no failure more */
-    uv_timer_t timer;       /* the backoff, then the dial's deadline */
-    uv_timer_t later;       /* acts on `failed` outside of hiredis */
-    bool failed;            /* the connection is to be given up, for `reason` */
+    struct redis_pace pace;
+    uv_timer_t timer; /* the backoff, then the dial's deadline */
+    uv_timer_t later; /* acts on `failed` outside of hiredis */
+    bool failed;      /* the connection is to be given up, for `reason` */
     char reason[256];
     bool refused; /* the server itself said no: a matter of set-up */
     bool busy;    /* it said that it is busy, which passes */
@@ -181,33 +181,14 @@ static void dial_in(struct redis_link *link, int64_t wait_ms)
     start_timer(link, wait_ms);
 }
 
-/* Between two looks at a master that is none, or is not there, while a failover may be under way. */
-static int64_t failover_wait_ms(const struct redis_link *link)
-{
-    return link->attempts <= 1 ? 250 : 500;
-}
-
-/* How long to wait. A failover is looked at often, and yet counts as one failure a backoff, as without a finder. */
-static int64_t count_failure(struct redis_link *link, bool *opened)
-{
-    int64_t now_ms = (int64_t)uv_now(link->options.loop);
-    bool may_be_failover = link->is_found && !link->refused && !link->misfit;
-    *opened = false;
-    if (may_be_failover && link->breaker.state == BREAKER_CLOSED && now_ms < link->count_again_ms)
-        return failover_wait_ms(link);
-    int64_t wait_ms = breaker_fail(&link->breaker, backoff_chance(), opened);
-    link->count_again_ms = now_ms + wait_ms;
-    if (may_be_failover && link->breaker.state == BREAKER_CLOSED && failover_wait_ms(link) < wait_ms)
-        return failover_wait_ms(link);
-    return wait_ms;
-}
-
 static void wait_and_dial(struct redis_link *link)
 {
     bool opened;
-    int64_t wait_ms = count_failure(link, &opened);
+    bool may_be_failover = link->is_found && !link->refused && !link->misfit;
+    int64_t wait_ms = redis_pace_fail(&link->pace, (int64_t)uv_now(link->options.loop), link->attempts, may_be_failover,
+                                      &opened);
     if (opened && !link->options.is_second)
-        log_critical(LOG_FIELDS(log_number("failures", link->breaker.failures), log_text("error", link->reason)),
+        log_critical(LOG_FIELDS(log_number("failures", link->pace.breaker.failures), log_text("error", link->reason)),
                      "Redis circuit opened; one attempt every %lld s from now on", (long long)(wait_ms / 1000));
     log_debug(LOG_FIELDS(log_number("wait_ms", wait_ms), log_text("error", link->reason)), "next dial");
     dial_in(link, wait_ms);
@@ -575,7 +556,7 @@ static void start_dial(struct redis_link *link)
 {
     bool has_address = link->options.address->unix_path || redis_lookup_has_next(&link->lookup);
     link->attempts++;
-    breaker_attempt(&link->breaker);
+    breaker_attempt(&link->pace.breaker);
     if (!has_address && has_finder(link)) {
         find(link);
         return;
@@ -680,7 +661,7 @@ void redis_link_confirm(struct redis_link *link)
     link_move(link, LINK_UP);
     link->has_moved = false;
     link->up_since_ms = (int64_t)uv_now(link->options.loop);
-    if (breaker_close(&link->breaker) && !link->options.is_second)
+    if (breaker_close(&link->pace.breaker) && !link->options.is_second)
         log_info(NULL, "Redis circuit closed");
     if (!is_one_connection(link) && !link->options.is_second)
         redis_report_up(&link->report, link->attempts, (int64_t)uv_now(link->options.loop) - link->down_since_ms);
@@ -690,24 +671,24 @@ void redis_link_set_tuning(struct redis_link *link, const struct redis_link_tuni
 {
     link->guard.limits = (struct resp_guard_limits){.bulk_bytes = tuning->bulk_max_bytes,
                                                     .reply_bytes = tuning->reply_max_bytes};
-    link->breaker.backoff.max_ms = tuning->backoff_max_ms;
-    link->breaker.max_failures = tuning->breaker_failures;
-    link->breaker.reset_ms = tuning->breaker_reset_ms;
+    link->pace.breaker.backoff.max_ms = tuning->backoff_max_ms;
+    link->pace.breaker.max_failures = tuning->breaker_failures;
+    link->pace.breaker.reset_ms = tuning->breaker_reset_ms;
 }
 
 unsigned redis_link_failures(const struct redis_link *link)
 {
-    return link->breaker.failures;
+    return link->pace.breaker.failures;
 }
 
 bool redis_link_circuit_is_open(const struct redis_link *link)
 {
-    return link->breaker.state != BREAKER_CLOSED;
+    return link->pace.breaker.state != BREAKER_CLOSED;
 }
 
 bool redis_link_close_circuit(struct redis_link *link)
 {
-    bool was_open = breaker_close(&link->breaker);
+    bool was_open = breaker_close(&link->pace.breaker);
     if (was_open && !link->options.is_second)
         log_info(NULL, "Redis circuit closed by hand");
     if (link->state == LINK_WAITING)
@@ -801,7 +782,7 @@ struct redis_link *redis_link_new(const struct redis_link_options *options)
     link->options = *options;
     link->found = *options->address; /* the host will be this link's own; the rest is borrowed */
     link->found.host = NULL;
-    link->breaker.backoff.base_ms = options->backoff_base_ms;
+    link->pace.breaker.backoff.base_ms = options->backoff_base_ms;
     redis_link_set_tuning(link, &options->tuning);
     link->lookup = (struct redis_lookup){.on_done = on_looked_up, .context = link};
     link->login_call = (struct redis_call){.on_reply = on_login_reply, .context = link};
