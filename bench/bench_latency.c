@@ -2,7 +2,7 @@
 /*
  * Latency in open loop: publishes at a steady rate, whatever comes back, and looks for the commits to become visible.
  *
- *     bench_latency CORPUS FIRST MESSAGES RATE REDIS_PORT CHANNEL CONNINFO
+ *     bench_latency CORPUS FIRST MESSAGES RATE REDIS_PORT CHANNEL CONNINFO     (CHANNEL: see redis_publish.h)
  *
  * One connection of its own asks, again and again while something is outstanding, which interviews are ready. A message
  * counts from the moment it was due, not from when it could be sent. With "-" as CHANNEL nothing is published: the
@@ -111,16 +111,17 @@ static size_t look(PGconn *connection, struct outstanding *outstanding, size_t c
     return left;
 }
 
-static void read_answer(int redis)
+static void read_answer(int redis, const struct publish_place *place)
 {
     char answer[256];
     ssize_t got = read(redis, answer, sizeof answer);
-    if (got <= 0 || publish_count_answers(answer, (size_t)got) != 1)
-        bench_fail("PUBLISH was not answered as expected");
+    if (got <= 0 || publish_count_answers(place, answer, (size_t)got) != 1)
+        bench_fail("Redis has not answered as expected");
 }
 
 /* NULL: somebody else sends each message when it is due. */
 struct publisher {
+    const struct publish_place *place;
     struct publish_command *commands;
     int redis;
 };
@@ -128,7 +129,7 @@ struct publisher {
 static void publish(const struct publisher *publisher, size_t number)
 {
     publish_write(publisher->redis, publisher->commands[number].bytes, publisher->commands[number].length);
-    read_answer(publisher->redis);
+    read_answer(publisher->redis, publisher->place);
 }
 
 static void run_read(const struct corpus *corpus, int64_t interval_ns, int64_t due_ns,
@@ -153,7 +154,8 @@ static void run_read(const struct corpus *corpus, int64_t interval_ns, int64_t d
 static void run_published(const struct corpus *corpus, int64_t interval_ns, size_t port, const char *channel,
                           PGconn *reader)
 {
-    const struct publisher publisher = {publish_commands(corpus, channel), publish_connect(port)};
+    const struct publish_place place = publish_place(channel);
+    const struct publisher publisher = {&place, publish_commands(corpus, &place), publish_connect(port)};
     run_read(corpus, interval_ns, bench_now_ns() + interval_ns, &publisher, reader);
 }
 

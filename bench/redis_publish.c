@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A Redis client that can do nothing but PUBLISH. */
+/* A Redis client that can do nothing but send messages. */
 #include "redis_publish.h"
 
 #include <arpa/inet.h>
@@ -29,12 +29,35 @@ int publish_connect(size_t port)
     return fd;
 }
 
-struct publish_command *publish_commands(const struct corpus *corpus, const char *channel)
+struct publish_place publish_place(const char *text)
 {
-    size_t channel_bytes = strlen(channel);
+    static char command[1024];
+    struct publish_place place = {.command = command, .answer = ':'};
+    const char *begin = "*3\r\n$7\r\nPUBLISH\r\n";
+    const char *end = "";
+    const char *name = text;
+    if (strncmp(text, "list:", 5) == 0) {
+        begin = "*3\r\n$5\r\nLPUSH\r\n";
+        name = text + 5;
+    } else if (strncmp(text, "stream:", 7) == 0) {
+        begin = "*5\r\n$4\r\nXADD\r\n";
+        end = "$1\r\n*\r\n$7\r\nmessage\r\n";
+        name = text + 7;
+        place.answer = '-'; /* of an entry's id */
+    }
+    place.one_listener = name == text;
+    int length = snprintf(command, sizeof command, "%s$%zu\r\n%s\r\n%s", begin, strlen(name), name, end);
+    if (length < 0 || (size_t)length >= sizeof command)
+        bench_fail("the channel's name is too long");
+    place.command_bytes = (size_t)length;
+    return place;
+}
+
+struct publish_command *publish_commands(const struct corpus *corpus, const struct publish_place *place)
+{
     size_t room = 0;
     for (size_t i = 0; i < corpus->count; i++)
-        room += corpus->messages[i].payload_bytes + channel_bytes + COMMAND_EXTRA_BYTES;
+        room += corpus->messages[i].payload_bytes + place->command_bytes + COMMAND_EXTRA_BYTES;
     struct publish_command *commands = calloc(corpus->count + 1, sizeof *commands);
     if (!commands)
         bench_fail("out of memory");
@@ -45,8 +68,9 @@ struct publish_command *publish_commands(const struct corpus *corpus, const char
     for (size_t i = 0; i < corpus->count; i++) {
         const struct corpus_message *message = &corpus->messages[i];
         commands[i].bytes = at;
-        at += sprintf(at, "*3\r\n$7\r\nPUBLISH\r\n$%zu\r\n%s\r\n$%zu\r\n", channel_bytes, channel,
-                      message->payload_bytes);
+        memcpy(at, place->command, place->command_bytes);
+        at += place->command_bytes;
+        at += sprintf(at, "$%zu\r\n", message->payload_bytes);
         memcpy(at, message->payload, message->payload_bytes);
         memcpy(at + message->payload_bytes, "\r\n", 2);
         at += message->payload_bytes + 2;
@@ -66,14 +90,15 @@ void publish_write(int socket, const char *bytes, size_t length)
     }
 }
 
-/* Every answer is ":1\r\n". */
-size_t publish_count_answers(const char *bytes, size_t length)
+/* Of a channel every answer is ":1\r\n"; of a list ":N\r\n"; of a stream "$N\r\nID\r\n". */
+size_t publish_count_answers(const struct publish_place *place, const char *bytes, size_t length)
 {
+    const char *allowed = place->one_listener ? ":1\r\n" : "$:-0123456789\r\n";
     size_t answers = 0;
     for (size_t i = 0; i < length; i++) {
-        if (!strchr(":1\r\n", bytes[i]) || bytes[i] == '\0')
+        if (!strchr(allowed, bytes[i]) || bytes[i] == '\0')
             bench_fail("Redis answers that not exactly one listener is there, or with an error");
-        answers += bytes[i] == '\n';
+        answers += bytes[i] == place->answer;
     }
     return answers;
 }

@@ -3,7 +3,7 @@
 
 import subprocess
 
-from support.redis_server import DEFAULT_CHANNEL
+from .stand import place_of
 
 
 def percentile(values, share):
@@ -15,11 +15,11 @@ def percentile(values, share):
 BARE = {"two round trips": "-", "two round trips, seen by the reader": "="}  # bench_latency.c tells them apart
 
 
-def run(stand, corpus, count, rate, start):
+def run(stand, corpus, count, rate, start, mode="pubsub"):
     """Of the listener that `start` starts; or of two bare round trips on an idle connection, one of BARE's values."""
     stand.reset(corpus, count)
     process = start() if callable(start) else None
-    channel = DEFAULT_CHANNEL if process else start
+    channel = place_of(mode) if process else start
     output = subprocess.run([stand.program("bench_latency"), corpus.path, "0", str(count), str(rate),
                              str(stand.redis.port), channel, stand.conninfo],
                             check=True, capture_output=True, text=True).stdout
@@ -33,14 +33,16 @@ def run(stand, corpus, count, rate, start):
 def measure(stand, corpus, rates, seconds, runs, with_node, clock):
     """{rate: {system: [result of each run]}}."""
     starts = {**BARE, "promptd": stand.start_promptd,
-              "promptd, transaction": lambda: stand.start_promptd(atomicity="transaction"), "asyncio": stand.start_asyncio}
+              "promptd, transaction": lambda: stand.start_promptd(atomicity="transaction"),
+              "promptd, list": lambda: stand.start_promptd(redis_mode="list"),
+              "promptd, stream": lambda: stand.start_promptd(redis_mode="stream"), "asyncio": stand.start_asyncio}
     if with_node:
         starts["node"] = stand.start_node
     results = {rate: {} for rate in rates}
     for number in clock.rounds(runs):
         for rate in rates:
             for name, start in starts.items():
-                result = run(stand, corpus, int(rate * seconds), rate, start)
+                result = run(stand, corpus, int(rate * seconds), rate, start, name.removeprefix("promptd, "))
                 results[rate].setdefault(name, []).append(result)
                 clock.say(f"{rate}/s, run {number + 1}, {name}: p50 {result['p50_us']:.0f} µs, p99 {result['p99_us']:.0f} µs")
     return results

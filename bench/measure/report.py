@@ -8,6 +8,7 @@ import subprocess
 
 from .latency import BARE, percentile
 from .scale import MESSAGES
+from .stand import QUEUES
 from .throughput import SEQUENTIAL
 
 TITLES = {512: "512 B", 2048: "2 KB", 8192: "8 KB", 49152: "48 KB"}
@@ -73,6 +74,8 @@ def throughput_lines(results):
         yield _row(f"promptd / {best}", ratios(systems["promptd"], systems[best]))
         yield _row("promptd / pgbench", ratios(systems["promptd"], systems["pgbench"]))
         yield _row("promptd with spool / without", ratios(systems["promptd, spool"], systems["promptd"]))
+        for mode in QUEUES:
+            yield _row(f"promptd, {mode} / promptd", ratios(systems[f"promptd, {mode}"], systems["promptd"]))
         for name, runs in systems.items():
             if "cpu_us" in runs[0]:
                 yield _row(f"CPU of {name}", values_of(runs, "cpu_us"), "µs a message")
@@ -86,6 +89,8 @@ def latency_lines(results):
             yield _row(f"{name}, p50", values_of(runs, "p50_us"), "µs")
             yield _row(f"{name}, p99", values_of(runs, "p99_us"), "µs")
         yield _row("promptd / two round trips, p50", ratios(systems["promptd"], bare, "p50_us"))
+        for mode in QUEUES:
+            yield _row(f"promptd, {mode} / promptd, p50", ratios(systems[f"promptd, {mode}"], systems["promptd"], "p50_us"))
         yield _row("promptd / the same, seen by the reader, p50", ratios(systems["promptd"], seen, "p50_us"))
 
 

@@ -30,7 +30,13 @@ POSTGRES = {
 }
 REDIS = ("--client-output-buffer-limit", "pubsub", "0", "0", "0")  # a listener that lags is not cut off
 ROOMY = {"queue_max_messages": 1000000, "queue_max_bytes": 4 << 30}  # a whole trial may wait
+QUEUES = ("list", "stream")
 PROCESS_CONNECTIONS = 16  # of the listeners that have one message on each
+
+
+def place_of(mode):
+    """Where messages go, as the programs of bench/ take it."""
+    return f"{mode}:{DEFAULT_CHANNEL}" if mode in QUEUES else DEFAULT_CHANNEL
 
 
 class Process:
@@ -109,6 +115,7 @@ class Stand:
 
     def reset(self, corpus, count, first=0):
         """Empty tables but for the awaiting interviews of these messages; the server has nothing left to write."""
+        self.redis.admin.flushall()
         self.database.execute("truncate interviews, interview_enhanced_prompts")
         self.add_interviews(corpus, count, first)
         self.database.execute("vacuum analyze interviews")
@@ -139,10 +146,10 @@ class Stand:
 
     # Publishing
 
-    def publisher(self, corpus, count, first=0):
-        """A publisher that has everything in memory and waits for publish()."""
+    def publisher(self, corpus, count, first=0, place=DEFAULT_CHANNEL):
+        """A publisher that has everything in memory and waits for publish(); `place` as in redis_publish.h."""
         process = subprocess.Popen([self.program("bench_publish"), corpus.path, str(first), str(count),
-                                    str(self.redis.port), DEFAULT_CHANNEL],
+                                    str(self.redis.port), place],
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if process.stdout.readline() != "ready\n":
             sys.exit("bench_publish failed")
@@ -175,7 +182,8 @@ class Stand:
                           {"PATH": "/usr/bin:/bin", "HOME": home,
                            **{f"PROMPTD_{name.upper()}": str(value) for name, value in given.items()}},
                           os.path.join(home, "promptd.log"))
-        return self._await(process, int(settings.get("db_connections", 4))) if wait else process
+        connections = int(settings.get("db_connections", 4))
+        return self._await(process, connections, settings.get("redis_mode", "pubsub")) if wait else process
 
     def _start_other(self, command, **environment):
         home = tempfile.mkdtemp(dir=self.folder)
@@ -191,8 +199,13 @@ class Stand:
         return self._start_other(["node", os.path.join(LISTENERS, "node_listener.js")],
                                  NODE_PATH=os.path.join(os.path.dirname(self.build), "bench", "node", "node_modules"))
 
-    def _await(self, process, connections):
-        wait_until(lambda: self.redis.subscribers(DEFAULT_CHANNEL) == 1, "the listener to subscribe", 15)
+    def _reads(self, command):
+        return any(client["cmd"] == command for client in self.redis.admin.client_list())
+
+    def _await(self, process, connections, mode="pubsub"):
+        ready = {"pubsub": lambda: self.redis.subscribers(DEFAULT_CHANNEL) == 1, "list": lambda: self._reads("blmove"),
+                 "stream": lambda: self._reads("xreadgroup")}
+        wait_until(ready[mode], "the listener to take messages", 15)
         wait_until(lambda: len(self.database.sessions()) >= connections, "the listener to connect", 15)
         process.wait_quiet(0.05)
         return process

@@ -4,7 +4,7 @@
 import subprocess
 import sys
 
-from .stand import PROCESS_CONNECTIONS, ROOMY
+from .stand import PROCESS_CONNECTIONS, ROOMY, place_of
 
 LIMIT_BATCH, LIMIT_CONNECTIONS = 256, 4
 SEQUENTIAL = ", sequential ids"  # ends the name of what is measured with these, too
@@ -57,16 +57,16 @@ def run_pgbench(stand, corpus, count):
     return {"rate": float(next(line.split()[2] for line in output.splitlines() if line.startswith("tps")))}
 
 
-def run_listener(stand, corpus, count, start):
+def run_listener(stand, corpus, count, start, mode="pubsub"):
     """From the first PUBLISH to the last commit; Redis, the publisher and the listener share the machine."""
     stand.reset(corpus, count)
-    return run_on_what_is_there(stand, corpus, count, start)
+    return run_on_what_is_there(stand, corpus, count, start, mode)
 
 
-def run_on_what_is_there(stand, corpus, count, start):
+def run_on_what_is_there(stand, corpus, count, start, mode="pubsub"):
     """The same without reset(): the interviews of these messages are awaiting, and no other is ready."""
     process = start()
-    publisher = stand.publisher(corpus, count)
+    publisher = stand.publisher(corpus, count, place=place_of(mode))
     cpu = process.cpu_seconds()
     stand.publish(publisher)
     ended = stand.wait_stored(corpus, count, count)
@@ -76,6 +76,11 @@ def run_on_what_is_there(stand, corpus, count, start):
     peak = process.status_kib("VmHWM")
     process.stop()
     return {"rate": count / (ended - began), "cpu_us": cpu / count * 1e6, "peak_kib": peak}
+
+
+def run_queue(stand, corpus, count, mode):
+    """A promptd, with the bounds as shipped, that takes messages from a list or a stream."""
+    return run_listener(stand, corpus, count, lambda: stand.start_promptd(redis_mode=mode), mode)
 
 
 def systems(stand, corpora, sequential, with_node):
@@ -96,6 +101,8 @@ def systems(stand, corpora, sequential, with_node):
         "promptd" + SEQUENTIAL: (promptd(), sequential, True),
         "promptd, spool": (promptd(spool=True), corpora, True),
         "promptd, transaction": (promptd(atomicity="transaction"), corpora, True),
+        "promptd, list": (lambda corpus, count: run_queue(stand, corpus, count, "list"), corpora, True),
+        "promptd, stream": (lambda corpus, count: run_queue(stand, corpus, count, "stream"), corpora, True),
         "pgbench": (lambda corpus, count: run_pgbench(stand, corpus, count), corpora, False),
         "asyncio": (listener(stand.start_asyncio), corpora, False),
     }

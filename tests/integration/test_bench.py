@@ -10,7 +10,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.append(os.path.join(ROOT, "bench"))
 
 from measure import corpus, growth, latency, report, scale, throughput  # noqa: E402 (after the path is set)
-from measure.stand import Stand  # noqa: E402
+from measure.stand import QUEUES, Stand  # noqa: E402
 
 MESSAGES = 600  # more than two full batches
 
@@ -66,6 +66,17 @@ def test_limit(stand, messages, stored):
 def test_listener(stand, messages, stored):
     result = throughput.run_listener(stand, messages, MESSAGES, stand.start_promptd)
     assert result["rate"] > 0 and result["cpu_us"] > 0 and result["peak_kib"] > 0
+
+
+@pytest.mark.parametrize("mode", QUEUES)
+def test_queue(stand, messages, stored, mode):
+    assert throughput.run_queue(stand, messages, MESSAGES, mode)["rate"] > 0
+
+
+@pytest.mark.parametrize("mode", QUEUES)
+def test_latency_of_a_queue(stand, messages, stored, mode):
+    result = latency.run(stand, messages, MESSAGES, 500, lambda: stand.start_promptd(redis_mode=mode), mode)
+    assert result["count"] == MESSAGES
 
 
 def test_latency(stand, messages, stored):
