@@ -11,7 +11,7 @@
  * wait delivers only as much as was demanded; one that cannot delivers what comes.
  *
  * The kinds are in src/intake, and source_open (promptd/source_open.h) makes them. Callbacks run on the loop, and never
- * inside a call, but for what source_stop and source_close say.
+ * inside a call, but for what source_demand, source_stop and source_close say.
  */
 #ifndef PROMPTD_SOURCE_H
 #define PROMPTD_SOURCE_H
@@ -116,7 +116,8 @@ struct source {
     const struct source_ops *ops;
 };
 
-/* There is room for so much from now on, instead of what was said before; 0: none. Payloads count in bytes. */
+/* There is room for so much from now on, instead of what was said before; 0: none. Payloads count in bytes. What is in
+ * memory already may be delivered inside this call; a demand that is made in a delivery only notes it. */
 void source_demand(struct source *source, size_t messages, size_t bytes);
 
 /* The outcome is final. It went well (NULL), and the message is forgotten; else it is kept as a dead letter. */

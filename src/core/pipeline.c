@@ -311,6 +311,7 @@ bool pipeline_admit_recovery(struct pipeline *pipeline, struct job *job)
         return false;
     pipeline->recoveries++;
     pipeline->options.on_ready(pipeline->options.context);
+    pipeline_demand(pipeline); /* it has taken a place */
     return true;
 }
 

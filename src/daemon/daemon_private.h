@@ -49,6 +49,8 @@ struct daemon {
     struct notify *notify; /* NULL: closing */
     bool source_open;
     bool source_closing;
+    bool events_closing;
+    struct source_status last_source; /* before it was closed */
     bool store_open;
     uv_work_t first_work; /* for the pool's threads to be made */
     uv_signal_t signals[DAEMON_SIGNALS];
@@ -94,6 +96,7 @@ void signals_close(struct daemon *daemon);
 /* snapshot.c: how everything is at this moment. */
 size_t snapshot_waiting(const struct daemon *daemon);     /* messages without an outcome, wherever they are */
 size_t snapshot_in_memory(const struct daemon *daemon);   /* those of them that are in memory */
+void snapshot_keep_source(struct daemon *daemon);         /* for those who ask when it is closed */
 void snapshot_gauges(struct daemon *daemon);              /* in daemon->metrics */
 void snapshot_notify(struct daemon *daemon);              /* to systemd */
 void snapshot_look(void *context, struct health *health); /* the context is the daemon */

@@ -30,17 +30,27 @@ static void daemon_move(struct daemon *daemon, enum daemon_state state, const ch
     daemon->state = state;
 }
 
+static void on_events_closed(void *context)
+{
+    struct daemon *daemon = context;
+    daemon->events = NULL;
+}
+
+/* After the source, whose end may be a message's outcome, too. */
+static void close_events(struct daemon *daemon)
+{
+    if (!daemon->events || daemon->events_closing)
+        return;
+    daemon->events_closing = true;
+    events_close(daemon->events, on_events_closed, daemon);
+}
+
 static void on_source_closed(void *context)
 {
     struct daemon *daemon = context;
     daemon->source_open = false;
     pipeline_set_source(daemon->pipeline, NULL);
-}
-
-static void on_events_closed(void *context)
-{
-    struct daemon *daemon = context;
-    daemon->events = NULL;
+    close_events(daemon);
 }
 
 /* After the store has given its jobs back: the last outcomes are written, and told. */
@@ -50,9 +60,8 @@ static void close_source(struct daemon *daemon)
         return;
     daemon->source_closing = true;
     pipeline_abandon_rest(daemon->pipeline);
+    snapshot_keep_source(daemon);
     source_close(daemon->source, on_source_closed, daemon);
-    if (daemon->events)
-        events_close(daemon->events, on_events_closed, daemon);
 }
 
 /* A dial or a look-up that runs in a thread cannot be interrupted, and nothing depends on it any more. The source and
@@ -63,6 +72,7 @@ static void on_threads_late(uv_timer_t *timer)
     if (daemon->store_open)
         store_abandon(daemon->store);
     close_source(daemon);
+    close_events(daemon); /* a source that hangs holds nothing up */
     if ((daemon->source_open || daemon->events) && (int64_t)uv_now(&daemon->loop) < daemon->stop_by_ms) {
         (void)uv_timer_start(&daemon->drain, on_threads_late, DRAIN_LAST_LOOK_MS, 0);
         return;

@@ -8,10 +8,16 @@
 
 static struct source_status look_at_source(const struct daemon *daemon)
 {
-    struct source_status status = {0};
-    if (daemon->source_open)
+    struct source_status status = daemon->last_source;
+    if (daemon->source_open && !daemon->source_closing)
         source_get_status(daemon->source, &status);
     return status;
+}
+
+void snapshot_keep_source(struct daemon *daemon)
+{
+    source_get_status(daemon->source, &daemon->last_source);
+    daemon->last_source.is_up = false;
 }
 
 size_t snapshot_waiting(const struct daemon *daemon)

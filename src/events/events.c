@@ -327,6 +327,7 @@ static void on_timer_closed(uv_handle_t *handle)
     struct events *events = handle->data;
     void (*on_closed)(void *) = events->on_closed;
     void *context = events->closed_context;
+    drop_oldest(events, NULL, "promptd stops"); /* what came since the link was closed */
     buffer_free(&events->json);
     free(events);
     on_closed(context);

@@ -24,7 +24,12 @@
 #include "promptd/log.h"
 #include "promptd/spool.h"
 
-enum { FETCH_MESSAGES = 1024, FETCH_BYTES = 4 * 1024 * 1024 };
+enum {
+    FETCH_MESSAGES = 1024,
+    FETCH_BYTES = 4 * 1024 * 1024,
+    MESSAGE_BYTES = 512, /* what a message in memory takes besides its payload, more or less */
+    LEAST_FROM_DISK = 64 /* messages that are delivered from disk however much memory holds: they are older */
+};
 
 #define YEAR_MS (INT64_C(366) * 24 * 60 * 60 * 1000)
 
@@ -66,9 +71,11 @@ struct source_spooled {
     size_t late_puts;    /* those of them that are on their way to disk */
     size_t puts;         /* messages on their way to disk and then on */
     size_t put_bytes;    /* of both */
+    size_t puts_bytes;   /* what those that go on will take then */
     int64_t loaded;      /* no row up to this one is on disk only: it was delivered */
     int64_t last_put;    /* the last row that is known to be on disk, but for those put back from outside */
     bool fetching;
+    bool delivering;                       /* a demand that is made meanwhile is only noted */
     bool stopped;                          /* nothing is fetched any more */
     bool closing;                          /* nothing is delivered any more, either */
     STAILQ_HEAD(put_queue, put) in_memory; /* the disk refused them: they wait for what is older and on disk only */
@@ -101,14 +108,28 @@ static size_t waiting_on_disk(const struct source_spooled *spooled)
     return spooled->on_disk_only - spooled->late_puts;
 }
 
+static size_t cost(size_t length)
+{
+    return length + MESSAGE_BYTES;
+}
+
+/* Room for this message in what was demanded. One that is alone is delivered however large it is. */
+static bool has_room(const struct source_spooled *spooled, size_t length)
+{
+    return spooled->room > 0 && (cost(length) <= spooled->room_bytes || spooled->out == 0);
+}
+
 /* How many more may be delivered from disk now. Half of memory is for them, the other half for what is on its way to
- * disk. */
+ * disk, or was refused by it. */
 static size_t deliverable(const struct source_spooled *spooled)
 {
     size_t half = (spooled->tuning.memory_max_messages + 1) / 2;
     size_t used = spooled->out + spooled->puts;
-    bool has_half = spooled->out_bytes + spooled->put_bytes <= spooled->tuning.memory_max_bytes / 2;
-    if (spooled->stopped || !has_half || used >= half || spooled->puts >= spooled->room)
+    size_t used_bytes = spooled->out_bytes + spooled->puts_bytes;
+    if (messages_in_memory(spooled) >= spooled->tuning.memory_max_messages)
+        half = half < LEAST_FROM_DISK ? half : LEAST_FROM_DISK;
+    if (spooled->stopped || used >= half || used_bytes > spooled->tuning.memory_max_bytes / 2 ||
+        spooled->puts >= spooled->room || cost(0) + spooled->puts_bytes > spooled->room_bytes)
         return 0;
     size_t room = spooled->room - spooled->puts; /* those are on their way to be delivered, too */
     return room < half - used ? room : half - used;
@@ -118,7 +139,7 @@ static size_t deliverable(const struct source_spooled *spooled)
 
 static void deliver(struct source_spooled *spooled, const struct delivery *delivery)
 {
-    size_t bytes = delivery->length;
+    size_t bytes = cost(delivery->length);
     if (delivery->receipt) {
         spooled->out++;
         spooled->out_bytes += bytes;
@@ -149,7 +170,7 @@ static struct spooled_receipt *new_receipt(int64_t sequence, size_t bytes)
 /* A message that is in memory and goes on; with a sequence it is on disk, too. */
 static void deliver_put(struct source_spooled *spooled, const struct put *put, int64_t sequence)
 {
-    struct spooled_receipt *receipt = new_receipt(sequence, put->length);
+    struct spooled_receipt *receipt = new_receipt(sequence, cost(put->length));
     if (!receipt) {
         refuse(spooled, put, "out of memory"); /* a row on disk is there at the next start */
         return;
@@ -162,17 +183,21 @@ static void deliver_put(struct source_spooled *spooled, const struct put *put, i
     deliver(spooled, &delivery);
 }
 
-/* Those that are older than the row `sequence`. */
+/* Those that are older than the row `sequence`, as far as there is room; when promptd stops, all of them. */
 static void deliver_in_memory(struct source_spooled *spooled, int64_t sequence)
 {
     struct put *put;
-    while ((put = STAILQ_FIRST(&spooled->in_memory)) && put->behind_sequence < sequence) {
+    bool was_delivering = spooled->delivering;
+    spooled->delivering = true;
+    while ((put = STAILQ_FIRST(&spooled->in_memory)) && put->behind_sequence < sequence &&
+           (spooled->stopped || has_room(spooled, put->length))) {
         STAILQ_REMOVE_HEAD(&spooled->in_memory, link);
         spooled->in_memory_count--;
-        spooled->in_memory_bytes -= put->length;
+        spooled->in_memory_bytes -= cost(put->length);
         deliver_put(spooled, put, 0);
         free(put);
     }
+    spooled->delivering = was_delivering;
 }
 
 /* --- from disk -------------------------------------------------------------------------------------------------- */
@@ -197,14 +222,22 @@ static int64_t waited_ms(const struct source_spooled *spooled, const struct spoo
     return clock_wall_span_ms(entry->arrived_ms, clock_wall_ms(), entry->redelivered ? YEAR_MS : own_ms);
 }
 
-/* false: out of memory; the rest is read again later. */
+static bool is_oldest(const struct source_spooled *spooled, int64_t sequence)
+{
+    const struct put *put = STAILQ_FIRST(&spooled->in_memory);
+    return !put || put->behind_sequence >= sequence;
+}
+
+/* false: no room, or out of memory; it is read again later. */
 static bool deliver_entry(struct source_spooled *spooled, const struct spool_entry *entry)
 {
-    struct spooled_receipt *receipt = new_receipt(entry->sequence, entry->length);
-    if (!receipt)
-        return false;
     assert(entry->sequence > spooled->loaded && waiting_on_disk(spooled) > 0);
     deliver_in_memory(spooled, entry->sequence);
+    if (!is_oldest(spooled, entry->sequence) || !has_room(spooled, entry->length))
+        return false;
+    struct spooled_receipt *receipt = new_receipt(entry->sequence, cost(entry->length));
+    if (!receipt)
+        return false;
     spooled->loaded = entry->sequence;
     spooled->on_disk_only--;
     const struct delivery delivery = {
@@ -232,8 +265,10 @@ static void on_fetched(void *context, const struct spool_entry *entries, size_t 
 {
     struct source_spooled *spooled = context;
     size_t delivered = 0;
+    spooled->delivering = true;
     while (!spooled->stopped && delivered < count && deliver_entry(spooled, &entries[delivered]))
         delivered++;
+    spooled->delivering = false;
     spooled->fetching = false; /* not before: each delivery brings a new demand */
     if (spooled->stopped)
         return; /* they stay where they are, for the next start */
@@ -260,7 +295,8 @@ static struct put *new_put(const struct source_spooled *spooled, const struct de
 {
     size_t size = sizeof(struct put) + delivery->length;
     bool at_once = deliverable(spooled) > 0 && spooled->on_disk_only == 0 && spooled->in_memory_count == 0 &&
-                   has_bytes(spooled, size + delivery->length);
+                   has_bytes(spooled, size + cost(delivery->length)) &&
+                   spooled->puts_bytes + cost(delivery->length) <= spooled->room_bytes;
     /* What finds no room in memory waits on disk only: just its way there is bounded. */
     struct put *put = has_bytes(spooled, size) ? malloc(size) : NULL;
     if (!put)
@@ -268,7 +304,7 @@ static struct put *new_put(const struct source_spooled *spooled, const struct de
     *put = (struct put){
         .arrived_us = delivery->arrived_us,
         .at_once = at_once,
-        .held_bytes = at_once ? size + delivery->length : size,
+        .held_bytes = at_once ? size + cost(delivery->length) : size,
         .length = delivery->length,
     };
     memcpy(put->payload, delivery->bytes, delivery->length);
@@ -299,17 +335,19 @@ static void on_delivery(void *context, const struct delivery *delivery)
     spooled->put_bytes += put->held_bytes;
     if (put->at_once) {
         spooled->puts++;
+        spooled->puts_bytes += cost(put->length);
     } else {
         spooled->late_puts++;
         spooled->on_disk_only++;
     }
 }
 
-/* To the sink, unless something older is on disk only, or promptd stops: then it is fetched in its turn. */
+/* To the sink, unless something older is on disk only, its room was taken, or promptd stops: then it is fetched in its
+ * turn. */
 static void put_done(struct source_spooled *spooled, struct put *put, int64_t sequence)
 {
     spooled->last_put = sequence;
-    if (put->at_once && (spooled->stopped || waiting_on_disk(spooled) > 0)) {
+    if (put->at_once && (spooled->stopped || waiting_on_disk(spooled) > 0 || !has_room(spooled, put->length))) {
         spooled->on_disk_only++;
     } else if (put->at_once) {
         spooled->loaded = sequence;
@@ -327,7 +365,8 @@ static void put_refused(struct source_spooled *spooled, struct put *put, enum sp
         refusal = "the spool is full (spool_max_bytes)";
     else if (spooled->closing)
         refusal = "promptd had to stop before the message was stored";
-    else if (messages_in_memory(spooled) >= spooled->tuning.memory_max_messages || !has_bytes(spooled, put->length))
+    else if (messages_in_memory(spooled) >= spooled->tuning.memory_max_messages ||
+             !has_bytes(spooled, cost(put->length)))
         refusal = "the disk refuses, and the queue is full (queue_max_messages, queue_max_bytes)";
     if (refusal) {
         refuse(spooled, put, refusal);
@@ -337,7 +376,7 @@ static void put_refused(struct source_spooled *spooled, struct put *put, enum sp
     put->behind_sequence = spooled->last_put;
     STAILQ_INSERT_TAIL(&spooled->in_memory, put, link);
     spooled->in_memory_count++;
-    spooled->in_memory_bytes += put->length;
+    spooled->in_memory_bytes += cost(put->length);
 }
 
 static void on_put(void *context, void *token, enum spool_put_result result, int64_t sequence)
@@ -347,10 +386,12 @@ static void on_put(void *context, void *token, enum spool_put_result result, int
     spooled->put_bytes -= put->held_bytes;
     log_debug(LOG_FIELDS(log_number("sequence", sequence)), "message is %s disk",
               result == SPOOL_PUT_OK ? "on" : "not on");
-    if (put->at_once)
+    if (put->at_once) {
         spooled->puts--;
-    else
+        spooled->puts_bytes -= cost(put->length);
+    } else {
         spooled->late_puts--;
+    }
     if (result == SPOOL_PUT_OK)
         put_done(spooled, put, sequence);
     else
@@ -367,6 +408,10 @@ static void demand(struct source *source, size_t messages, size_t bytes)
     struct source_spooled *spooled = spooled_of(source);
     spooled->room = messages;
     spooled->room_bytes = bytes;
+    if (spooled->delivering)
+        return;
+    if (waiting_on_disk(spooled) == 0)
+        deliver_in_memory(spooled, INT64_MAX);
     fetch(spooled);
 }
 
@@ -414,7 +459,7 @@ static void get_status(const struct source *source, struct source_status *status
     const struct source_spooled *spooled = (const struct source_spooled *)source;
     if (spooled->inner_open)
         source_get_status(spooled->inner, status);
-    const struct spool_counts counts = spool_counts(spooled->spool);
+    const struct spool_counts counts = spooled->spool ? spool_counts(spooled->spool) : (struct spool_counts){0};
     status->kept = spooled->puts + spooled->in_memory_count + spooled->on_disk_only;
     status->kept_in_memory = spooled->puts + spooled->in_memory_count;
     status->memory_bytes = spooled->put_bytes + spooled->in_memory_bytes;
@@ -442,20 +487,29 @@ static void stop(struct source *source)
     deliver_in_memory(spooled, INT64_MAX);
 }
 
-static void on_spool_closed(void *context)
+/* The two end side by side: what the disk has to take still does not wait for a look-up that hangs. */
+static void finish_close(struct source_spooled *spooled)
 {
-    struct source_spooled *spooled = context;
+    if (spooled->spool || spooled->inner_open)
+        return;
     void (*on_closed)(void *) = spooled->on_closed;
     void *closed_context = spooled->closed_context;
     free(spooled);
     on_closed(closed_context);
 }
 
+static void on_spool_closed(void *context)
+{
+    struct source_spooled *spooled = context;
+    spooled->spool = NULL;
+    finish_close(spooled);
+}
+
 static void on_inner_closed(void *context)
 {
     struct source_spooled *spooled = context;
     spooled->inner_open = false;
-    spool_close(spooled->spool, on_spool_closed, spooled);
+    finish_close(spooled);
 }
 
 static void close_source(struct source *source, void (*on_closed)(void *context), void *context)
@@ -471,6 +525,7 @@ static void close_source(struct source *source, void (*on_closed)(void *context)
         refuse(spooled, put, "promptd had to stop before the message was stored");
         free(put);
     }
+    spool_close(spooled->spool, on_spool_closed, spooled);
     source_close(spooled->inner, on_inner_closed, spooled);
 }
 
