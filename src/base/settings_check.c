@@ -103,6 +103,9 @@ bool settings_check_together(const struct settings *settings, struct error *erro
     if (strcmp(s->events_channel, s->redis_channel) == 0)
         return refuse(s, "events_channel", "is the same as", "redis_channel",
                       "another channel: promptd would receive its own events", error);
+    if (s->redis_mode != REDIS_MODE_PUBSUB && strpbrk(s->redis_channel, "{}"))
+        return refuse(s, "redis_channel", "has a brace, and is no channel of", "redis_mode",
+                      "a key without { and }: promptd puts its own keys in the slot of {redis_channel}", error);
     if (s->queue_max_bytes < s->message_max_bytes)
         return refuse(s, "queue_max_bytes", "cannot hold one message of", "message_max_bytes",
                       "at least message_max_bytes", error);

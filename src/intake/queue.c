@@ -13,13 +13,21 @@
 #include "promptd/log.h"
 #include "promptd/redis_sentinel.h"
 
-enum { DIAL_TIMEOUT_MS = 5000, BACKOFF_BASE_MS = 1000, TICK_MS = 1000, REPLY_EXTRA_BYTES = 65536, RETRY_MS = 1000 };
+enum {
+    DIAL_TIMEOUT_MS = 5000,
+    BACKOFF_BASE_MS = 1000,
+    TICK_MS = 1000,
+    REPLY_EXTRA_BYTES = 65536,
+    RETRY_MS = 1000,
+    PLAIN_MS = 60000
+};
 
 enum { CALL_EXEC, CALL_PING, CALL_READER_ID, CALL_INFO, CALL_DEAD };
 static_assert(CALL_DEAD + 1 == QUEUE_CALLS, "the kinds' calls come behind these");
 
 static void on_later(uv_timer_t *timer);
 static void finish_close(struct queue *queue);
+static void verify(struct queue *queue);
 
 static struct queue *queue_of(struct source *source)
 {
@@ -33,41 +41,14 @@ static uint64_t now_ms(const struct queue *queue)
 
 /* --- what is held ----------------------------------------------------------------------------------------------- */
 
-static size_t entry_bytes(const struct queue_entry *entry)
-{
-    return sizeof *entry + (entry->is_skipped ? 0 : entry->length);
-}
-
-static void entry_free(struct queue *queue, struct queue_entry *entry)
-{
-    queue->held_bytes -= entry_bytes(entry);
-    free(entry->words);
-    free(entry);
-}
-
-static struct queue_entry *entry_new(struct queue *queue, const struct queue_item *item)
-{
-    struct queue_entry *entry = calloc(1, sizeof *entry + (item->bytes ? item->length : 0));
-    if (!entry)
-        return NULL;
-    entry->receipt = (struct receipt){.number = ++queue->last_number, .returns = true};
-    entry->is_seen = true;
-    entry->is_skipped = !item->bytes;
-    entry->length = item->length;
-    (void)snprintf(entry->id, sizeof entry->id, "%s", item->id);
-    if (item->bytes)
-        memcpy(entry->payload, item->bytes, item->length);
-    queue->held_bytes += entry_bytes(entry);
-    return entry;
-}
-
 void queue_take(struct queue *queue, const struct queue_item *item, bool redelivered)
 {
     if (queue->is_stopped)
         return; /* it is given back with all that Redis holds for us */
-    struct queue_entry *entry = entry_new(queue, item);
+    struct queue_entry *entry = queue_entry_new(queue, item);
     if (!entry) {
         log_error(LOG_FIELDS(log_number("bytes", item->length)), "out of memory: a message stays in Redis, for later");
+        queue->has_released = true;
         return;
     }
     TAILQ_INSERT_TAIL(&queue->held, entry, link);
@@ -93,7 +74,7 @@ static size_t readable(const struct queue *queue)
     size_t bytes = held_bytes < max_bytes ? max_bytes - held_bytes : 0;
     size_t by_bytes = (bytes < queue->room_bytes ? bytes : queue->room_bytes) / queue->options.tuning.message_max_bytes;
     size_t count = queue->room < QUEUE_READ_MAX ? queue->room : QUEUE_READ_MAX;
-    if (queue->held_count >= QUEUE_HELD_MAX || queue->room == 0 || (by_bytes == 0 && queue->held_count > 0))
+    if (queue->entry_count >= QUEUE_HELD_MAX || queue->room == 0 || (by_bytes == 0 && queue->entry_count > 0))
         return 0;
     return by_bytes == 0 ? 1 : by_bytes < count ? by_bytes : count;
 }
@@ -106,6 +87,7 @@ static void read_more(struct queue *queue)
         return;
     queue->reading = count;
     queue->read_ms = now_ms(queue);
+    queue->read_bytes = redis_link_received_bytes(queue->reader);
     queue->kind->read(queue, count);
 }
 
@@ -113,6 +95,8 @@ void queue_read_done(struct queue *queue, size_t taken)
 {
     queue->reading = 0;
     queue->status.last_alive_ms = now_ms(queue);
+    if (queue->must_verify)
+        verify(queue);
     queue->read_rests = taken == 0 && now_ms(queue) - queue->read_ms < TICK_MS / 2; /* a server that does not block */
     (void)uv_timer_start(&queue->later, on_later, 0, 0);
 }
@@ -120,8 +104,10 @@ void queue_read_done(struct queue *queue, size_t taken)
 void queue_make_anew(struct queue *queue)
 {
     queue->reading = 0;
-    queue->is_ready = queue->is_set_up = false;
-    queue->kind->set_up(queue);
+    queue->read_rests = true; /* should the two connections be of two servers */
+    queue->is_ready = queue->is_set_up = queue->is_verified = false;
+    if (redis_link_is_up(queue->worker) && !queue->is_verifying)
+        queue->kind->set_up(queue);
 }
 
 /* --- verifying -------------------------------------------------------------------------------------------------- */
@@ -154,6 +140,17 @@ static struct queue_entry *find_unseen(struct queue_entries *entries, const stru
     return NULL;
 }
 
+bool queue_verify_id(struct queue *queue, const char *id)
+{
+    const struct queue_item item = {.id = id};
+    struct queue_entry *entry = find_unseen(&queue->held, &item);
+    if (!entry)
+        entry = find_unseen(&queue->done, &item);
+    if (entry)
+        entry->is_seen = true;
+    return entry;
+}
+
 void queue_verify_one(struct queue *queue, const struct queue_item *item)
 {
     struct queue_entry *entry = find_unseen(&queue->held, item);
@@ -177,22 +174,27 @@ void queue_verified(struct queue *queue)
         if (entry->is_seen)
             continue;
         TAILQ_REMOVE(&queue->done, entry, link);
-        entry_free(queue, entry);
+        queue_entry_free(queue, entry);
     }
     queue->is_verifying = false;
+    queue->is_verified = true;
     queue->is_ready = true;
     queue->alive_ms = now_ms(queue);
     queue->look_ms = now_ms(queue);
     queue->kind->keep_alive(queue);
     (void)uv_timer_start(&queue->later, on_later, 0, 0);
-    if (redis_link_is_up(queue->worker))
+}
+
+/* A read that is under way would bring what the verification finds as well: it is ended first. */
+static void end_read(struct queue *queue)
+{
+    struct queue_command command;
+    if (queue->reading == 0 || !queue->reader_id[0] || !redis_link_is_up(queue->worker))
         return;
-    queue->status.reconnections += queue->was_ready;
-    queue->was_ready = true;
-    redis_link_confirm(queue->worker);
-    log_info(LOG_FIELDS(log_text("mode", queue->kind->mode), log_text("key", queue->options.channel),
-                        log_text("consumer", queue->consumer)),
-             "taking messages");
+    queue_command_begin(&command, "CLIENT");
+    queue_command_add(&command, "UNBLOCK");
+    queue_command_add(&command, queue->reader_id);
+    queue_send(queue, queue->worker, &command, 0, NULL);
 }
 
 static void verify(struct queue *queue)
@@ -200,6 +202,11 @@ static void verify(struct queue *queue)
     queue->is_ready = false;
     if (queue->is_verifying || !queue->is_set_up)
         return;
+    queue->must_verify = queue->reading > 0;
+    if (queue->must_verify) {
+        end_read(queue);
+        return;
+    }
     queue->is_verifying = true;
     set_all_unseen(queue);
     queue->kind->verify(queue);
@@ -208,6 +215,14 @@ static void verify(struct queue *queue)
 void queue_is_set_up(struct queue *queue)
 {
     queue->is_set_up = true;
+    if (!redis_link_is_up(queue->worker)) {
+        queue->status.reconnections += queue->was_ready;
+        queue->was_ready = true;
+        redis_link_confirm(queue->worker);
+        log_info(LOG_FIELDS(log_text("mode", queue->kind->mode), log_text("key", queue->options.channel),
+                            log_text("consumer", queue->consumer)),
+                 "taking messages");
+    }
     verify(queue);
 }
 
@@ -222,73 +237,85 @@ static void ack_failed(struct queue *queue, const char *why)
     if (!queue->ack_refused)
         log_error(LOG_FIELDS(log_text("error", why)), "Redis refuses acknowledgements; trying again");
     queue->ack_refused = true;
+    queue->plain_until_ms = now_ms(queue) + PLAIN_MS;
     queue->retry_ms = now_ms(queue) + RETRY_MS;
+    (void)uv_timer_start(&queue->later, on_later, 0, 0);
+}
+
+static void forget_acknowledged(struct queue *queue)
+{
+    struct queue_entry *entry;
+    while ((entry = TAILQ_FIRST(&queue->acking))) {
+        TAILQ_REMOVE(&queue->acking, entry, link);
+        queue_entry_free(queue, entry);
+    }
+    if (queue->ack_refused && TAILQ_EMPTY(&queue->done)) {
+        log_info(NULL, "Redis takes acknowledgements again");
+        queue->ack_refused = false;
+    }
+    (void)uv_timer_start(&queue->later, on_later, 0, 0);
 }
 
 static void on_exec(void *context, const redisReply *reply)
 {
     struct queue *queue = context;
-    struct queue_entry *entry;
     if (reply->type != REDIS_REPLY_ARRAY) {
         ack_failed(queue, reply->type == REDIS_REPLY_ERROR ? reply->str : "the transaction was not carried out");
         return;
     }
     for (size_t i = 0; i < reply->elements; i++)
         queue_complain(queue, "an acknowledgement", reply->element[i]);
-    while ((entry = TAILQ_FIRST(&queue->acking))) {
-        TAILQ_REMOVE(&queue->acking, entry, link);
-        entry_free(queue, entry);
-    }
-    if (queue->ack_refused)
-        log_info(NULL, "Redis takes acknowledgements again");
-    queue->ack_refused = false;
-    (void)uv_timer_start(&queue->later, on_later, 0, 0);
+    forget_acknowledged(queue);
 }
 
+static void on_plain(void *context, const redisReply *reply)
+{
+    if (reply->type == REDIS_REPLY_ERROR)
+        ack_failed(context, reply->str);
+    else
+        forget_acknowledged(context);
+}
+
+enum choice { CHOICE_ALL, CHOICE_WELL, CHOICE_DEAD };
+
+/* false: there is none. */
+static bool choose(struct queue *queue, enum choice choice)
+{
+    struct queue_entry *entry = TAILQ_FIRST(&queue->done);
+    int count = 0;
+    while (entry && count < QUEUE_BATCH_MAX) {
+        struct queue_entry *next = TAILQ_NEXT(entry, link);
+        if (choice == CHOICE_ALL || entry->is_dead == (choice == CHOICE_DEAD)) {
+            TAILQ_REMOVE(&queue->done, entry, link);
+            TAILQ_INSERT_TAIL(&queue->acking, entry, link);
+            count++;
+        }
+        entry = next;
+    }
+    return count > 0;
+}
+
+/* A Redis that is full takes no transaction at all, not even one that makes room: then what has no dead letter goes
+ * without one, and whatever has waits for room. */
 static void acknowledge_more(struct queue *queue)
 {
     struct queue_command command;
-    if (!queue->is_set_up || queue->is_verifying || TAILQ_EMPTY(&queue->done) || !TAILQ_EMPTY(&queue->acking) ||
-        now_ms(queue) < queue->retry_ms)
+    if (!queue->is_verified || queue->is_verifying || TAILQ_EMPTY(&queue->done) || !TAILQ_EMPTY(&queue->acking))
+        return;
+    bool is_plain = now_ms(queue) < queue->plain_until_ms && choose(queue, CHOICE_WELL);
+    bool may_retry = now_ms(queue) >= queue->retry_ms;
+    if (!is_plain && (!may_retry || !choose(queue, CHOICE_ALL)))
         return;
     log_flush(); /* its line comes first: what Redis forgets has one, should the process be killed now */
-    for (int i = 0; i < QUEUE_BATCH_MAX && !TAILQ_EMPTY(&queue->done); i++) {
-        struct queue_entry *entry = TAILQ_FIRST(&queue->done);
-        TAILQ_REMOVE(&queue->done, entry, link);
-        TAILQ_INSERT_TAIL(&queue->acking, entry, link);
+    if (is_plain) {
+        queue->kind->forget(queue, CALL_EXEC, on_plain);
+        return;
     }
     queue_command_begin(&command, "MULTI");
     queue_send(queue, queue->worker, &command, 0, NULL);
-    queue->kind->forget(queue);
+    queue->kind->forget(queue, 0, NULL);
     queue_command_begin(&command, "EXEC");
     queue_send(queue, queue->worker, &command, CALL_EXEC, on_exec);
-}
-
-static size_t text_size(const char *text)
-{
-    return text ? strlen(text) + 1 : 1;
-}
-
-static bool keep_words(struct queue_entry *entry, const struct disposition *disposition)
-{
-    char interview[UUID_TEXT_SIZE] = "";
-    char prompt[UUID_TEXT_SIZE] = "";
-    char at[CLOCK_TEXT_SIZE];
-    if (disposition->has_interview_id)
-        uuid_format(disposition->interview_id, interview);
-    if (disposition->has_prompt_id)
-        uuid_format(disposition->prompt_id, prompt);
-    clock_format_wall(clock_wall_ms(), at);
-    const char *const words[WORDS] = {
-        disposition->outcome, disposition->reason, disposition->sqlstate, disposition->error, interview, prompt, at};
-    size_t size = 0;
-    for (int i = 0; i < WORDS; i++)
-        size += text_size(words[i]);
-    entry->words = malloc(size);
-    char *end = entry->words;
-    for (int i = 0; i < WORDS && end; i++)
-        end = stpcpy(end, words[i] ? words[i] : "") + 1;
-    return entry->words;
 }
 
 static void acknowledge(struct source *source, struct receipt *receipt, const struct disposition *disposition)
@@ -298,9 +325,10 @@ static void acknowledge(struct source *source, struct receipt *receipt, const st
     TAILQ_REMOVE(&queue->held, entry, link);
     queue->held_count--;
     entry->is_dead = disposition;
-    if (disposition && !keep_words(entry, disposition)) {
+    if (disposition && !queue_entry_keep_words(entry, disposition)) {
         log_error(NULL, "out of memory: a message that has ended stays in Redis; it is taken up again later");
-        entry_free(queue, entry);
+        queue->has_released = true;
+        queue_entry_free(queue, entry);
         return;
     }
     TAILQ_INSERT_TAIL(&queue->done, entry, link);
@@ -315,16 +343,16 @@ static void release(struct source *source, struct receipt *receipt)
     TAILQ_REMOVE(&queue->held, entry, link);
     queue->held_count--;
     queue->has_released = true;
-    entry_free(queue, entry);
+    queue_entry_free(queue, entry);
 }
 
 void queue_bury(struct queue *queue, const struct queue_item *item)
 {
     const struct disposition disposition = {.outcome = "dropped", .error = "delivered 5 times without an outcome"};
-    struct queue_entry *entry = entry_new(queue, item);
-    if (!entry || !keep_words(entry, &disposition)) {
+    struct queue_entry *entry = queue_entry_new(queue, item);
+    if (!entry || !queue_entry_keep_words(entry, &disposition)) {
         if (entry)
-            entry_free(queue, entry);
+            queue_entry_free(queue, entry);
         return; /* it comes again */
     }
     entry->is_dead = true;
@@ -342,34 +370,6 @@ void queue_buried(struct queue *queue, uint64_t messages)
     log_error(LOG_FIELDS(log_number("messages", messages)),
               "message dropped: it was delivered %d times without an outcome, and is a dead letter now",
               QUEUE_DELIVERIES_MAX);
-}
-
-void queue_send_dead(struct queue *queue, const struct queue_entry *entry, const char *key)
-{
-    static const char *const names[WORDS] = {"outcome",      "reason",    "sqlstate", "error",
-                                             "interview_id", "prompt_id", "at"};
-    struct queue_command command;
-    char most[24];
-    const char *word = entry->words;
-    if (queue->options.tuning.dead_max == 0)
-        return;
-    (void)snprintf(most, sizeof most, "%zu", queue->options.tuning.dead_max);
-    queue_command_begin(&command, "XADD");
-    queue_command_add(&command, key);
-    queue_command_add(&command, "MAXLEN");
-    queue_command_add(&command, most);
-    queue_command_add(&command, "*");
-    if (!entry->is_skipped) {
-        queue_command_add(&command, "message");
-        queue_command_add_bytes(&command, entry->payload, entry->length);
-    }
-    for (int i = 0; i < WORDS; i++, word += strlen(word) + 1) {
-        if (!word[0])
-            continue;
-        queue_command_add(&command, names[i]);
-        queue_command_add(&command, word);
-    }
-    queue_send(queue, queue->worker, &command, 0, NULL);
 }
 
 /* --- the two connections ---------------------------------------------------------------------------------------- */
@@ -431,7 +431,7 @@ static void on_worker_login(void *context)
     struct queue *queue = context;
     struct queue_command command;
     queue->ping_ms = 0;
-    queue->is_ready = queue->is_set_up = queue->is_verifying = false;
+    queue->is_ready = queue->is_set_up = queue->is_verifying = queue->is_verified = false;
     queue_command_begin(&command, "INFO");
     queue_send(queue, queue->worker, &command, CALL_INFO, on_info);
 }
@@ -440,7 +440,7 @@ static void on_worker_lost(void *context, const char *reason)
 {
     struct queue *queue = context;
     (void)reason;
-    queue->is_ready = queue->is_set_up = queue->is_verifying = false;
+    queue->is_ready = queue->is_set_up = queue->is_verifying = queue->is_verified = false;
     ack_failed(queue, NULL);
     if (queue->on_closed)
         finish_close(queue);
@@ -488,6 +488,10 @@ static void check_alive(struct queue *queue)
     struct queue_command command;
     if (interval_ms == 0)
         return;
+    if (queue->reading > 0 && redis_link_received_bytes(queue->reader) != queue->read_bytes) {
+        queue->read_bytes = redis_link_received_bytes(queue->reader); /* it is long, and on its way */
+        queue->read_ms = now_ms(queue);
+    }
     if (queue->reading > 0 && now_ms(queue) - queue->read_ms > (uint64_t)(QUEUE_BLOCK_MS + timeout_ms)) {
         queue->reading = 0;
         redis_link_drop(queue->reader, "no answer to a read");
@@ -527,9 +531,9 @@ static void on_tick(uv_timer_t *timer)
         return;
     check_alive(queue);
     (void)uv_timer_start(&queue->later, on_later, 0, 0);
-    if (!queue->is_ready || !redis_link_is_up(queue->worker))
+    if (!queue->is_verified || queue->is_verifying || !redis_link_is_up(queue->worker))
         return;
-    keep_alive(queue);
+    keep_alive(queue); /* also while there is no reader: what is held is ours */
     if (queue->is_ready && now_ms(queue) >= queue->look_ms) {
         queue->look_ms = now_ms(queue) + QUEUE_LOOK_MS;
         queue->kind->look(queue);
@@ -548,6 +552,8 @@ static void on_later(uv_timer_t *timer)
         return;
     if (!queue->is_set_up)
         finish_close(queue);
+    else if (queue->is_verifying)
+        return; /* it comes here again */
     else if (TAILQ_EMPTY(&queue->done) && TAILQ_EMPTY(&queue->acking) && queue->reading == 0)
         give_back(queue);
 }
@@ -610,14 +616,8 @@ static bool reset_circuit(struct source *source)
 static void stop(struct source *source)
 {
     struct queue *queue = queue_of(source);
-    struct queue_command command;
     queue->is_stopped = true;
-    if (queue->reading == 0 || !queue->reader_id[0] || !redis_link_is_up(queue->worker))
-        return;
-    queue_command_begin(&command, "CLIENT");
-    queue_command_add(&command, "UNBLOCK");
-    queue_command_add(&command, queue->reader_id);
-    queue_send(queue, queue->worker, &command, 0, NULL);
+    end_read(queue);
 }
 
 static void on_handle_closed(uv_handle_t *handle)
@@ -653,7 +653,7 @@ static void finish_close(struct queue *queue)
     TAILQ_CONCAT(&queue->done, &queue->acking, link);
     for (; (entry = TAILQ_FIRST(&queue->done)); left++) {
         TAILQ_REMOVE(&queue->done, entry, link);
-        entry_free(queue, entry);
+        queue_entry_free(queue, entry);
     }
     if (left > 0)
         log_warning(LOG_FIELDS(log_number("messages", left)),

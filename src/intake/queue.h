@@ -84,12 +84,13 @@ struct queue_kind {
     bool (*init)(struct queue *queue); /* names the keys; false: out of memory */
     /* What Redis must have; ends with queue_is_set_up. */
     void (*set_up)(struct queue *queue);
-    /* Asks what Redis holds for us: queue_verify_one for each, then queue_verified. */
+    /* Asks what Redis holds for us: queue_verify_one or _id for each, then queue_verified. */
     void (*verify)(struct queue *queue);
     /* Takes up to `count` messages, on the reader: queue_take for each, then queue_read_done. */
     void (*read)(struct queue *queue, size_t count);
-    /* Sends, inside a transaction, what makes Redis forget the entries of `acking`. */
-    void (*forget)(struct queue *queue);
+    /* Sends what makes Redis forget the entries of `acking`, and the dead letters; with on_reply the last answer goes
+     * there. */
+    void (*forget)(struct queue *queue, int call, void (*on_reply)(void *context, const redisReply *reply));
     void (*keep_alive)(struct queue *queue);
     /* What the dead have left, and the figures in queue->status. */
     void (*look)(struct queue *queue);
@@ -110,26 +111,31 @@ struct queue {
     struct queue_entries done;   /* with one, to be acknowledged */
     struct queue_entries acking; /* sent, not answered */
     size_t held_count;
-    size_t held_bytes; /* of all three */
+    size_t entry_count; /* of all three */
+    size_t held_bytes;  /* of all three */
     int64_t last_number;
 
     size_t room;
     size_t room_bytes;
-    bool is_ready;    /* set up and verified: reading may go on */
-    size_t reading;   /* asked for, not answered; 0: no read is under way */
-    uint64_t read_ms; /* when it was sent, on the loop's clock */
-    bool read_rests;  /* the server does not block: not before the next tick */
+    bool is_ready;       /* set up and verified: reading may go on */
+    size_t reading;      /* asked for, not answered; 0: no read is under way */
+    uint64_t read_bytes; /* that the reader had received then, or at the last tick */
+    uint64_t read_ms;    /* when it was sent, on the loop's clock */
+    bool read_rests;     /* the server does not block: not before the next tick */
     char verify_from[QUEUE_ID_SIZE];
-    uint64_t alive_ms;      /* when we last said that we live */
-    uint64_t look_ms;       /* when the next look is due */
-    uint64_t ping_ms;       /* when the worker was asked whether it lives; 0: it has answered */
-    uint64_t pinged_ms;     /* when it was asked last */
-    uint64_t complained_ms; /* when a refusal last got a line */
-    uint64_t retry_ms;      /* no acknowledgement before, for the last one was refused */
-    bool ack_refused;       /* and that stands in the log */
+    uint64_t alive_ms;       /* when we last said that we live */
+    uint64_t look_ms;        /* when the next look is due */
+    uint64_t ping_ms;        /* when the worker was asked whether it lives; 0: it has answered */
+    uint64_t pinged_ms;      /* when it was asked last */
+    uint64_t complained_ms;  /* when a refusal last got a line */
+    uint64_t plain_until_ms; /* no transaction before, but for dead letters */
+    uint64_t retry_ms;       /* no acknowledgement before, for the last one was refused */
+    bool ack_refused;        /* and that stands in the log */
     bool was_ready;
     bool is_set_up;
+    bool is_verified; /* since the worker logged in: what is done may be acknowledged */
     bool is_verifying;
+    bool must_verify; /* as soon as the read that is under way has ended */
     bool is_stopped;
     bool has_released; /* something that Redis holds for us is not known here */
     bool is_giving_back;
@@ -157,11 +163,13 @@ struct queue {
     bool is_full;        /* list: the last read brought as many as it asked for */
     size_t members_left; /* list: consumers whose answer is outstanding */
     uint64_t pending_sum;
+    bool had_more;      /* list: at the last look our own had messages that are not known here */
     char scan_from[24]; /* list: where the walk over all keys goes on */
 };
 
 /* queue.c */
 struct source *queue_new(const struct source_options *options, const struct queue_kind *kind);
+size_t queue_page(const struct queue *queue); /* messages that one reply may have, should each be as large as may be */
 bool queue_name_keys(struct queue *queue, const char *const suffixes[]); /* "" for redis_channel itself */
 
 void queue_command_begin(struct queue_command *command, const char *name);
@@ -175,6 +183,7 @@ void queue_send(struct queue *queue, struct redis_link *link, const struct queue
 
 void queue_is_set_up(struct queue *queue);
 void queue_verify_one(struct queue *queue, const struct queue_item *item);
+bool queue_verify_id(struct queue *queue, const char *id); /* false: it is not known, and to be fetched and taken */
 void queue_verified(struct queue *queue);
 void queue_take(struct queue *queue, const struct queue_item *item, bool redelivered);
 void queue_read_done(struct queue *queue, size_t taken);
@@ -189,6 +198,11 @@ void queue_bury(struct queue *queue, const struct queue_item *item);
 
 /* So many became dead letters like that in Redis itself. */
 void queue_buried(struct queue *queue, uint64_t messages);
+
+/* queue_entries.c; both NULL or false when out of memory */
+struct queue_entry *queue_entry_new(struct queue *queue, const struct queue_item *item);
+bool queue_entry_keep_words(struct queue_entry *entry, const struct disposition *disposition);
+void queue_entry_free(struct queue *queue, struct queue_entry *entry);
 
 /* The XADD of a dead letter. */
 void queue_send_dead(struct queue *queue, const struct queue_entry *entry, const char *key);

@@ -119,3 +119,9 @@ void queue_complain(struct queue *queue, const char *what, const redisReply *rep
     queue->complained_ms = now_ms;
     log_warning(LOG_FIELDS(log_text("error", text)), "Redis refuses %s; there may be more, for an hour", what);
 }
+
+size_t queue_page(const struct queue *queue)
+{
+    size_t count = queue->options.tuning.memory_max_bytes / queue->options.tuning.message_max_bytes;
+    return count < 1 ? 1 : count < QUEUE_PAGE ? count : QUEUE_PAGE;
+}

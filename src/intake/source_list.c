@@ -39,6 +39,7 @@ enum {
     CALL_SCAN,
     CALL_MEMBERS,
     CALL_MEMBER,
+    CALL_OWN,
     CALL_TAKE_OVER,
     CALL_GIVE_BACK
 };
@@ -97,6 +98,7 @@ static void on_length(void *context, const redisReply *reply)
 static void set_up(struct queue *queue)
 {
     struct queue_command command;
+    queue->members_left = 0; /* their answers were lost with the connection */
     keep_alive(queue);
     begin(&command, "LLEN", queue->keys[KEY_LIST]);
     queue_send(queue, queue->worker, &command, CALL_SET_UP, on_length);
@@ -104,6 +106,8 @@ static void set_up(struct queue *queue)
 
 static void on_kept(void *context, const redisReply *reply)
 {
+    if (queue_is_error(reply, "MOVED "))
+        queue_refused(context, reply);
     queue_complain(context, "to note that promptd lives", reply);
 }
 
@@ -149,7 +153,7 @@ static void ask_page(struct queue *queue)
     struct queue_command command;
     int64_t verified = (int64_t)queue->verified;
     begin(&command, "LRANGE", queue->keys[KEY_PROCESSING]);
-    queue_command_add_number(&command, -verified - QUEUE_PAGE);
+    queue_command_add_number(&command, -verified - (int64_t)queue_page(queue));
     queue_command_add_number(&command, -verified - 1);
     queue_send(queue, queue->worker, &command, CALL_VERIFY, on_page);
 }
@@ -245,7 +249,7 @@ static void forget_large(struct queue *queue, const struct queue_entry *entry)
     queue_send(queue, queue->worker, &command, 0, NULL);
 }
 
-static void forget(struct queue *queue)
+static void forget(struct queue *queue, int call, void (*on_reply)(void *context, const redisReply *reply))
 {
     struct queue_command command;
     const struct queue_entry *entry;
@@ -253,14 +257,14 @@ static void forget(struct queue *queue)
     {
         if (entry->is_dead)
             queue_send_dead(queue, entry, queue->keys[KEY_DEAD]);
-        if (entry->is_skipped) {
+        if (entry->is_skipped) { /* always dead */
             forget_large(queue, entry);
             continue;
         }
         begin(&command, "LREM", queue->keys[KEY_PROCESSING]);
         queue_command_add(&command, "-1");
         queue_command_add_bytes(&command, entry->payload, entry->length);
-        queue_send(queue, queue->worker, &command, 0, NULL);
+        queue_send(queue, queue->worker, &command, call, TAILQ_NEXT(entry, link) ? NULL : on_reply);
     }
 }
 
@@ -368,6 +372,17 @@ static void on_member(void *context, const redisReply *reply)
         queue->status.pending = queue->pending_sum;
 }
 
+/* What stands in our own list and is not known here was moved for a connection that is gone: it is asked for, should it
+ * be there at two looks, for what a read has brought meanwhile is on its way. */
+static void on_own(void *context, const redisReply *reply)
+{
+    struct queue *queue = context;
+    bool has_more = reply->type == REDIS_REPLY_INTEGER && (size_t)reply->integer > queue->entry_count;
+    queue->has_released = queue->has_released || (has_more && queue->had_more);
+    queue->had_more = has_more;
+    on_member(context, reply);
+}
+
 static void look_at_member(struct queue *queue, const char *consumer)
 {
     struct queue_command command;
@@ -378,9 +393,10 @@ static void look_at_member(struct queue *queue, const char *consumer)
         queue->members_left--;
         return;
     }
+    bool is_own = strcmp(consumer, queue->consumer) == 0;
     begin(&command, "LLEN", processing);
-    queue_send(queue, queue->worker, &command, CALL_MEMBER, on_member);
-    if (strcmp(consumer, queue->consumer) != 0 && !queue->is_stopped)
+    queue_send(queue, queue->worker, &command, is_own ? CALL_OWN : CALL_MEMBER, is_own ? on_own : on_member);
+    if (!is_own && !queue->is_stopped)
         put_back(queue, consumer, alive, processing, "other", CALL_TAKE_OVER, on_taken_over);
 }
 

@@ -29,6 +29,7 @@ enum {
     CALL_GROUP = QUEUE_CALLS, /* behind the engine's */
     CALL_GROUPS,
     CALL_VERIFY,
+    CALL_LOST,
     CALL_READ,
     CALL_KEEP,
     CALL_IDLE,
@@ -228,22 +229,51 @@ static void set_up(struct queue *queue)
 
 /* --- verifying ---------------------------------------------------------------------------------------------------- */
 
-static void ask_pending(struct queue *queue);
-
-static void verify_entry(struct queue *queue, const struct queue_item *item)
+static void take_lost(struct queue *queue, const struct queue_item *item)
 {
-    (void)snprintf(queue->verify_from, sizeof queue->verify_from, "%s", item->id);
-    queue_verify_one(queue, item);
+    queue_take(queue, item, true);
 }
 
+/* XRANGE of one entry, and no XREADGROUP: to look counts as no delivery. */
+static void on_lost_entry(void *context, const redisReply *reply)
+{
+    struct queue *queue = context;
+    if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 0)
+        queue->has_released = true; /* deleted: what is pending of it is forgotten with the next claim */
+    else if (reply->type == REDIS_REPLY_ARRAY)
+        (void)each_entry(queue, reply, take_lost);
+}
+
+static void fetch_lost(struct queue *queue, const char *id)
+{
+    struct queue_command command;
+    queue_command_begin(&command, "XRANGE");
+    queue_command_add(&command, queue->keys[KEY_STREAM]);
+    queue_command_add(&command, id);
+    queue_command_add(&command, id);
+    queue_send(queue, queue->worker, &command, CALL_LOST, on_lost_entry);
+}
+
+static void ask_pending(struct queue *queue);
+
+/* [[id, consumer, idle, deliveries], …]; the answers to what is fetched come before the next page. */
 static void on_pending(void *context, const redisReply *reply)
 {
     struct queue *queue = context;
-    if (reply->type == REDIS_REPLY_ERROR) {
+    if (reply->type != REDIS_REPLY_ARRAY) {
         queue_refused(queue, reply);
         return;
     }
-    if (each_entry(queue, entries_of(reply), verify_entry) > 0)
+    for (size_t i = 0; i < reply->elements; i++) {
+        const redisReply *entry = queue_array(reply, i);
+        if (!entry || entry->elements < 4 || entry->element[0]->type != REDIS_REPLY_STRING)
+            continue;
+        const char *id = entry->element[0]->str;
+        (void)snprintf(queue->verify_from, sizeof queue->verify_from, "(%.*s", (int)sizeof queue->verify_from - 2, id);
+        if (!queue_verify_id(queue, id))
+            fetch_lost(queue, id);
+    }
+    if (reply->elements > 0)
         ask_pending(queue);
     else
         queue_verified(queue);
@@ -252,8 +282,11 @@ static void on_pending(void *context, const redisReply *reply)
 static void ask_pending(struct queue *queue)
 {
     struct queue_command command;
-    begin_read(&command, queue, PAGE);
-    end_read(&command, queue, queue->verify_from[0] ? queue->verify_from : "0");
+    begin(&command, "XPENDING", queue);
+    queue_command_add(&command, queue->verify_from[0] ? queue->verify_from : "-");
+    queue_command_add(&command, "+");
+    queue_command_add_number(&command, (int64_t)queue_page(queue));
+    queue_command_add(&command, queue->consumer);
     queue_send(queue, queue->worker, &command, CALL_VERIFY, on_pending);
 }
 
@@ -294,7 +327,8 @@ static void read_stream(struct queue *queue, size_t count)
 /* --- after the outcome ----------------------------------------------------------------------------------------------
  */
 
-static void forget(struct queue *queue)
+/* Without a transaction what is deleted and not acknowledged is found again, and forgotten then; not the reverse. */
+static void forget(struct queue *queue, int call, void (*on_reply)(void *context, const redisReply *reply))
 {
     struct queue_command acknowledge;
     struct queue_command delete;
@@ -309,15 +343,17 @@ static void forget(struct queue *queue)
         if (entry->is_dead)
             queue_send_dead(queue, entry, queue->keys[KEY_DEAD]);
     }
-    queue_send(queue, queue->worker, &acknowledge, 0, NULL);
     if (queue->only_group)
         queue_send(queue, queue->worker, &delete, 0, NULL);
+    queue_send(queue, queue->worker, &acknowledge, call, on_reply);
 }
 
 /* --- who lives ---------------------------------------------------------------------------------------------------- */
 
 static void on_kept(void *context, const redisReply *reply)
 {
+    if (queue_is_error(reply, "MOVED "))
+        queue_refused(context, reply);
     queue_complain(context, "to keep what is held", reply);
 }
 
@@ -479,7 +515,7 @@ static void on_removed(void *context, const redisReply *reply)
 static void look(struct queue *queue)
 {
     struct queue_command command;
-    size_t most = queue->room < PAGE ? queue->room : PAGE;
+    size_t most = queue->room < queue_page(queue) ? queue->room : queue_page(queue);
     ask_groups(queue, CALL_FIGURES, on_figures);
     ask_length(queue, queue->keys[KEY_STREAM], CALL_LENGTH, on_length);
     ask_length(queue, queue->keys[KEY_DEAD], CALL_DEAD, on_dead);
@@ -526,6 +562,8 @@ static void on_mine(void *context, const redisReply *reply)
     }
     queue_command_add(&command, "IDLE");
     queue_command_add_number(&command, GIVEN_BACK_IDLE_MS);
+    queue_command_add(&command, "RETRYCOUNT");
+    queue_command_add(&command, "0"); /* whoever stops politely was not killed by it */
     queue_command_add(&command, "JUSTID");
     queue_send(queue, queue->worker, &command, 0, NULL);
     ask_mine(queue);

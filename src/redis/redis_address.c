@@ -376,6 +376,9 @@ void redis_address_copy_error(const struct redis_address *address, const char *r
         copy_known_words(reply, out, size);
     else
         (void)snprintf(out, size, "%s", reply);
+    char *arguments = strstr(out, ", with args"); /* of an unknown command: they may be a message */
+    if (arguments)
+        *arguments = '\0';
 }
 
 bool redis_address_validate(const char *url, struct error *phrase)

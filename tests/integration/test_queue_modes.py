@@ -226,3 +226,66 @@ def test_redis_cluster(start, queue, new_folder, closing, database):
     assert promptd.settle(20).outcomes() == {"success": 20}
     expect_stored(database, messages[0])
     wait_empty(own)
+
+
+@pytest.fixture
+def held(queue, database):
+    """held(): an interview whose row the application holds, so that promptd keeps its message; then release()."""
+    with database.cluster.connect(database.name) as holder:
+        def hold(status="enhancing"):
+            interview = database.interview(status)
+            holder.execute("begin")
+            holder.execute("select from interviews where id = %s for update", [interview])
+            return interview
+
+        yield hold, lambda: holder.execute("rollback")
+
+
+def test_full_redis_is_drained(start, queue, own_redis, database, held):
+    """A Redis that is full takes no transaction: what ended well makes room without one."""
+    hold, release = held
+    own = Queue(own_redis, queue.mode)
+    promptd = start(redis_url=own_redis.url, redis_channel=own.name)
+    own.push(hold())
+    wait_until(lambda: own.pending() == 1, "the message to be taken")
+    own_redis.admin.config_set("maxmemory", "1mb")
+    release()
+    assert promptd.settle(1).outcomes() == {"success": 1}
+    wait_empty(own)
+
+
+def test_connections_that_come_back_are_no_deliveries(start, queue, database, new_proxy, held):
+    """What is held is compared at each, and not read again: else it would count as what kills whoever takes it."""
+    hold, release = held
+    proxy = new_proxy(("127.0.0.1", queue.server.port))
+    promptd = start(redis_url=f"redis://127.0.0.1:{proxy.port}", lock_patience_s=120)
+    queue.push(hold())
+    wait_until(lambda: queue.pending() == 1, "the message to be taken")
+    for times in range(1, 7):
+        proxy.cut()
+        promptd.wait_line("INFO", "taking messages", count=times + 1)
+        wait_until(lambda: queue.subscribers() == 1, "it to read again")
+    if queue.mode == "stream":
+        entries = queue.server.admin.xpending_range(queue.name, "promptd", "-", "+", 10)
+        assert [entry["times_delivered"] for entry in entries] == [1]
+    release()
+    assert promptd.settle(1, timeout=40).outcomes() == {"success": 1}
+    wait_empty(queue)
+
+
+@pytest.mark.parametrize("queue", ["list"], indirect=True)
+def test_message_that_was_moved_for_a_connection_that_is_gone(start, queue, database):
+    """It stands in promptd's own list, and promptd has never seen it."""
+    promptd = start()
+    processing = f"{{{queue.name}}}:processing:" + promptd.one("INFO", "taking messages").fields["consumer"]
+    message = queue.message(database.interview())
+    queue.published.append(message.prompt)
+    queue.server.admin.lpush(processing, message.framed())
+    assert promptd.settle(1, timeout=40).outcomes() == {"success": 1}
+    expect_stored(database, message)
+    wait_empty(queue)
+
+
+def test_braces_in_the_key_are_refused(start, queue):
+    promptd = start(takes=False, redis_channel="{app}:prompts")
+    assert promptd.wait_exit() == 78
