@@ -156,6 +156,9 @@ struct queue {
     bool knows_lag;                         /* stream: Redis says how much nobody has read yet */
     char poison[QUEUE_PAGE][QUEUE_ID_SIZE]; /* stream: of those that are being claimed, delivered too often */
     size_t poison_count;
+    char lost[QUEUE_PAGE][QUEUE_ID_SIZE]; /* stream: entries of ours that are fetched, for their reply was lost */
+    size_t lost_count;
+    size_t lost_next;    /* whose answer comes next */
     size_t verified;     /* list: elements looked at */
     size_t moves;        /* list: answers that this read waits for */
     size_t moved;        /* list: messages that it has brought */

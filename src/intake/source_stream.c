@@ -238,8 +238,9 @@ static void take_lost(struct queue *queue, const struct queue_item *item)
 static void on_lost_entry(void *context, const redisReply *reply)
 {
     struct queue *queue = context;
+    const char *id = queue->lost[queue->lost_next++];
     if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 0)
-        queue->has_released = true; /* deleted: what is pending of it is forgotten with the next claim */
+        forget_deleted(queue, id);
     else if (reply->type == REDIS_REPLY_ARRAY)
         (void)each_entry(queue, reply, take_lost);
 }
@@ -247,6 +248,7 @@ static void on_lost_entry(void *context, const redisReply *reply)
 static void fetch_lost(struct queue *queue, const char *id)
 {
     struct queue_command command;
+    (void)snprintf(queue->lost[queue->lost_count++], QUEUE_ID_SIZE, "%s", id);
     queue_command_begin(&command, "XRANGE");
     queue_command_add(&command, queue->keys[KEY_STREAM]);
     queue_command_add(&command, id);
@@ -264,7 +266,8 @@ static void on_pending(void *context, const redisReply *reply)
         queue_refused(queue, reply);
         return;
     }
-    for (size_t i = 0; i < reply->elements; i++) {
+    queue->lost_count = queue->lost_next = 0;
+    for (size_t i = 0; i < reply->elements && i < PAGE; i++) {
         const redisReply *entry = queue_array(reply, i);
         if (!entry || entry->elements < 4 || entry->element[0]->type != REDIS_REPLY_STRING)
             continue;

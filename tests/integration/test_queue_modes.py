@@ -289,3 +289,20 @@ def test_message_that_was_moved_for_a_connection_that_is_gone(start, queue, data
 def test_braces_in_the_key_are_refused(start, queue):
     promptd = start(takes=False, redis_channel="{app}:prompts")
     assert promptd.wait_exit() == 78
+
+
+@pytest.mark.parametrize("queue", ["stream"], indirect=True)
+def test_entry_that_was_deleted_while_its_reply_was_lost(start, queue, database, new_proxy):
+    """As by a producer that trims: it is pending, and nothing of it is there. promptd forgets it, and says so."""
+    admin = queue.server.admin
+    proxy = new_proxy(("127.0.0.1", queue.server.port))
+    promptd = start(redis_url=f"redis://127.0.0.1:{proxy.port}")
+    consumer = promptd.one("INFO", "taking messages").fields["consumer"]
+    wait_until(lambda: queue.subscribers() == 1, "it to read")
+    proxy.refuse()
+    id = admin.xadd(queue.name, {"message": b"x"})
+    admin.xreadgroup("promptd", consumer, {queue.name: ">"})
+    admin.xdel(queue.name, id)
+    proxy.restore()
+    promptd.wait_line("WARNING", "was deleted from the stream", timeout=30)
+    wait_until(lambda: queue.pending() == 0, "nothing to be pending")
