@@ -18,8 +18,9 @@ from support.expect import expect_stored
 from support.peer import Peer
 from support.promptd import run
 from support.proxy import TO_CLIENT, TO_SERVER
+from support.queue import MODES, Queue
 from support.redis_server import Channel
-from support.tls import KeyTurner, TlsRedis
+from support.tls import KeyTurner, TlsRedis, TlsSentinel
 from support.wait import SLOW, wait_until
 
 
@@ -103,6 +104,31 @@ def test_user_and_password(tls, start_promptd, database, new_server, authority):
                             redis_tls_ca_file=authority.file)
     promptd.secrets += ["a secret word", "a%20secret%20word"]
     stores(promptd, database, channel)
+
+
+def test_sentinel(tls, start_promptd, promptctl, database, server, authority, certificate, new_folder, closing):
+    """Sentinel and server by TLS: it names an address, which stands in the certificate."""
+    sentinel = closing(TlsSentinel(new_folder("sentinel"), server, authority, certificate))
+    settings = {"redis_url": f"rediss+sentinel://localhost:{sentinel.port}/mymaster", "redis_tls_ca_file": authority.file}
+    channel = Channel(server)
+    promptd = start_promptd(on=channel, **settings)
+    promptd.one("INFO", "a Sentinel names the master", f"127.0.0.1:{server.port}")
+    stores(promptd, database, channel)
+    _, steps = check(promptctl, **settings)
+    assert steps["redis_sentinels"][0] == "ok" and steps["redis_role"][0] == "ok" and steps["redis_tls"][0] == "ok"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_list_and_stream(tls, start_promptd, database, server, authority, mode):
+    queue = Queue(server, mode)
+    promptd = start_promptd(on=queue, ready=False, redis_mode=mode, redis_url=f"rediss://localhost:{server.port}",
+                            redis_tls_ca_file=authority.file)
+    promptd.wait_line("INFO", "taking messages")
+    promptd.wait_line("INFO", "database connected")
+    messages = [queue.push(interview, "x" * 40_000) for interview in database.interviews(20)]
+    promptd.settle(20)
+    expect_stored(database, messages[0])
+    wait_until(lambda: queue.left() == 0, "Redis to have no message left")
 
 
 def test_outcome_events(tls, start_promptd, database, server, authority, closing):

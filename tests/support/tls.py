@@ -8,7 +8,9 @@ import socket
 import subprocess
 import threading
 
-from .process import Port, end
+import redis
+
+from .process import Port, end, spawn, wait_for_server
 from .redis_server import RedisServer
 from .wait import wait_until
 
@@ -32,6 +34,39 @@ class TlsRedis(RedisServer):
     def listening(self):
         return ["--port", "0", "--tls-port", str(self.port), "--tls-cert-file", self.certificate.file, "--tls-key-file",
                 self.certificate.key, "--tls-ca-cert-file", self.authority.file, "--tls-auth-clients", "optional"]
+
+
+class TlsSentinel:
+    """One Sentinel, which speaks TLS to whoever asks it and to the server that it watches."""
+
+    def __init__(self, folder, server, authority, certificate, service="mymaster"):
+        self._port = Port()
+        self.log_path = os.path.join(folder, "sentinel.log")
+        config = os.path.join(folder, "sentinel.conf")
+        with open(config, "w", encoding="ascii") as file:
+            file.write("\n".join([
+                "port 0", f"tls-port {self.port}", "bind 127.0.0.1", f"dir {folder}", f"tls-cert-file {certificate.file}",
+                f"tls-key-file {certificate.key}", f"tls-ca-cert-file {authority.file}", "tls-auth-clients optional",
+                "tls-replication yes", f"sentinel monitor {service} 127.0.0.1 {server.port} 1", ""]))
+        self._admin = redis.Redis(port=self.port, ssl=True, ssl_cert_reqs="none", ssl_check_hostname=False)
+        with open(self.log_path, "ab") as log:
+            self._process = spawn(["redis-server", config, "--sentinel"], stdout=log, stderr=log)
+        wait_for_server(self._process, self._answers, "Sentinel", self.log_path)
+
+    @property
+    def port(self):
+        return self._port.number
+
+    def _answers(self):
+        try:
+            return self._admin.ping()
+        except redis.ConnectionError:
+            return False
+
+    def close(self):
+        self._admin.close()
+        end(self._process)
+        self._port.release()
 
 
 class KeyTurner:
