@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Debian 13 has a hiredis with TLS: the package is installed there, and the integration tests of TLS are run on it."""
+"""Debian 13 has a hiredis with TLS: the package is installed there, and the integration tests of what comes from Redis are
+run on it."""
 
 import re
 import shutil
@@ -7,7 +8,8 @@ import shutil
 from debian import CHECKOUT
 
 PACKAGES = "redis-server postgresql openssl iproute2 python3 python3-pytest python3-redis python3-psycopg"
-FILES = "integration/test_tls.py integration/test_first_light.py"
+FILES = ("integration/test_tls.py integration/test_first_light.py integration/test_large_messages.py "
+         "integration/test_strange_peers.py")
 
 
 def test_the_package_speaks_tls(debian13):

@@ -118,6 +118,22 @@ def test_sentinel(tls, start_promptd, promptctl, database, server, authority, ce
     assert steps["redis_sentinels"][0] == "ok" and steps["redis_role"][0] == "ok" and steps["redis_tls"][0] == "ok"
 
 
+@pytest.mark.parametrize("megabytes", [3, 8, 100])
+def test_large_message(tls, start_promptd, database, new_server, authority, megabytes):
+    """It is skipped while it is read; those around it are stored, and the connection stays."""
+    server = new_server("--client-output-buffer-limit", "pubsub", "0", "0", "0")
+    channel = Channel(server)
+    promptd = start_promptd(on=channel, redis_url=f"rediss://localhost:{server.port}", redis_tls_ca_file=authority.file)
+    before = promptd.peak_memory_kb()
+    good = [channel.message(interview) for interview in database.interviews(4)]
+    channel.publish_burst([good[0], good[1], b"x" * (megabytes << 20), good[2], good[3]])
+    assert promptd.settle(5, timeout=60).outcomes() == {"success": 4, "rejected": 1}
+    assert promptd.one("ERROR", "message rejected").fields["bytes"] == str(megabytes << 20)
+    assert promptd.find("ERROR|WARNING", "connection") == [] and promptd.peak_memory_kb() - before < 8192
+    for message in good:
+        expect_stored(database, message)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_list_and_stream(tls, start_promptd, database, server, authority, mode):
     queue = Queue(server, mode)
