@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt  # noqa: E402 (the backend is chosen first)
 from .report import TITLES, spread, values_of  # noqa: E402
 
 COLOURS = {"limit": "#999999", "promptd": "#1f6fb4", "promptd, spool": "#5fa3d8", "promptd, transaction": "#12406a",
+           "promptd, list": "#7a5fb4", "promptd, stream": "#b48fd8",
            "pgbench": "#c0c0c0", "asyncio": "#d98a2b", "node": "#4d9a4d", "two round trips": "#999999",
            "two round trips, seen by the reader": "#777777"}
 # Reproducible files: no time of day, and the same names inside for the same drawing.
