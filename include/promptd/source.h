@@ -65,7 +65,7 @@ struct source_tuning {
     uint64_t spool_dead_max_bytes; /* dead letters, each with its payload and 256 bytes */
 };
 
-enum { SOURCE_SERVER_SIZE = 300 }; /* HEALTH: the same */
+enum { SOURCE_SERVER_SIZE = 300 }; /* as in struct health */
 
 struct source_status {
     const char *mode;                /* as redis_mode has it */
