@@ -175,7 +175,8 @@ static void dial_more(struct pg_pool *pool)
     for (size_t i = 0; i < pool->options.connections; i++)
         if (pg_session_is_dialling(pool->lanes[i].session))
             dialling++;
-    size_t allowed = pool->state == POOL_UP ? PG_POOL_DIALS_AT_ONCE : 1;
+    /* Near a limit one at a time: dials that arrive together count against each other, and all of them are refused. */
+    size_t allowed = pool->state == POOL_UP && pool->surplus.failures == 0 ? PG_POOL_DIALS_AT_ONCE : 1;
     if (pool->state == POOL_READ_ONLY && pg_pool_open_count(pool) > 0)
         return; /* one session is enough to find out */
     for (size_t i = 0; i < pool->options.connections && dialling < allowed; i++) {
