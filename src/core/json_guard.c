@@ -2,6 +2,7 @@
 /* The tokens of RFC 8259, read strictly: strings, numbers, literals, brackets, white space. */
 #include "json_guard.h"
 
+#include <endian.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -62,21 +63,16 @@ static bool is_none(byte_block special)
     return (found[0] | found[1]) == 0;
 }
 
-#define EACH_BYTE UINT64_C(0x0101010101010101)
-
-/* The top bit of each of eight bytes that is less than `limit`, at most 128; and perhaps of others, where there is one.
- */
-static uint64_t bytes_below(uint64_t bytes, uint64_t limit)
+/* How many bytes of the block stand before the first that is special; all, where none is. */
+static size_t plain_of_block(byte_block special)
 {
-    return (bytes - EACH_BYTE * limit) & ~bytes & EACH_BYTE * 0x80;
-}
-
-static bool eight_are_plain(const char *at)
-{
-    uint64_t bytes;
-    memcpy(&bytes, at, sizeof bytes);
-    return (bytes_below(bytes, ' ') | bytes_below(bytes ^ EACH_BYTE * '"', 1) |
-            bytes_below(bytes ^ EACH_BYTE * '\\', 1)) == 0;
+    uint64_t found[2];
+    memcpy(found, &special, sizeof found);
+    found[0] = le64toh(found[0]);
+    found[1] = le64toh(found[1]);
+    if (found[0])
+        return (size_t)__builtin_ctzll(found[0]) / 8;
+    return 8 + (found[1] ? (size_t)__builtin_ctzll(found[1]) / 8 : 8);
 }
 
 /* Bytes from `at` on that stand for themselves in a string. Almost all of a message is prompt text, which is why this
@@ -88,10 +84,12 @@ static size_t plain_length(const char *at, const char *end)
     while (end - at >= 4 * size && is_none(special_bytes(at) | special_bytes(at + size) | special_bytes(at + 2 * size) |
                                            special_bytes(at + 3 * size)))
         at += 4 * size;
-    while (end - at >= size && is_none(special_bytes(at)))
-        at += size;
-    if (end - at >= (ptrdiff_t)sizeof(uint64_t) && eight_are_plain(at))
-        at += sizeof(uint64_t);
+    while (end - at >= size) {
+        size_t plain = plain_of_block(special_bytes(at));
+        at += plain;
+        if (plain < (size_t)size)
+            return (size_t)(at - start);
+    }
     while (at < end && (unsigned char)*at >= ' ' && *at != '"' && *at != '\\')
         at++;
     return (size_t)(at - start);

@@ -308,9 +308,17 @@ bool statements_probe_passed(bool writes, const struct pg_answer *answer)
 
 /* --- reading -------------------------------------------------------------------------------------------------- */
 
-/* batch->count where there is none. */
-static size_t find_by_interview_id(const struct batch *batch, const uint8_t id[UUID_SIZE])
+static bool is_of_interview(const struct batch *batch, size_t i, const uint8_t id[UUID_SIZE])
 {
+    return i < batch->count && memcmp(batch->jobs[i]->content.interview_id, id, UUID_SIZE) == 0;
+}
+
+/* Rows come mostly in the order of the ids, and so of the jobs: `guess` is tried first. batch->count where there is
+ * none. */
+static size_t find_by_interview_id(const struct batch *batch, const uint8_t id[UUID_SIZE], size_t guess)
+{
+    if (is_of_interview(batch, guess, id))
+        return guess;
     size_t low = 0;
     size_t high = batch->count;
     while (low < high) {
@@ -320,8 +328,7 @@ static size_t find_by_interview_id(const struct batch *batch, const uint8_t id[U
         else
             high = middle;
     }
-    bool found = low < batch->count && memcmp(batch->jobs[low]->content.interview_id, id, UUID_SIZE) == 0;
-    return found ? low : batch->count;
+    return is_of_interview(batch, low, id) ? low : batch->count;
 }
 
 static bool read_boolean(const struct pg_answer *answer, int statement, int row, int column)
@@ -334,10 +341,11 @@ static bool read_boolean(const struct pg_answer *answer, int statement, int row,
 static bool read_rows(struct batch *batch, const struct pg_answer *answer, int statement, bool is_settle)
 {
     int rows = pg_answer_rows(answer, statement);
-    for (int row = 0; row < rows; row++) {
+    size_t i = 0;
+    for (int row = 0; row < rows; row++, i++) {
         size_t length;
         const char *id = pg_answer_field(answer, statement, row, 0, &length);
-        size_t i = id && length == UUID_SIZE ? find_by_interview_id(batch, (const uint8_t *)id) : batch->count;
+        i = id && length == UUID_SIZE ? find_by_interview_id(batch, (const uint8_t *)id, i) : batch->count;
         if (i == batch->count)
             return false;
         struct job_facts *facts = &batch->facts[i];
