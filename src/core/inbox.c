@@ -13,8 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* uthash lets a chain grow to ten before it makes more of them, and with thousands of interviews each entry of a chain is
- * a miss of the cache. Much shorter, and it makes millions of chains for the sake of a few collisions. */
+/* uthash lets a chain grow to ten before it makes more of them, and with thousands of interviews each entry of a chain
+ * is a miss of the cache. Much shorter, and it makes millions of chains for the sake of a few collisions. */
 #undef HASH_BKT_CAPACITY_THRESH
 #define HASH_BKT_CAPACITY_THRESH 6U
 

@@ -510,6 +510,39 @@ static void test_stored_byte_for_byte(void **state)
     }
 }
 
+/* Plain bytes are passed over in blocks: what is not plain is found wherever it stands in one. */
+static void test_every_place_in_a_long_prompt(void **state)
+{
+    (void)state;
+    enum { PLACES = 150 };
+    static const char head[] = "{" ID ",\"enhanced_prompt\":\"";
+    for (size_t place = 0; place < PLACES; place++) {
+        char plain[PLACES + 1];
+        memset(plain, 'a', sizeof plain);
+        char text[512];
+        struct message_content content;
+
+        int length = snprintf(text, sizeof text, "%s%.*s\\u0041%.*s\"}", head, (int)place, plain, PLACES - (int)place,
+                              plain);
+        assert_true(parse(&rules, text, (size_t)length, &content));
+        assert_int_equal(content.reject, REJECT_NONE);
+        assert_int_equal(content.prompt_bytes, PLACES + 1);
+        for (size_t i = 0; i <= PLACES; i++)
+            assert_int_equal(content.prompt[i], i == place ? 'A' : 'a');
+        message_content_free(&content);
+
+        static const char breaking[] = {'"', '\x1f', '\n', '\0'};
+        for (size_t i = 0; i < sizeof breaking; i++) {
+            length = snprintf(text, sizeof text, "%s%.*s\"}", head, PLACES, plain);
+            text[sizeof head - 1 + place] = breaking[i];
+            assert_true(parse(&rules, text, (size_t)length, &content));
+            assert_int_equal(content.reject, REJECT_NOT_JSON);
+            assert_int_equal(content.not_json_at, sizeof head - 1 + place + (breaking[i] == '"'));
+            message_content_free(&content);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -527,6 +560,7 @@ int main(void)
         cmocka_unit_test(test_source),
         cmocka_unit_test(test_first_fault_is_given),
         cmocka_unit_test(test_stored_byte_for_byte),
+        cmocka_unit_test(test_every_place_in_a_long_prompt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
