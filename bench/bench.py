@@ -9,10 +9,10 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "tests")]
 
-from measure import corpus, growth, latency, plots, report, resources, scale, throughput  # noqa: E402 (after the path is set)
+from measure import corpus, growth, latency, plots, queues, report, resources, scale, throughput  # noqa: E402 (after the path is set)
 from measure.stand import Stand  # noqa: E402
 
-PARTS = ("throughput", "latency", "resources", "growth", "scale")
+PARTS = ("throughput", "latency", "queues", "resources", "growth", "scale")
 
 
 class Clock:
@@ -44,7 +44,7 @@ def arguments():
     parser = argparse.ArgumentParser(prog="bench/run", description=__doc__)
     parser.add_argument("--build", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--output", required=True, metavar="FOLDER", help="where the results go")
-    parser.add_argument("--quick", action="store_true", help="about a minute: 2 KB and 8 KB, two runs, no growth, no scale")
+    parser.add_argument("--quick", action="store_true", help="about a minute: 2 KB and 8 KB, two runs, no queues, growth or scale")
     parser.add_argument("--without-node", action="store_true", help="for machines without npm's registry")
     parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be given again")
     return parser.parse_args()
@@ -57,10 +57,10 @@ def plan(quick):
                 "messages": {2048: 20000, 8192: 12000}, "sequential": {2048: 20000}, "rates": (500,),
                 "latency_seconds": 2, "latency_runs": 1, "bounds": (8192,), "idle_seconds": 2, "starts": 3}
     return {"runs": {512: 3, 2048: 5, 8192: 5, 49152: 3}, "share": 1,
-            "parts": {"throughput": 360, "latency": 200, "resources": 40, "growth": 140, "scale": 300},
+            "parts": {"throughput": 360, "latency": 200, "queues": 150, "resources": 40, "growth": 140, "scale": 300},
             "messages": {512: 60000, 2048: 100000, 8192: 12000, 49152: 2500}, "sequential": {2048: 40000},
             "rates": (50, 500), "latency_seconds": 6, "latency_runs": 2, "bounds": (8192, 49152), "idle_seconds": 10,
-            "starts": 7, "growth_runs": 2, "scale_runs": 5}
+            "starts": 7, "growth_runs": 2, "scale_runs": 5, "queue_runs": 5, "waiting": 1000000}
 
 
 def measure(stand, wanted, parts, with_node):
@@ -81,6 +81,7 @@ def measure(stand, wanted, parts, with_node):
                                            wanted["latency_runs"], with_node, clock),
         "resources": lambda: resources.measure(stand, corpora, wanted["bounds"], wanted["idle_seconds"],
                                                wanted["starts"], clock),
+        "queues": lambda: queues.measure(stand, corpora[2048], wanted["queue_runs"], wanted["waiting"], clock),
         "growth": lambda: growth.measure(stand, corpora[2048], wanted["growth_runs"], clock),
         "scale": lambda: scale.measure(stand, corpora[2048], wanted["scale_runs"], clock),
     }

@@ -60,4 +60,5 @@ async def main(redis_url, channel, database_url, connections):
     await asyncio.gather(*workers)
 
 
-asyncio.run(main(*sys.argv[1:]))
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -7,6 +7,7 @@ import platform
 import subprocess
 
 from .latency import BARE, percentile
+from .queues import ASYNCIO, name_of
 from .scale import MESSAGES
 from .stand import QUEUES
 from .throughput import SEQUENTIAL
@@ -94,6 +95,22 @@ def latency_lines(results):
         yield _row("promptd / the same, seen by the reader, p50", ratios(systems["promptd"], seen, "p50_us"))
 
 
+def queue_lines(results):
+    systems = results["systems"]
+    yield _head("Lists and streams, 2 KB", len(systems["Pub/Sub"]))
+    for name, runs in systems.items():
+        yield _row(name, values_of(runs, "rate"), "messages/s")
+    for name, runs in systems.items():
+        if name not in ("Pub/Sub", ASYNCIO):
+            yield _row(f"{name} / Pub/Sub", ratios(runs, systems["Pub/Sub"]))
+    yield _row(f"{name_of('stream', 1)} / {ASYNCIO}", ratios(systems[name_of("stream", 1)], systems[ASYNCIO]))
+    for name, runs in systems.items():
+        yield _row(f"CPU of {name}", values_of(runs, "cpu_us"), "µs a message")
+    for mode, kib in results["waiting_peak_kib"].items():
+        title = f"{mode}, {results['waiting']:,} waiting in Redis, at most"
+        yield f"  {title:<44}{kib / 1024:>10.1f}  MiB"
+
+
 def growth_lines(results):
     for setting in ("db_connections", "batch_max"):
         yield _head(f"Throughput by {setting}", len(next(iter(results[setting].values()))))
@@ -127,7 +144,7 @@ def scale_lines(results):
                 yield _row(f"promptctl {name}", values_of(runs, "ms"), "ms")
 
 
-LINES = {"throughput": throughput_lines, "latency": latency_lines, "growth": growth_lines, "scale": scale_lines,
+LINES = {"throughput": throughput_lines, "latency": latency_lines, "queues": queue_lines, "growth": growth_lines, "scale": scale_lines,
          "resources": resource_lines}
 
 

@@ -185,26 +185,34 @@ class Stand:
         connections = int(settings.get("db_connections", 4))
         return self._await(process, connections, settings.get("redis_mode", "pubsub")) if wait else process
 
-    def _start_other(self, command, **environment):
+    def start_promptds(self, count, **settings):
+        """So many at once, of the same list or stream."""
+        before = len(self.database.sessions())
+        return [self._await(self.start_promptd(wait=False, **settings), before + 4 * (number + 1), settings["redis_mode"],
+                            readers=number + 1) for number in range(count)]
+
+    def _start_other(self, command, mode="pubsub", **environment):
         home = tempfile.mkdtemp(dir=self.folder)
         command += [self.redis.url, DEFAULT_CHANNEL, self.database.url(), str(PROCESS_CONNECTIONS)]
         process = Process(command, {"PATH": os.environ["PATH"], "HOME": home, **environment},
                           os.path.join(home, "listener.log"))
-        return self._await(process, PROCESS_CONNECTIONS)
+        return self._await(process, PROCESS_CONNECTIONS, mode)
 
-    def start_asyncio(self):
-        return self._start_other(["/usr/bin/python3", os.path.join(LISTENERS, "asyncio_listener.py")])
+    def start_asyncio(self, mode="pubsub"):
+        program = {"pubsub": "asyncio_listener.py", "stream": "asyncio_stream.py"}[mode]
+        return self._start_other(["/usr/bin/python3", "-B", os.path.join(LISTENERS, program)], mode)
 
     def start_node(self):
         return self._start_other(["node", os.path.join(LISTENERS, "node_listener.js")],
                                  NODE_PATH=os.path.join(os.path.dirname(self.build), "bench", "node", "node_modules"))
 
-    def _reads(self, command):
-        return any(client["cmd"] == command for client in self.redis.admin.client_list())
+    def _readers(self, command):
+        return sum(client["cmd"] == command for client in self.redis.admin.client_list())
 
-    def _await(self, process, connections, mode="pubsub"):
-        ready = {"pubsub": lambda: self.redis.subscribers(DEFAULT_CHANNEL) == 1, "list": lambda: self._reads("blmove"),
-                 "stream": lambda: self._reads("xreadgroup")}
+    def _await(self, process, connections, mode="pubsub", readers=1):
+        ready = {"pubsub": lambda: self.redis.subscribers(DEFAULT_CHANNEL) == 1,
+                 "list": lambda: self._readers("blmove") >= readers,
+                 "stream": lambda: self._readers("xreadgroup") >= readers}
         wait_until(ready[mode], "the listener to take messages", 15)
         wait_until(lambda: len(self.database.sessions()) >= connections, "the listener to connect", 15)
         process.wait_quiet(0.05)

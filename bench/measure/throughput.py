@@ -64,17 +64,21 @@ def run_listener(stand, corpus, count, start, mode="pubsub"):
 
 
 def run_on_what_is_there(stand, corpus, count, start, mode="pubsub"):
-    """The same without reset(): the interviews of these messages are awaiting, and no other is ready."""
-    process = start()
+    """The same without reset(): the interviews of these messages are awaiting, and no other is ready. `start` returns a
+    process, or a list of some."""
+    started = start()
+    processes = started if isinstance(started, list) else [started]
     publisher = stand.publisher(corpus, count, place=place_of(mode))
-    cpu = process.cpu_seconds()
+    cpu = sum(process.cpu_seconds() for process in processes)
     stand.publish(publisher)
     ended = stand.wait_stored(corpus, count, count)
     began, _ = stand.publish_end(publisher)
-    process.wait_quiet(0.02)
-    cpu = process.cpu_seconds() - cpu
-    peak = process.status_kib("VmHWM")
-    process.stop()
+    for process in processes:
+        process.wait_quiet(0.02)
+    cpu = sum(process.cpu_seconds() for process in processes) - cpu
+    peak = max(process.status_kib("VmHWM") for process in processes)
+    for process in processes:
+        process.stop()
     return {"rate": count / (ended - began), "cpu_us": cpu / count * 1e6, "peak_kib": peak}
 
 

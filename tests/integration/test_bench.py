@@ -9,7 +9,7 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.append(os.path.join(ROOT, "bench"))
 
-from measure import corpus, growth, latency, report, scale, throughput  # noqa: E402 (after the path is set)
+from measure import corpus, growth, latency, queues, report, scale, throughput  # noqa: E402 (after the path is set)
 from measure.stand import QUEUES, Stand  # noqa: E402
 
 MESSAGES = 600  # more than two full batches
@@ -71,6 +71,17 @@ def test_listener(stand, messages, stored):
 @pytest.mark.parametrize("mode", QUEUES)
 def test_queue(stand, messages, stored, mode):
     assert throughput.run_queue(stand, messages, MESSAGES, mode)["rate"] > 0
+
+
+@pytest.mark.parametrize("mode", QUEUES)
+def test_queue_of_two(stand, messages, stored, mode):
+    result = throughput.run_listener(stand, messages, MESSAGES, lambda: stand.start_promptds(2, redis_mode=mode), mode)
+    assert result["rate"] > 0 and result["cpu_us"] > 0
+
+
+@pytest.mark.parametrize("mode", QUEUES)
+def test_many_wait_in_a_queue(stand, messages, mode):
+    assert queues.waiting_peak_kib(stand, messages, mode, 5 * MESSAGES, MESSAGES) > 0
 
 
 @pytest.mark.parametrize("mode", QUEUES)
