@@ -49,12 +49,10 @@ enum outcome {
     OUTCOME_COUNT
 };
 
-enum { SQLSTATE_SIZE = 6, JOB_ERROR_SIZE = 820 }; /* 200 characters of at most four bytes, and some room */
-
-/* Why a step failed. The text is fit for the log: the server's primary message, shortened, or a sentence of ours. */
+/* What made an outcome, fit for the log: log lines, events and dead letters have both as they are. */
 struct job_failure {
-    char sqlstate[SQLSTATE_SIZE]; /* "" where no server said it */
-    char text[JOB_ERROR_SIZE];
+    char sqlstate[6]; /* the database's word for it; "" where it gave none */
+    char text[820];   /* 200 characters of at most four bytes, and some room */
 };
 
 struct job {

@@ -15,7 +15,6 @@
 #include <stdint.h>
 #include <uv.h>
 
-#include "promptd/job.h"
 #include "promptd/pg_session.h"
 #include "promptd/schema_check.h"
 
@@ -56,7 +55,7 @@ struct pg_session *pg_pool_idle(struct pg_pool *pool);
 
 /* A statement met an outage's code, and so did the probe after it, on this session: it is given up. `of_writes`: the
  * server answers, but cannot write; it is up again when a probe can. */
-void pg_pool_report_outage(struct pg_pool *pool, struct pg_session *session, const struct job_failure *failure,
+void pg_pool_report_outage(struct pg_pool *pool, struct pg_session *session, const struct pg_error *failure,
                            bool of_writes);
 
 /* The answer to a schema check, asked because a statement failed. Returns whether nothing can be stored: the pool is

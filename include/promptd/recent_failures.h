@@ -19,8 +19,7 @@ struct recent_failure {
     bool has_prompt_id;
     uint8_t interview_id[UUID_SIZE];
     uint8_t prompt_id[UUID_SIZE];
-    char sqlstate[SQLSTATE_SIZE]; /* "": none */
-    char reason[JOB_ERROR_SIZE];  /* fit for the log: a rejection's name, or what the failure said */
+    struct job_failure why; /* the text of a rejection is its name */
 };
 
 /* A ring: the oldest is forgotten first. Zero-initialised is empty. */

@@ -135,7 +135,7 @@ static struct recent_failure *count_rejected(const struct outcome_record *record
     record->metrics->rejected++;
     record->metrics->rejected_by[reason]++;
     struct recent_failure *failure = recent_failures_add(record->recent_failures, OUTCOME_REJECTED);
-    strncpy(failure->reason, reject_name(reason), sizeof failure->reason - 1);
+    strncpy(failure->why.text, reject_name(reason), sizeof failure->why.text - 1);
     return failure;
 }
 
@@ -163,7 +163,7 @@ void outcome_record_lost_memory(const struct outcome_record *record, size_t payl
 {
     static const char reason[] = "out of memory";
     record->metrics->dropped++;
-    memcpy(recent_failures_add(record->recent_failures, OUTCOME_DROPPED)->reason, reason, sizeof reason);
+    memcpy(recent_failures_add(record->recent_failures, OUTCOME_DROPPED)->why.text, reason, sizeof reason);
     log_error(LOG_FIELDS(log_number("bytes", payload_bytes)), "message dropped: out of memory");
     struct job_failure failure = {.sqlstate = ""};
     memcpy(failure.text, reason, sizeof reason);
@@ -204,10 +204,8 @@ static void note_failure(const struct outcome_record *record, const struct job *
         set_interview(failure, job->content.interview_id);
     failure->has_prompt_id = job->content.prompt;
     memcpy(failure->prompt_id, job->prompt_id, UUID_SIZE);
-    if (!job->failure)
-        return;
-    memcpy(failure->sqlstate, job->failure->sqlstate, sizeof failure->sqlstate);
-    memcpy(failure->reason, job->failure->text, sizeof failure->reason);
+    if (job->failure)
+        failure->why = *job->failure;
 }
 
 /* Of an operation that was begun and has ended. What was rejected or dropped never was one. */

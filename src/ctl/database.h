@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #include "promptd/error.h"
-#include "promptd/job.h"
+#include "promptd/pg_error.h"
 #include "promptd/settings.h"
 
 struct database {

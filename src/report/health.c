@@ -240,8 +240,8 @@ static void append_recent_failures(struct buffer *buffer, const struct health *h
         json_text(buffer, "outcome", outcome_name(failure->outcome));
         json_uuid(buffer, "interview_id", failure->has_interview_id ? failure->interview_id : NULL);
         json_uuid(buffer, "prompt_id", failure->has_prompt_id ? failure->prompt_id : NULL);
-        json_text(buffer, "reason", failure->reason);
-        json_text(buffer, "sqlstate", failure->sqlstate[0] ? failure->sqlstate : NULL);
+        json_text(buffer, "reason", failure->why.text);
+        json_text(buffer, "sqlstate", failure->why.sqlstate[0] ? failure->why.sqlstate : NULL);
         json_close(buffer, '}');
     }
     json_close(buffer, ']');

@@ -67,7 +67,7 @@ static const char *state_name(enum pool_state state)
 }
 
 /* The only mover. Each edge that people should know of is one line. */
-static void pool_move(struct pg_pool *pool, enum pool_state state, const struct job_failure *why)
+static void pool_move(struct pg_pool *pool, enum pool_state state, const struct pg_error *why)
 {
     enum pool_state old = pool->state;
     if (old == state || old == POOL_CLOSING)
@@ -209,7 +209,7 @@ static void on_probed(void *context, struct pg_session *session, const struct pg
         become_up(pool);
     } else if (answer->status != PG_LOST) {
         lane->refused = true;
-        pg_session_drop(session, answer->failure.text);
+        pg_session_drop(session, answer->error.text);
     }
 }
 
@@ -255,10 +255,10 @@ static void on_checked(void *context, struct pg_session *session, const struct p
     if (answer->status == PG_LOST)
         return; /* on_down follows */
     if (answer->status == PG_FAILED) {
-        log_warning(LOG_FIELDS(log_text("sqlstate", answer->failure.sqlstate), log_text("error", answer->failure.text)),
+        log_warning(LOG_FIELDS(log_text("sqlstate", answer->error.sqlstate), log_text("error", answer->error.text)),
                     "the database's set-up could not be checked");
-        if (!answer->failure.sqlstate[0]) {
-            pg_session_drop(session, answer->failure.text);
+        if (!answer->error.sqlstate[0]) {
+            pg_session_drop(session, answer->error.text);
             return;
         }
     } else {
@@ -365,7 +365,7 @@ static void on_session_down(void *context, struct pg_session *session, const cha
     (void)session;
     struct lane *lane = context;
     struct pg_pool *pool = lane->pool;
-    struct job_failure why = {.sqlstate = ""};
+    struct pg_error why = {.sqlstate = ""};
     strncpy(why.text, reason, sizeof why.text - 1);
     bool fresh_loss = lane->is_checked && !lane->refused;
     bool is_surplus = !lane->is_checked && !lane->refused && pool->state == POOL_UP && pg_pool_open_count(pool) > 0;
@@ -452,7 +452,7 @@ bool pg_pool_has_evidence(const struct pg_pool *pool)
 }
 
 /* Sessions that were made before may be on a server that has become a standby: they are all made anew. */
-void pg_pool_report_outage(struct pg_pool *pool, struct pg_session *session, const struct job_failure *failure,
+void pg_pool_report_outage(struct pg_pool *pool, struct pg_session *session, const struct pg_error *failure,
                            bool of_writes)
 {
     if (of_writes)

@@ -21,7 +21,8 @@
 #include <string.h>
 
 #define LOG_COMPONENT "postgres"
-#include "pg_session_private.h"
+#include "pg_run.h"
+#include "pg_thread.h"
 #include "promptd/log.h"
 
 enum {
@@ -29,7 +30,45 @@ enum {
     SESSION_CANCEL_AGAIN_MS = 50
 };
 
+enum pg_state {
+    PG_STATE_CLOSED,     /* no connection; leaves by pg_session_dial */
+    PG_STATE_DIALLING,   /* PQconnectdbParams runs in the thread pool; leaves with its end */
+    PG_STATE_IDLE,       /* connected, nothing in flight; leaves by a run or by losing the connection */
+    PG_STATE_BUSY,       /* a run awaits its answer; leaves with the answer, the deadline or a loss */
+    PG_STATE_CANCELLING, /* the deadline has passed; leaves with the answer, a second deadline or a loss */
+    PG_STATE_ENDING,     /* pg_session_close has cancelled the run; leaves with its answer or a loss */
+    PG_STATE_GONE        /* pg_session_close was called; waits for the end of its threads and handles */
+};
+
+struct pg_session {
+    struct pg_session_options options;
+    enum pg_state state;
+    PGconn *connection;
+
+    struct pg_dial dial;
+    struct pg_cancel cancel;
+    bool cancel_waits;       /* for its turn */
+    int64_t cancel_until_ms; /* on the loop's clock: as long as that */
+    bool cancel_may_hit;     /* it is of this connection, and would hit whatever runs there */
+
+    uv_poll_t *poll; /* a handle of its own for each connection: it outlives the socket until its close callback */
+    int poll_events;
+    uv_timer_t deadline;
+    uv_timer_t later; /* delivers what must not be called back at once */
+    int open_handles;
+    char down_reason[256];
+
+    struct pg_names names; /* of this connection */
+    struct pg_run run;     /* the one in flight; it stays until a cancel of it is over, too */
+    int64_t timeout_ms;    /* of each of its transactions */
+};
+
 static void on_later(uv_timer_t *timer);
+static void on_deadline(uv_timer_t *timer);
+static void lose(struct pg_session *session, const char *reason);
+static void start_cancel(struct pg_session *session);
+static void read_run(struct pg_session *session);
+static void complete_run(struct pg_session *session);
 
 /* --- state ---------------------------------------------------------------------------------------------------- */
 
@@ -53,7 +92,8 @@ static bool is_edge(enum pg_state from, enum pg_state to)
     return from != PG_STATE_GONE;
 }
 
-void pg_session_move(struct pg_session *session, enum pg_state state, const char *reason)
+/* The only mover. */
+static void move(struct pg_session *session, enum pg_state state, const char *reason)
 {
     static const char *const names[] = {"closed", "dialling", "idle", "busy", "cancelling", "ending", "gone"};
     if (session->state == state)
@@ -65,36 +105,6 @@ void pg_session_move(struct pg_session *session, enum pg_state state, const char
         LOG_FIELDS(log_text("from", names[session->state]), log_text("to", names[state]), log_text("reason", reason)),
         "state changed");
     session->state = state;
-}
-
-/* --- text from the server ------------------------------------------------------------------------------------- */
-
-void pg_session_copy_shortened(char *out, size_t size, const char *text)
-{
-    enum { ERROR_CHARACTERS_MAX = 200 };
-    size_t used = 0;
-    size_t characters = 0;
-    for (const char *at = text; *at && used + 5 < size; at++) {
-        bool starts_character = ((unsigned char)*at & 0xC0) != 0x80;
-        if (starts_character && characters++ == ERROR_CHARACTERS_MAX)
-            break;
-        out[used++] = *at;
-    }
-    while (used > 0 && (out[used - 1] == '\n' || out[used - 1] == ' '))
-        used--;
-    out[used] = '\0';
-}
-
-/* What libpq says of a connection: one line, and without its guesses about the cause. */
-static void copy_reason(char *out, size_t size, const char *text)
-{
-    pg_session_copy_shortened(out, size, text);
-    char *guesses = strstr(out, "\n\t");
-    if (guesses)
-        *guesses = '\0';
-    for (char *at = out; *at; at++)
-        if (*at == '\n')
-            *at = ' ';
 }
 
 /* --- watching the socket -------------------------------------------------------------------------------------- */
@@ -123,7 +133,8 @@ static bool poll_want(struct pg_session *session, int events)
     return uv_poll_start(session->poll, events, on_socket) == 0;
 }
 
-bool pg_session_flush(struct pg_session *session)
+/* Sends what libpq still holds, and watches for writability only while it holds some. false: the connection failed. */
+static bool flush(struct pg_session *session)
 {
     int left = PQflush(session->connection);
     if (left < 0)
@@ -139,13 +150,13 @@ static void on_socket(uv_poll_t *poll, int status, int events)
     if (status < 0)
         session->poll_events = 0;
     bool alive = PQconsumeInput(session->connection) == 1;
-    pg_run_read(session);
+    read_run(session);
     if (session->poll != poll)
         return; /* an answer's callback has dropped the connection */
     if (!alive || PQstatus(session->connection) == CONNECTION_BAD)
-        pg_session_lose(session, PQerrorMessage(session->connection));
-    else if (!pg_session_flush(session))
-        pg_session_lose(session, "the connection failed while sending");
+        lose(session, PQerrorMessage(session->connection));
+    else if (!flush(session))
+        lose(session, "the connection failed while sending");
 }
 
 /* --- losing and closing --------------------------------------------------------------------------------------- */
@@ -172,22 +183,23 @@ static void on_handle_closed(uv_handle_t *handle)
 
 static void finish_close(struct pg_session *session)
 {
-    if (session->dial_in_thread || session->cancel_in_thread)
+    if (session->dial.in_thread || session->cancel.in_thread)
         return; /* comes here again when the thread is done */
-    if (pg_run_is_unanswered(session))
-        pg_run_deliver(session);
+    if (session->run.answered)
+        pg_run_deliver(&session->run, session);
     uv_close((uv_handle_t *)&session->deadline, on_handle_closed);
     uv_close((uv_handle_t *)&session->later, on_handle_closed);
 }
 
-/* The reason is delivered from the loop, with the run in flight answered first. */
-void pg_session_lose(struct pg_session *session, const char *reason)
+/* The connection is of no use any more. The reason is delivered from the loop, with the run in flight answered first.
+ */
+static void lose(struct pg_session *session, const char *reason)
 {
-    copy_reason(session->down_reason, sizeof session->down_reason, reason[0] ? reason : "connection lost");
-    pg_run_lose(session, session->down_reason);
+    pg_error_copy_reason(session->down_reason, sizeof session->down_reason, reason[0] ? reason : "connection lost");
+    pg_run_lose(&session->run, session->down_reason);
     close_connection(session);
     enum pg_state next = session->state == PG_STATE_ENDING ? PG_STATE_GONE : PG_STATE_CLOSED;
-    pg_session_move(session, next, session->down_reason);
+    move(session, next, session->down_reason);
     (void)uv_timer_start(&session->later, on_later, 0, 0);
 }
 
@@ -198,8 +210,8 @@ static void on_later(uv_timer_t *timer)
         finish_close(session);
         return;
     }
-    if (pg_run_is_unanswered(session))
-        pg_run_deliver(session);
+    if (session->run.answered)
+        pg_run_deliver(&session->run, session);
     if (session->state == PG_STATE_CLOSED)
         session->options.on_down(session->options.context, session, session->down_reason);
 }
@@ -207,11 +219,8 @@ static void on_later(uv_timer_t *timer)
 void pg_session_drop(struct pg_session *session, const char *reason)
 {
     if (session->state != PG_STATE_GONE)
-        pg_session_lose(session, reason);
+        lose(session, reason);
 }
-
-static void start_cancel(struct pg_session *session);
-static void on_deadline(uv_timer_t *timer);
 
 /* A cancel that arrives before its statement has begun cancels nothing: again and again, until there is an answer. */
 static void cancel_at_end(struct pg_session *session)
@@ -221,67 +230,32 @@ static void cancel_at_end(struct pg_session *session)
 }
 
 /* A failure may be the cancel's, and says nothing of its job: whoever waits for the answer hears of a loss. */
-void pg_session_end(struct pg_session *session)
+static void end(struct pg_session *session)
 {
     if (session->connection)
         close_connection(session);
     if (session->run.answer.status == PG_FAILED)
-        session->run.answer_ready = false;
-    pg_run_lose(session, "the session was closed");
-    pg_session_move(session, PG_STATE_GONE, "closed by its owner");
+        session->run.is_complete = false;
+    pg_run_lose(&session->run, "the session was closed");
+    move(session, PG_STATE_GONE, "closed by its owner");
     (void)uv_timer_start(&session->later, on_later, 0, 0);
 }
 
 /* A closed connection ends no statement: it would go on, and wait, for as long as it likes. */
 void pg_session_close(struct pg_session *session)
 {
-    if (!session->connection || !pg_run_is_unanswered(session) || session->run.answer_ready) {
-        pg_session_end(session);
+    if (!session->connection || !session->run.answered || session->run.is_complete) {
+        end(session);
         return;
     }
-    pg_session_move(session, PG_STATE_ENDING, "closed by its owner");
+    move(session, PG_STATE_ENDING, "closed by its owner");
     cancel_at_end(session);
 }
 
 /* --- dialling ------------------------------------------------------------------------------------------------- */
 
-/* A notice may quote a row: it reaches no log. */
-static void ignore_notice(void *context, const PGresult *result)
+static bool adopt_connection(struct pg_session *session, PGconn *connection)
 {
-    (void)context;
-    (void)result;
-}
-
-/* In the thread pool. What stands before dbname may be overridden by the URL, what stands after may not. */
-static void run_dial(uv_work_t *work)
-{
-    struct pg_session *session = work->data;
-    char connect_timeout[16];
-    char user_timeout[24];
-    (void)snprintf(connect_timeout, sizeof connect_timeout, "%u", session->options.dial_timeout_s);
-    (void)snprintf(user_timeout, sizeof user_timeout, "%lld", (long long)session->options.statement_timeout_ms);
-    const char *const keywords[] = {
-        "application_name", "connect_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count",
-        "tcp_user_timeout", "gssencmode",      "dbname",          "client_encoding",     NULL};
-    const char *const values[] = {
-        "promptd", connect_timeout, "5", "2", "3", user_timeout, "disable", session->options.database_url, "UTF8",
-        NULL};
-    session->dialled = PQconnectdbParams(keywords, values, 1);
-}
-
-static bool adopt_connection(struct pg_session *session, PGconn *connection, const char **reason)
-{
-    *reason = "out of memory";
-    if (!connection)
-        return false;
-    *reason = PQerrorMessage(connection);
-    if (PQstatus(connection) != CONNECTION_OK)
-        return false;
-    (void)PQsetNoticeReceiver(connection, ignore_notice, NULL);
-    *reason = "the connection could not be made non-blocking and pipelined";
-    if (PQsetnonblocking(connection, 1) != 0 || PQenterPipelineMode(connection) != 1)
-        return false;
-    *reason = "the socket could not be watched";
     session->poll = calloc(1, sizeof *session->poll);
     if (!session->poll)
         return false;
@@ -292,97 +266,77 @@ static bool adopt_connection(struct pg_session *session, PGconn *connection, con
     }
     session->poll->data = session;
     session->connection = connection;
-    session->is_direct = false;
-    session->prepared_count = 0;
+    session->names.is_direct = false;
+    session->names.count = 0;
     return poll_want(session, UV_READABLE);
 }
 
-static void on_dialled(uv_work_t *work, int status)
+static void on_dialled(void *context, PGconn *connection, const char *failure)
 {
-    struct pg_session *session = work->data;
-    PGconn *connection = session->dialled;
-    session->dialled = NULL;
-    session->dial_in_thread = false;
+    struct pg_session *session = context;
     if (session->state == PG_STATE_GONE) {
         PQfinish(connection);
         finish_close(session);
         return;
     }
-    const char *reason = "the dial was cancelled";
-    if (status == 0 && adopt_connection(session, connection, &reason)) {
-        pg_session_move(session, PG_STATE_IDLE, "connected");
+    if (!failure && adopt_connection(session, connection)) {
+        move(session, PG_STATE_IDLE, "connected");
         session->options.on_up(session->options.context, session);
         return;
     }
-    copy_reason(session->down_reason, sizeof session->down_reason, reason);
+    pg_error_copy_reason(session->down_reason, sizeof session->down_reason,
+                         failure ? failure : "the socket could not be watched");
     session->connection = connection;
     close_connection(session);
-    pg_session_move(session, PG_STATE_CLOSED, session->down_reason);
+    move(session, PG_STATE_CLOSED, session->down_reason);
     session->options.on_down(session->options.context, session, session->down_reason);
 }
 
 void pg_session_dial(struct pg_session *session)
 {
-    pg_session_move(session, PG_STATE_DIALLING, "asked to");
-    session->dial_work.data = session;
-    session->dial_in_thread = true;
-    int status = uv_queue_work(session->options.loop, &session->dial_work, run_dial, on_dialled);
+    move(session, PG_STATE_DIALLING, "asked to");
+    session->dial.statement_timeout_ms = session->options.statement_timeout_ms;
+    int status = pg_dial_start(&session->dial, session->options.loop);
     if (status == 0)
         return;
-    session->dial_in_thread = false;
-    copy_reason(session->down_reason, sizeof session->down_reason, uv_strerror(status));
-    pg_session_move(session, PG_STATE_CLOSED, session->down_reason);
+    pg_error_copy_reason(session->down_reason, sizeof session->down_reason, uv_strerror(status));
+    move(session, PG_STATE_CLOSED, session->down_reason);
     (void)uv_timer_start(&session->later, on_later, 0, 0);
 }
 
 /* --- deadline ------------------------------------------------------------------------------------------------- */
 
-static void run_cancel(uv_work_t *work)
+static void on_cancelled(void *context)
 {
-    struct pg_session *session = work->data;
-    char ignored[256]; /* a cancel that fails is followed by the second deadline */
-    (void)PQcancel(session->cancel, ignored, sizeof ignored);
-}
-
-static void on_cancelled(uv_work_t *work, int status)
-{
-    (void)status;
-    struct pg_session *session = work->data;
-    PQfreeCancel(session->cancel);
-    session->cancel = NULL;
-    session->cancel_in_thread = false;
+    struct pg_session *session = context;
     session->cancel_may_hit = false;
     ++*session->options.cancels_left;
     if (session->state == PG_STATE_GONE)
         finish_close(session);
-    else if (session->connection) /* else on_later has the answer, and says why there is none */
-        pg_run_go_on(session);
+    else if (session->connection && session->run.is_complete) /* else on_later says why there is no answer */
+        complete_run(session);
+}
+
+static int64_t now_ms(const struct pg_session *session)
+{
+    return (int64_t)uv_now(session->options.loop);
 }
 
 /* One at a time: should an earlier one still be busy with a connection that is gone, the second deadline decides. */
 static void start_cancel(struct pg_session *session)
 {
-    session->cancel_waits = !session->cancel_in_thread && *session->options.cancels_left == 0;
-    if (session->cancel_in_thread || session->cancel_waits)
+    session->cancel_waits = !session->cancel.in_thread && *session->options.cancels_left == 0;
+    if (session->cancel.in_thread || session->cancel_waits)
         return;
-    session->cancel = PQgetCancel(session->connection);
-    if (!session->cancel)
-        return;
-    session->cancel_work.data = session;
-    session->cancel_in_thread = uv_queue_work(session->options.loop, &session->cancel_work, run_cancel, on_cancelled) ==
-                                0;
-    session->cancel_may_hit = session->cancel_in_thread;
-    if (session->cancel_in_thread) {
+    session->cancel_may_hit = pg_cancel_start(&session->cancel, session->options.loop, session->connection);
+    if (session->cancel_may_hit)
         --*session->options.cancels_left;
-    } else {
-        PQfreeCancel(session->cancel);
-        session->cancel = NULL;
-    }
 }
 
-void pg_session_await_cancel(struct pg_session *session)
+/* All may be answered but the cancel that is under way, which has the usual time to end. */
+static void await_cancel(struct pg_session *session)
 {
-    pg_session_move(session, PG_STATE_CANCELLING, "a statement is being cancelled");
+    move(session, PG_STATE_CANCELLING, "a statement is being cancelled");
     session->cancel_waits = false;
     (void)uv_timer_start(&session->deadline, on_deadline, SESSION_CANCEL_GRACE_MS, 0);
 }
@@ -398,27 +352,85 @@ static void cancel_in_turn(struct pg_session *session)
 static void on_deadline(uv_timer_t *timer)
 {
     struct pg_session *session = timer->data;
-    int64_t now_ms = (int64_t)uv_now(session->options.loop);
     if (session->state == PG_STATE_ENDING) {
         cancel_at_end(session);
     } else if (session->state != PG_STATE_CANCELLING) {
-        log_debug(LOG_FIELDS(log_number("timeout_ms", session->run.timeout_ms)), "cancelling a statement");
-        pg_session_await_cancel(session);
-        session->cancel_until_ms = now_ms + SESSION_CANCEL_GRACE_MS;
+        log_debug(LOG_FIELDS(log_number("timeout_ms", session->timeout_ms)), "cancelling a statement");
+        await_cancel(session);
+        session->cancel_until_ms = now_ms(session) + SESSION_CANCEL_GRACE_MS;
         cancel_in_turn(session);
-    } else if (session->cancel_waits && now_ms < session->cancel_until_ms) {
+    } else if (session->cancel_waits && now_ms(session) < session->cancel_until_ms) {
         cancel_in_turn(session);
     } else {
-        pg_session_lose(session, "no answer within statement_timeout_ms, nor to the cancel request");
+        lose(session, "no answer within statement_timeout_ms, nor to the cancel request");
     }
 }
 
-void pg_session_start_deadline(struct pg_session *session)
+/* A transaction begins. */
+static void start_deadline(struct pg_session *session)
 {
     if (session->state == PG_STATE_ENDING)
         return;
-    pg_session_move(session, PG_STATE_BUSY, "a transaction was sent");
-    (void)uv_timer_start(&session->deadline, on_deadline, (uint64_t)session->run.timeout_ms, 0);
+    move(session, PG_STATE_BUSY, "a transaction was sent");
+    (void)uv_timer_start(&session->deadline, on_deadline, (uint64_t)session->timeout_ms, 0);
+}
+
+/* --- the run ---------------------------------------------------------------------------------------------------- */
+
+static void send_run(struct pg_session *session)
+{
+    start_deadline(session);
+    bool sent = pg_run_send(&session->run, &session->names, session->connection, now_ms(session));
+    if (!sent || !flush(session))
+        lose(session, PQerrorMessage(session->connection));
+}
+
+void pg_session_run(struct pg_session *session, const struct pg_statement *statements, int count, int64_t timeout_ms,
+                    pg_answered answered, void *context)
+{
+    session->timeout_ms = timeout_ms > 0 ? timeout_ms : session->options.statement_timeout_ms;
+    pg_run_begin(&session->run, statements, count, answered, context);
+    send_run(session);
+}
+
+/* A cancel that is still under way might hit what comes next on the connection. */
+static void complete_run(struct pg_session *session)
+{
+    if (session->state == PG_STATE_ENDING) {
+        end(session);
+        return;
+    }
+    if (session->cancel_may_hit) {
+        await_cancel(session);
+        return;
+    }
+    if (pg_run_is_maybe_of_names(&session->run)) {
+        pg_run_repeat(&session->run);
+        send_run(session);
+        return;
+    }
+    if (pg_run_was_of_names(&session->run)) {
+        log_info(NULL, "prepared statements do not work on a connection; it goes on without");
+        session->names.is_direct = false;
+    }
+    (void)uv_timer_stop(&session->deadline);
+    move(session, PG_STATE_IDLE, "the run is complete");
+    pg_run_deliver(&session->run, session);
+}
+
+/* Reads every result that has arrived, and answers the run when it is complete. */
+static void read_run(struct pg_session *session)
+{
+    enum pg_run_progress progress = PG_RUN_BEGINS;
+    while (progress == PG_RUN_BEGINS) {
+        progress = pg_run_read(&session->run, &session->names, session->connection, now_ms(session));
+        if (progress == PG_RUN_BEGINS)
+            start_deadline(session);
+    }
+    if (progress == PG_RUN_ENDS)
+        complete_run(session);
+    else if (progress == PG_RUN_UNCLEAR)
+        lose(session, "libpq does not say what was answered");
 }
 
 /* --- the rest of the interface -------------------------------------------------------------------------------- */
@@ -431,6 +443,11 @@ struct pg_session *pg_session_new(const struct pg_session_options *options)
     session->options = *options;
     (void)uv_timer_init(options->loop, &session->deadline); /* always 0 */
     (void)uv_timer_init(options->loop, &session->later);
+    session->dial = (struct pg_dial){.database_url = options->database_url,
+                                     .timeout_s = options->dial_timeout_s,
+                                     .on_done = on_dialled,
+                                     .context = session};
+    session->cancel = (struct pg_cancel){.on_done = on_cancelled, .context = session};
     session->deadline.data = session;
     session->later.data = session;
     session->open_handles = 2;
@@ -455,4 +472,14 @@ bool pg_session_is_dialling(const struct pg_session *session)
 void pg_session_set_timeout(struct pg_session *session, int64_t statement_timeout_ms)
 {
     session->options.statement_timeout_ms = statement_timeout_ms;
+}
+
+void pg_session_set_backend_pid(struct pg_session *session, int32_t pid)
+{
+    session->names.is_direct = session->connection && PQbackendPID(session->connection) == pid;
+}
+
+bool pg_session_is_direct(const struct pg_session *session)
+{
+    return session->names.is_direct;
 }

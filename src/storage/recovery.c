@@ -159,7 +159,7 @@ static void on_page(void *context, struct pg_session *session, const struct pg_a
         if (!recovery->due)
             end_round(recovery);
     } else if (answer->status == PG_FAILED) {
-        log_warning(LOG_FIELDS(log_text("sqlstate", answer->failure.sqlstate), log_text("error", answer->failure.text)),
+        log_warning(LOG_FIELDS(log_text("sqlstate", answer->error.sqlstate), log_text("error", answer->error.text)),
                     "promptd_unsettled could not be read; the next round tries again");
     }
     recovery->options.on_wake(recovery->options.context);

@@ -300,8 +300,8 @@ bool statements_probe_passed(bool writes, const struct pg_answer *answer)
 {
     if (!writes)
         return answer->status == PG_OK;
-    bool is_refused = answer->failed_statement == 0 && sqlstate_classify(answer->failure.sqlstate) == SQLSTATE_OUTAGE;
-    if (answer->status == PG_FAILED && strcmp(answer->failure.sqlstate, "57014") == 0)
+    bool is_refused = answer->failed_statement == 0 && sqlstate_classify(answer->error.sqlstate) == SQLSTATE_OUTAGE;
+    if (answer->status == PG_FAILED && strcmp(answer->error.sqlstate, "57014") == 0)
         return true; /* it waited for somebody's lock, which proves nothing */
     return answer->status == PG_FAILED && !is_refused && pg_answer_is_committed(answer, 2);
 }

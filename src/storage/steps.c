@@ -49,8 +49,7 @@ static enum step_verdict finish(struct job *job, enum outcome outcome)
 }
 
 /* The step is done again: because of something that held the rows, or by and by, when their lock is gone. */
-static enum step_verdict again(struct job *job, enum job_step step, bool held, struct job_failure *why,
-                               const char *text)
+static enum step_verdict again(struct job *job, enum job_step step, bool held, struct pg_error *why, const char *text)
 {
     job->step = step;
     why->sqlstate[0] = '\0';
@@ -59,15 +58,17 @@ static enum step_verdict again(struct job *job, enum job_step step, bool held, s
 }
 
 /* Out of memory the outcome stands all the same; only its explanation is missing from the log. */
-static struct job_failure *failure_copy(const struct job_failure *failure)
+static struct job_failure *failure_copy(const struct pg_error *error)
 {
     struct job_failure *copy = malloc(sizeof *copy);
-    if (copy)
-        *copy = *failure;
+    if (!copy)
+        return NULL;
+    (void)snprintf(copy->sqlstate, sizeof copy->sqlstate, "%s", error->sqlstate);
+    (void)snprintf(copy->text, sizeof copy->text, "%s", error->text);
     return copy;
 }
 
-static void keep_failure(struct job *job, const struct job_failure *failure)
+static void keep_failure(struct job *job, const struct pg_error *failure)
 {
     if (!job->failure)
         job->failure = failure_copy(failure);
@@ -75,7 +76,7 @@ static void keep_failure(struct job *job, const struct job_failure *failure)
 
 /* Step 1 failed. An earlier attempt, whose answer never came, may have inserted the prompt all the same; or an earlier
  * process. */
-static enum step_verdict fail_insert(struct job *job, const struct job_failure *failure, int statement)
+static enum step_verdict fail_insert(struct job *job, const struct pg_error *failure, int statement)
 {
     (void)statement;
     keep_failure(job, failure);
@@ -85,7 +86,7 @@ static enum step_verdict fail_insert(struct job *job, const struct job_failure *
 }
 
 /* Step 2 failed. */
-static enum step_verdict fail_settle(struct job *job, const struct job_failure *failure, int statement)
+static enum step_verdict fail_settle(struct job *job, const struct pg_error *failure, int statement)
 {
     (void)statement;
     keep_failure(job, failure);
@@ -94,21 +95,21 @@ static enum step_verdict fail_settle(struct job *job, const struct job_failure *
 }
 
 /* Step 2 of a transaction failed: the server has undone step 1 by itself. */
-static enum step_verdict fail_move(struct job *job, const struct job_failure *failure)
+static enum step_verdict fail_move(struct job *job, const struct pg_error *failure)
 {
     keep_failure(job, failure);
     job->outcome = OUTCOME_ROLLED_BACK;
     return next(job, JOB_MARK);
 }
 
-static enum step_verdict fail_transact(struct job *job, const struct job_failure *failure, int statement)
+static enum step_verdict fail_transact(struct job *job, const struct pg_error *failure, int statement)
 {
     return statement == 0 ? fail_insert(job, failure, statement) : fail_move(job, failure);
 }
 
-static struct job_failure no_longer_awaiting(const struct job_facts *facts)
+static struct pg_error no_longer_awaiting(const struct job_facts *facts)
 {
-    struct job_failure failure = {.sqlstate = ""};
+    struct pg_error failure = {.sqlstate = ""};
     if (facts->interview_there)
         (void)snprintf(failure.text, sizeof failure.text,
                        "the interview is no longer awaiting its prompt (status %.64s)", facts->status);
@@ -119,7 +120,7 @@ static struct job_failure no_longer_awaiting(const struct job_facts *facts)
 
 /* --- after each step -------------------------------------------------------------------------------------------- */
 
-static enum step_verdict after_insert(struct job *job, const struct job_facts *facts, struct job_failure *why)
+static enum step_verdict after_insert(struct job *job, const struct job_facts *facts, struct pg_error *why)
 {
     (void)why;
     job->inserted = job->inserted || facts->write.changed;
@@ -131,19 +132,19 @@ static enum step_verdict after_insert(struct job *job, const struct job_facts *f
     return facts->settle_ran ? verify(job, JOB_SETTLE, facts->settle.held) : STEP_NEXT;
 }
 
-static enum step_verdict after_transact(struct job *job, const struct job_facts *facts, struct job_failure *why)
+static enum step_verdict after_transact(struct job *job, const struct job_facts *facts, struct pg_error *why)
 {
     (void)why;
     return facts->write.changed ? finish(job, OUTCOME_STORED) : verify(job, JOB_TRANSACT, facts->write.held);
 }
 
-static enum step_verdict after_settle(struct job *job, const struct job_facts *facts, struct job_failure *why)
+static enum step_verdict after_settle(struct job *job, const struct job_facts *facts, struct pg_error *why)
 {
     (void)why;
     return facts->write.changed ? finish(job, OUTCOME_STORED) : verify(job, job->step, facts->write.held);
 }
 
-static enum step_verdict after_undo(struct job *job, const struct job_facts *facts, struct job_failure *why)
+static enum step_verdict after_undo(struct job *job, const struct job_facts *facts, struct pg_error *why)
 {
     (void)why;
     if (!facts->write.changed)
@@ -153,7 +154,7 @@ static enum step_verdict after_undo(struct job *job, const struct job_facts *fac
     return next(job, JOB_MARK);
 }
 
-static enum step_verdict after_mark(struct job *job, const struct job_facts *facts, struct job_failure *why)
+static enum step_verdict after_mark(struct job *job, const struct job_facts *facts, struct pg_error *why)
 {
     (void)why;
     job->is_failed = facts->write.changed;
@@ -162,13 +163,13 @@ static enum step_verdict after_mark(struct job *job, const struct job_facts *fac
 
 /* --- after a look ----------------------------------------------------------------------------------------------- */
 
-static enum step_verdict verified_unsettled(struct job *job, const struct job_facts *facts, struct job_failure *why)
+static enum step_verdict verified_unsettled(struct job *job, const struct job_facts *facts, struct pg_error *why)
 {
     bool waits = facts->is_ready || (facts->is_awaiting && !(job->kind == JOB_RECOVERY && facts->is_failed));
     if (job->verifies == JOB_UNDO)
         return again(job, JOB_UNDO, job->held, why, "the delete changed no row");
     if (!waits) {
-        const struct job_failure failure = no_longer_awaiting(facts);
+        const struct pg_error failure = no_longer_awaiting(facts);
         return fail_settle(job, &failure, 0);
     }
     if (step_of(job->verifies)->inserts)
@@ -188,7 +189,7 @@ static enum step_verdict give_up_absent(struct job *job, const struct job_facts 
 static enum step_verdict insert_anew(struct job *job)
 {
     enum { VANISHED_MAX = 3 };
-    const struct job_failure vanished = {.text = "somebody else deletes the prompt before it is settled"};
+    const struct pg_error vanished = {.text = "somebody else deletes the prompt before it is settled"};
     if (!job->settle_unanswered && ++job->vanished == VANISHED_MAX)
         return fail_settle(job, &vanished, 0);
     job->inserted = false;
@@ -196,7 +197,7 @@ static enum step_verdict insert_anew(struct job *job)
     return next(job, job->in_transaction ? JOB_TRANSACT : JOB_INSERT);
 }
 
-static enum step_verdict verified_absent(struct job *job, const struct job_facts *facts, struct job_failure *why)
+static enum step_verdict verified_absent(struct job *job, const struct job_facts *facts, struct pg_error *why)
 {
     if (job->verifies == JOB_UNDO)
         return next(job, JOB_MARK);
@@ -204,7 +205,7 @@ static enum step_verdict verified_absent(struct job *job, const struct job_facts
         return facts->unsettled ? next(job, JOB_UNDO) : finish(job, OUTCOME_NONE);
     if (job->content.reject != REJECT_NONE)
         return give_up_absent(job, facts, OUTCOME_REJECTED);
-    const struct job_failure gone = no_longer_awaiting(facts);
+    const struct pg_error gone = no_longer_awaiting(facts);
     if (!facts->interview_there)
         keep_failure(job, &gone);
     if (job->failure)
@@ -216,7 +217,7 @@ static enum step_verdict verified_absent(struct job *job, const struct job_facts
     return again(job, job->verifies, job->held, why, "the insert changed no row");
 }
 
-static enum step_verdict verified_mark(struct job *job, const struct job_facts *facts, struct job_failure *why)
+static enum step_verdict verified_mark(struct job *job, const struct job_facts *facts, struct pg_error *why)
 {
     if (facts->is_awaiting && !facts->is_failed)
         return again(job, JOB_MARK, job->held, why, "the update changed no row");
@@ -224,7 +225,7 @@ static enum step_verdict verified_mark(struct job *job, const struct job_facts *
     return finish(job, job->outcome);
 }
 
-static enum step_verdict after_verify(struct job *job, const struct job_facts *facts, struct job_failure *why)
+static enum step_verdict after_verify(struct job *job, const struct job_facts *facts, struct pg_error *why)
 {
     if (job->verifies == JOB_MARK)
         return verified_mark(job, facts, why);
@@ -238,7 +239,7 @@ static enum step_verdict after_verify(struct job *job, const struct job_facts *f
 /* --- failures --------------------------------------------------------------------------------------------------- */
 
 /* Why the prompt is left behind matters more than why it had to go. */
-static enum step_verdict fail_undo(struct job *job, const struct job_failure *failure, int statement)
+static enum step_verdict fail_undo(struct job *job, const struct pg_error *failure, int statement)
 {
     (void)statement;
     struct job_failure *cause = job->failure;
@@ -248,7 +249,7 @@ static enum step_verdict fail_undo(struct job *job, const struct job_failure *fa
     return next(job, JOB_MARK);
 }
 
-static enum step_verdict fail_mark(struct job *job, const struct job_failure *failure, int statement)
+static enum step_verdict fail_mark(struct job *job, const struct pg_error *failure, int statement)
 {
     (void)statement;
     job->stuck = true;
@@ -258,7 +259,7 @@ static enum step_verdict fail_mark(struct job *job, const struct job_failure *fa
 }
 
 /* To verify is part of the step that changed nothing. */
-static enum step_verdict fail_verify(struct job *job, const struct job_failure *failure, int statement)
+static enum step_verdict fail_verify(struct job *job, const struct pg_error *failure, int statement)
 {
     if (!step_of(job->verifies)->inserts)
         return step_of(job->verifies)->failed(job, failure, statement);

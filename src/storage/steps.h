@@ -21,10 +21,10 @@ struct step {
     statements_build *build;
     statements_read *read;
     /* The statement succeeded and said `facts`. With STEP_RETRY, *why says what was missing. */
-    enum step_verdict (*succeeded)(struct job *job, const struct job_facts *facts, struct job_failure *why);
+    enum step_verdict (*succeeded)(struct job *job, const struct job_facts *facts, struct pg_error *why);
     /* It failed for good, sent for this job alone; of the statements of a run, the one with this index did. STEP_NEXT
      * or STEP_FINISHED. */
-    enum step_verdict (*failed)(struct job *job, const struct job_failure *failure, int statement);
+    enum step_verdict (*failed)(struct job *job, const struct pg_error *failure, int statement);
     bool inserts;          /* its answer is the only word on whether the prompt was inserted by us */
     bool settles;          /* and on whether it was settled by us */
     bool leaves_unsettled; /* until it is done a prompt that is there may be unsettled */

@@ -24,9 +24,9 @@ enum {
 /* --- failures --------------------------------------------------------------------------------------------------- */
 
 /* An error that quotes the prompt stays out of the log; and so does one about a prompt that is not there to compare. */
-static struct job_failure failure_for_log(const struct job *job, const struct job_failure *failure)
+static struct pg_error failure_for_log(const struct job *job, const struct pg_error *failure)
 {
-    struct job_failure shown = *failure;
+    struct pg_error shown = *failure;
     const struct message_content *content = &job->content;
     if ((job->kind == JOB_RECOVERY || job->may_have_prompt) && failure->sqlstate[0])
         (void)snprintf(shown.text, sizeof shown.text, "(withheld: it may quote the prompt)");
@@ -35,7 +35,7 @@ static struct job_failure failure_for_log(const struct job *job, const struct jo
     return shown;
 }
 
-static void report_setup(struct store *store, const struct job_failure *failure)
+static void report_setup(struct store *store, const struct pg_error *failure)
 {
     if (strcmp(store->setup_reported, failure->sqlstate) == 0)
         return;
@@ -70,9 +70,9 @@ static void dispatch(struct store *store, struct job *job, enum step_verdict ver
     store_queue_last(store, job);
 }
 
-static void fail_job(struct store *store, struct job *job, const struct job_failure *failure, int statement)
+static void fail_job(struct store *store, struct job *job, const struct pg_error *failure, int statement)
 {
-    const struct job_failure shown = failure_for_log(job, failure);
+    const struct pg_error shown = failure_for_log(job, failure);
     bool was_orphaned = job->outcome == OUTCOME_ORPHANED;
     if (sqlstate_classify(shown.sqlstate) == SQLSTATE_SETUP)
         report_setup(store, &shown);
@@ -84,7 +84,7 @@ static void fail_job(struct store *store, struct job *job, const struct job_fail
 
 /* A failure of the job's own that may go away: a later attempt, or the end of its attempts. What was refused in an
  * earlier round has one in each. */
-static void retry_job(struct store *store, struct job *job, const struct job_failure *failure, int statement)
+static void retry_job(struct store *store, struct job *job, const struct pg_error *failure, int statement)
 {
     if (++job->attempts >= store->options.tuning.retry_attempts || recovery_was_refused(store->recovery, job)) {
         fail_job(store, job, failure, statement);
@@ -97,7 +97,7 @@ static void retry_job(struct store *store, struct job *job, const struct job_fai
     job->batch_limit = 1; /* in company an attempt would count for nobody */
     store->options.metrics->retries++;
     if (log_wants(LOG_LEVEL_DEBUG)) {
-        const struct job_failure shown = failure_for_log(job, failure);
+        const struct pg_error shown = failure_for_log(job, failure);
         char id[UUID_TEXT_SIZE];
         uuid_format(job->content.interview_id, id);
         log_debug(LOG_FIELDS(log_text("step", step_of(job->step)->name), log_number("attempt", job->attempts),
@@ -123,7 +123,7 @@ static void wait_for_lock(struct store *store, struct job *job)
     int64_t waited_ms = now_ms - job->locked_since_ms;
     int64_t left_ms = store->options.tuning.lock_patience_ms - waited_ms;
     if (left_ms <= 0) {
-        const struct job_failure failure = {.text = "somebody else has locked its row for longer than lock_patience_s"};
+        const struct pg_error failure = {.text = "somebody else has locked its row for longer than lock_patience_s"};
         fail_job(store, job, &failure, 0);
         return;
     }
@@ -142,7 +142,7 @@ static void apply_success(struct store *store, struct batch *batch)
     log_hold();
     for (size_t i = 0; i < batch->count; i++) {
         struct job *job = batch->jobs[i];
-        struct job_failure why;
+        struct pg_error why;
         enum step_verdict verdict = step->succeeded(job, &batch->facts[i], &why);
         if (verdict == STEP_RETRY)
             retry_job(store, job, &why, 0);
@@ -160,7 +160,7 @@ static void apply_failure(struct store_batch *slot, bool is_transient)
 {
     struct store *store = slot->store;
     struct batch *batch = &slot->batch;
-    const struct job_failure *failure = &slot->failure;
+    const struct pg_error *failure = &slot->failure;
     if (batch->count > 0 && slot->sent_with_others) {
         bool is_timeout = strcmp(failure->sqlstate, "57014") == 0;
         unsigned limit = is_timeout ? 1 : (unsigned)(batch->count + 1) / 2;
@@ -191,7 +191,7 @@ static void take_committed(struct store *store, struct batch *batch, const struc
         struct job *job = batch->jobs[i];
         const struct job_facts facts = batch->facts[i];
         if (facts.settle.changed) {
-            struct job_failure why;
+            struct pg_error why;
             dispatch(store, job, step_of(batch->step)->succeeded(job, &facts, &why));
             continue;
         }
@@ -252,9 +252,9 @@ static void handle_outage(struct store *store, struct batch *batch)
     }
 }
 
-static struct job_failure batch_failure_for_log(const struct batch *batch, const struct job_failure *failure)
+static struct pg_error batch_failure_for_log(const struct batch *batch, const struct pg_error *failure)
 {
-    struct job_failure shown = *failure;
+    struct pg_error shown = *failure;
     for (size_t i = 0; i < batch->count; i++)
         shown = failure_for_log(batch->jobs[i], &shown);
     return shown;
@@ -277,7 +277,7 @@ static void on_probed(void *context, struct pg_session *session, const struct pg
     } else if (statements_probe_passed(is_about_writing(slot->failure.sqlstate), answer)) {
         apply_failure(slot, true);
     } else {
-        const struct job_failure shown = batch_failure_for_log(batch, &slot->failure);
+        const struct pg_error shown = batch_failure_for_log(batch, &slot->failure);
         handle_outage(store, batch);
         if (answer->status != PG_LOST)
             pg_pool_report_outage(store->pool, session, &shown, is_about_writing(shown.sqlstate));
@@ -345,13 +345,13 @@ static void apply_loss(struct store *store, struct batch *batch, const struct pg
 }
 
 /* Errors of our own statements, and none of the server's, are said in other words. */
-static struct job_failure failure_of(const struct pg_answer *answer)
+static struct pg_error failure_of(const struct pg_answer *answer)
 {
-    if (statements_is_suppressed(answer->failure.sqlstate, answer->failure.text))
-        return (struct job_failure){.text = "the update changed no row"};
-    if (statements_is_replaced(answer->failure.sqlstate, answer->failure.text))
-        return (struct job_failure){.text = "a trigger or a rule has given the prompt another id"};
-    return answer->failure;
+    if (statements_is_suppressed(answer->error.sqlstate, answer->error.text))
+        return (struct pg_error){.text = "the update changed no row"};
+    if (statements_is_replaced(answer->error.sqlstate, answer->error.text))
+        return (struct pg_error){.text = "a trigger or a rule has given the prompt another id"};
+    return answer->error;
 }
 
 void store_on_answer(void *context, struct pg_session *session, const struct pg_answer *answer)
@@ -370,12 +370,12 @@ void store_on_answer(void *context, struct pg_session *session, const struct pg_
     } else if (answer->status == PG_LOST) {
         apply_loss(store, batch, answer);
     } else {
-        bool is_suppressed = statements_is_suppressed(answer->failure.sqlstate, answer->failure.text);
+        bool is_suppressed = statements_is_suppressed(answer->error.sqlstate, answer->error.text);
         slot->failure = failure_of(answer);
         slot->sent_with_others = batch->count > 1;
         slot->failed_statement = batch->settles ? 0 : answer->failed_statement;
         take_committed(store, batch, answer);
-        enum sqlstate_action action = sqlstate_classify(answer->failure.sqlstate);
+        enum sqlstate_action action = sqlstate_classify(answer->error.sqlstate);
         bool is_doubtful = batch->count > 0 && (action == SQLSTATE_OUTAGE || may_lack_evidence(slot));
         if (is_doubtful && pg_session_is_idle(session)) {
             if (action == SQLSTATE_OUTAGE)

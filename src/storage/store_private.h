@@ -14,10 +14,10 @@ struct store_batch {
     struct store *store;
     struct batch batch;
     struct store_batch *next_free;
-    bool is_recovery;           /* its jobs are no messages */
-    bool had_evidence;          /* promptd_unsettled was there when its statements were made */
-    bool sent_with_others;      /* the run that failed was of several jobs, of which some may have left the batch */
-    struct job_failure failure; /* a probe finds out whether it is an outage */
+    bool is_recovery;        /* its jobs are no messages */
+    bool had_evidence;       /* promptd_unsettled was there when its statements were made */
+    bool sent_with_others;   /* the run that failed was of several jobs, of which some may have left the batch */
+    struct pg_error failure; /* a probe finds out whether it is an outage */
     int failed_statement;
 };
 

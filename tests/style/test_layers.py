@@ -32,7 +32,8 @@ LONE_HEADERS = {"version": "base", "disposition": "base"}
 # counts as the .c file of its name.
 LIBRARIES = {
     "hiredis/": ("src/redis/", "src/intake/", "src/ctl/"),
-    "libpq-fe.h": ("src/storage/pg_session", "src/storage/pg_url", "src/ctl/"),
+    "libpq-fe.h": ("src/storage/pg_answer", "src/storage/pg_run", "src/storage/pg_session", "src/storage/pg_thread",
+                   "src/storage/pg_url", "src/ctl/"),
     "cjson/": ("src/core/message.", "src/report/", "src/ctl/"),
     "openssl/": ("src/core/prompt_id.", "src/redis/redis_tls."),
     "uthash.h": ("src/core/inbox_private.",),

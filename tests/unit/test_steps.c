@@ -53,7 +53,7 @@ static const struct job_facts absent_failed = SEEN(false, false, FAILED);
 static const struct job_facts absent_moved_on = SEEN(false, false, MOVED_ON);
 static const struct job_facts absent_missing = SEEN(false, false, MISSING);
 
-static const struct job_failure denied = {.sqlstate = "42501", .text = "permission denied"};
+static const struct pg_error denied = {.sqlstate = "42501", .text = "permission denied"};
 static const uint8_t some_id[UUID_SIZE] = {1};
 
 static struct job *job_at(enum job_step step)
@@ -68,7 +68,7 @@ static struct job *job_at(enum job_step step)
 
 static enum step_verdict succeed(struct job *job, const struct job_facts *facts)
 {
-    struct job_failure why = {.text = ""};
+    struct pg_error why = {.text = ""};
     enum step_verdict verdict = step_of(job->step)->succeeded(job, facts, &why);
     if (verdict == STEP_RETRY || verdict == STEP_LOCKED)
         assert_true(why.text[0] != '\0');
@@ -269,7 +269,7 @@ static void test_suppressed(void **state)
     job_free(job);
 
     job = job_at(JOB_TRANSACT);
-    const struct job_failure suppressed = {
+    const struct pg_error suppressed = {
         .sqlstate = "22P02",
         .text =
             "invalid input syntax for type boolean: \"the interview was not made ready: a trigger or a rule keeps it, "
