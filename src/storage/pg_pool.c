@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Sessions, the gate that spaces their dials, and the edges of "the database is there". */
+/* Sessions, when they are dialled and checked, and the edges of "the database is there". */
 #include "promptd/pg_pool.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #define LOG_COMPONENT "postgres"
-#include "promptd/backoff.h"
-#include "promptd/breaker.h"
+#include "pg_gate.h"
 #include "promptd/log.h"
 #include "promptd/schema_check.h"
 #include "promptd/statements.h"
@@ -42,18 +41,14 @@ struct pg_pool {
     struct lane *lanes;
     size_t lanes_left;   /* not yet closed */
     size_t cancels_left; /* how many more may be under way */
-    struct breaker breaker;
-    uv_timer_t *gate; /* active: no dial before it fires */
+    struct pg_gate gate; /* shut: no dial before it opens */
     uv_timer_t *ping;
     unsigned pings; /* while all was right */
     int64_t down_since_ms;
     unsigned failures;     /* since then */
     struct lane *checking; /* the one whose check of the schema is under way, or NULL */
     struct schema_report report;
-    bool has_evidence;       /* by the last check */
-    bool is_short;           /* the server gives fewer connections than wanted, and that is said */
-    bool gate_is_of_surplus; /* the gate waits for such a connection, and for no other reason */
-    struct backoff surplus;
+    bool has_evidence; /* by the last check */
 };
 
 static void dial_more(struct pg_pool *pool);
@@ -112,71 +107,18 @@ bool pg_pool_is_up(const struct pg_pool *pool)
     return pool->state == POOL_UP;
 }
 
-/* --- the gate ------------------------------------------------------------------------------------------------- */
-
-static void probe_any(struct pg_pool *pool);
-
-static void on_gate(uv_timer_t *timer)
-{
-    struct pg_pool *pool = timer->data;
-    if (!pool->gate_is_of_surplus)
-        breaker_attempt(&pool->breaker);
-    pool->gate_is_of_surplus = false;
-    if (pool->state == POOL_READ_ONLY && pg_pool_open_count(pool) > 0)
-        probe_any(pool);
-    else
-        dial_more(pool);
-}
-
-static void link_is_well(struct pg_pool *pool)
-{
-    if (breaker_close(&pool->breaker))
-        log_info(NULL, "database circuit closed");
-}
-
-/* One more failure: the next dial waits. Failures while it waits already belong to the same event. */
-static void gate_shut(struct pg_pool *pool)
-{
-    pool->failures++;
-    if (uv_is_active((uv_handle_t *)pool->gate))
-        return;
-    bool opened;
-    int64_t wait_ms = breaker_fail(&pool->breaker, backoff_chance(), &opened);
-    if (opened)
-        log_critical(LOG_FIELDS(log_number("failures", pool->breaker.failures)),
-                     "database circuit opened; one attempt every %lld s from now on", (long long)(wait_ms / 1000));
-    log_debug(LOG_FIELDS(log_number("wait_ms", wait_ms)), "next dial");
-    uv_update_time(pool->options.loop);
-    (void)uv_timer_start(pool->gate, on_gate, (uint64_t)wait_ms, 0);
-}
-
-/* The server refuses one more connection, and others work: that is a limit of the role's, the server's or a pooler's.
- * At the second time, when the gate has been waited for: at the first the others may be about to go, too. */
-static void wait_for_surplus(struct pg_pool *pool, const char *reason)
-{
-    if (uv_is_active((uv_handle_t *)pool->gate))
-        return;
-    if (!pool->is_short && pool->surplus.failures > 0) {
-        log_warning(LOG_FIELDS(log_number("connections", pg_pool_open_count(pool)),
-                               log_number("wanted", pool->options.connections), log_text("error", reason)),
-                    "the server gives fewer connections than db_connections; it goes on with those");
-        pool->is_short = true;
-    }
-    pool->gate_is_of_surplus = true;
-    uv_update_time(pool->options.loop);
-    (void)uv_timer_start(pool->gate, on_gate, (uint64_t)backoff_fail(&pool->surplus, backoff_chance()), 0);
-}
+/* --- dials ------------------------------------------------------------------------------------------------------ */
 
 static void dial_more(struct pg_pool *pool)
 {
-    if (pool->state == POOL_CLOSING || uv_is_active((uv_handle_t *)pool->gate))
+    if (pool->state == POOL_CLOSING || pg_gate_is_shut(&pool->gate))
         return;
     size_t dialling = 0;
     for (size_t i = 0; i < pool->options.connections; i++)
         if (pg_session_is_dialling(pool->lanes[i].session))
             dialling++;
     /* Near a limit one at a time: dials that arrive together count against each other, and all of them are refused. */
-    size_t allowed = pool->state == POOL_UP && pool->surplus.failures == 0 ? PG_POOL_DIALS_AT_ONCE : 1;
+    size_t allowed = pool->state == POOL_UP && !pg_gate_has_surplus(&pool->gate) ? PG_POOL_DIALS_AT_ONCE : 1;
     if (pool->state == POOL_READ_ONLY && pg_pool_open_count(pool) > 0)
         return; /* one session is enough to find out */
     for (size_t i = 0; i < pool->options.connections && dialling < allowed; i++) {
@@ -194,7 +136,7 @@ static void check_next(struct pg_pool *pool);
 
 static void become_up(struct pg_pool *pool)
 {
-    link_is_well(pool);
+    pg_gate_succeed(&pool->gate);
     pool_move(pool, POOL_UP, NULL);
     dial_more(pool);
     pool->options.on_idle(pool->options.context);
@@ -230,8 +172,16 @@ static void probe_any(struct pg_pool *pool)
         probe_writes(&pool->lanes[i]);
         return;
     }
-    uv_update_time(pool->options.loop);
-    (void)uv_timer_start(pool->gate, on_gate, (uint64_t)pool->options.backoff_base_ms, 0);
+    pg_gate_look_again(&pool->gate);
+}
+
+static void on_gate_open(void *context)
+{
+    struct pg_pool *pool = context;
+    if (pool->state == POOL_READ_ONLY && pg_pool_open_count(pool) > 0)
+        probe_any(pool);
+    else
+        dial_more(pool);
 }
 
 static bool take_facts(struct lane *lane, const struct pg_answer *answer)
@@ -266,7 +216,7 @@ static void on_checked(void *context, struct pg_session *session, const struct p
     }
     lane->is_checked = true;
     if (!is_fit) {
-        link_is_well(pool);
+        pg_gate_succeed(&pool->gate);
         pool_move(pool, POOL_UNFIT, NULL);
     } else if (pool->state == POOL_READ_ONLY) {
         probe_writes(lane);
@@ -353,10 +303,8 @@ static void on_session_up(void *context, struct pg_session *session)
     lane->awaits_check = true;
     lane->is_checked = false;
     lane->refused = false;
-    if (pg_pool_open_count(lane->pool) == lane->pool->options.connections) {
-        lane->pool->is_short = false;
-        lane->pool->surplus.failures = 0;
-    }
+    if (pg_pool_open_count(lane->pool) == lane->pool->options.connections)
+        pg_gate_end_surplus(&lane->pool->gate);
     check_next(lane->pool);
 }
 
@@ -377,17 +325,16 @@ static void on_session_down(void *context, struct pg_session *session, const cha
         pool_move(pool, POOL_DOWN, &why);
     else if (fresh_loss)
         log_info(LOG_FIELDS(log_text("error", reason)), "one of the database connections was lost");
-    if (fresh_loss && pool->gate_is_of_surplus) {
-        pool->gate_is_of_surplus = false;
-        pool->surplus.failures = 0;
-        (void)uv_timer_stop(pool->gate);
-    }
-    if (fresh_loss && pool->state != POOL_READ_ONLY)
+    if (fresh_loss)
+        pg_gate_forget_surplus(&pool->gate);
+    if (fresh_loss && pool->state != POOL_READ_ONLY) {
         ping_idle(pool);
-    else if (is_surplus)
-        wait_for_surplus(pool, reason);
-    else
-        gate_shut(pool);
+    } else if (is_surplus) {
+        pg_gate_add_surplus(&pool->gate, pg_pool_open_count(pool), pool->options.connections, reason);
+    } else {
+        pool->failures++;
+        pg_gate_fail(&pool->gate);
+    }
     dial_more(pool);
 }
 
@@ -471,10 +418,7 @@ void pg_pool_report_outage(struct pg_pool *pool, struct pg_session *session, con
 void pg_pool_set_tuning(struct pg_pool *pool, const struct pg_pool_tuning *tuning)
 {
     pool->options.tuning = *tuning;
-    pool->breaker.backoff.max_ms = tuning->backoff_max_ms;
-    pool->surplus.max_ms = tuning->backoff_max_ms;
-    pool->breaker.max_failures = tuning->breaker_failures;
-    pool->breaker.reset_ms = tuning->breaker_reset_ms;
+    pg_gate_set_tuning(&pool->gate, tuning->backoff_max_ms, tuning->breaker_failures, tuning->breaker_reset_ms);
     for (size_t i = 0; i < pool->options.connections; i++)
         pg_session_set_timeout(pool->lanes[i].session, tuning->statement_timeout_ms);
     start_ping(pool);
@@ -482,15 +426,12 @@ void pg_pool_set_tuning(struct pg_pool *pool, const struct pg_pool_tuning *tunin
 
 bool pg_pool_circuit_is_open(const struct pg_pool *pool)
 {
-    return pool->breaker.state != BREAKER_CLOSED;
+    return pg_gate_circuit_is_open(&pool->gate);
 }
 
 bool pg_pool_close_circuit(struct pg_pool *pool)
 {
-    bool was_open = breaker_close(&pool->breaker);
-    if (was_open)
-        log_info(NULL, "database circuit closed by hand");
-    (void)uv_timer_stop(pool->gate);
+    bool was_open = pg_gate_close_circuit(&pool->gate);
     dial_more(pool);
     return was_open;
 }
@@ -525,17 +466,13 @@ struct pg_pool *pg_pool_new(const struct pg_pool_options *options)
         return NULL;
     pool->options = *options;
     pool->has_evidence = options->tuning.needs.evidence; /* should no check be answered */
-    pool->breaker.backoff.base_ms = options->backoff_base_ms;
-    pool->surplus.base_ms = options->backoff_base_ms;
     pool->cancels_left = PG_POOL_CANCELS_AT_ONCE;
     pool->lanes = calloc(options->connections, sizeof *pool->lanes);
-    pool->gate = calloc(1, sizeof *pool->gate);
     pool->ping = calloc(1, sizeof *pool->ping);
-    if (!pool->lanes || !pool->gate || !pool->ping || !lanes_new(pool))
+    bool has_gate = pg_gate_init(&pool->gate, options->loop, options->backoff_base_ms, on_gate_open, pool);
+    if (!pool->lanes || !pool->ping || !has_gate || !lanes_new(pool))
         return NULL; /* NOLINT(clang-analyzer-unix.Malloc): out of memory at start, the process ends */
-    (void)uv_timer_init(options->loop, pool->gate);
     (void)uv_timer_init(options->loop, pool->ping);
-    pool->gate->data = pool;
     pool->ping->data = pool;
     pg_pool_set_tuning(pool, &options->tuning);
     dial_more(pool);
@@ -545,7 +482,7 @@ struct pg_pool *pg_pool_new(const struct pg_pool_options *options)
 void pg_pool_close(struct pg_pool *pool)
 {
     pool_move(pool, POOL_CLOSING, NULL);
-    uv_close((uv_handle_t *)pool->gate, on_timer_closed);
+    pg_gate_close(&pool->gate);
     uv_close((uv_handle_t *)pool->ping, on_timer_closed);
     for (size_t i = 0; i < pool->options.connections; i++)
         pg_session_close(pool->lanes[i].session);
