@@ -19,7 +19,7 @@ struct inbox;
 /* Both count every job that was admitted and not finished, also those in work. */
 struct inbox_limits {
     size_t max_messages;
-    size_t max_bytes; /* job_size */
+    size_t max_bytes; /* held_bytes of each */
 };
 
 struct inbox *inbox_new(const struct inbox_limits *limits); /* NULL, and errno: no memory, or no random numbers */

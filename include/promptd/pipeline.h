@@ -28,6 +28,7 @@ struct pipeline;
 struct pipeline_options {
     struct message_rules rules; /* what it points to is borrowed for the pipeline's life */
     struct inbox_limits limits;
+    size_t job_size;                  /* of the struct that the store has around each job */
     struct outcome_record record;     /* where outcomes are counted; borrowed */
     bool (*can_store)(void *context); /* is the database there? Nothing is demanded of the source while it is not */
     bool (*may_be_unsettled)(const struct job *job); /* it is given up as it is: may its prompt be there? */

@@ -26,8 +26,7 @@ struct statement_statuses {
 
 /* The jobs of one run and the memory of its parameters, used again from run to run. */
 struct batch {
-    enum job_step step;
-    bool settles;      /* JOB_INSERT: its settle goes in the same flush, as a transaction of its own */
+    bool settles;      /* an insert: its settle goes in the same flush, as a transaction of its own */
     struct job **jobs; /* sorted by interview id once the statements are built; each interview once */
     size_t count;
     size_t capacity;
@@ -49,7 +48,7 @@ struct job_facts {
     struct write_facts write;  /* of the step's own statement */
     struct write_facts settle; /* of the settle that went with an insert */
     bool settle_ran;           /* and is committed */
-    bool prompt_there;         /* JOB_VERIFY only, as all that follows */
+    bool prompt_there;         /* of a look only, as all that follows */
     bool unsettled;            /* there is a row in promptd_unsettled */
     bool interview_there;
     bool is_ready;

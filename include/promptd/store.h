@@ -63,6 +63,9 @@ bool store_circuit_is_open(const struct store *store);
 bool store_close_circuit(struct store *store);       /* by hand; returns whether it was open */
 size_t store_connections(const struct store *store); /* open ones */
 
+/* Of the struct that the store has around each job: for the pipeline, which makes them. */
+size_t store_job_size(void);
+
 /* The job is abandoned as it is: may its prompt be there, and unsettled? For the pipeline. */
 bool store_may_be_unsettled(const struct job *job);
 

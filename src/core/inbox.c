@@ -3,7 +3,7 @@
  * A queue of ready jobs, and a hash table of the interviews that have one.
  *
  *     ready:      A1 ─▶ B1 ─▶ C1            (taken from the left)
- *     interviews: A: A1 ─behind─▶ A2 ─▶ A3     the head is ready or in work, the rest wait for it
+ *     interviews: A: A1, waiting: A2 ─▶ A3     the head is ready or in work, the rest wait for it
  *                 B: B1
  *                 C: C1 ─▶ C2
  */
@@ -39,6 +39,7 @@ static struct interview *interview_add(struct inbox *inbox, const uint8_t id[UUI
     if (!interview)
         return NULL;
     memcpy(interview->id, id, UUID_SIZE);
+    TAILQ_INIT(&interview->waiting);
     HASH_ADD_BYHASHVALUE(hh, inbox->interviews, id, UUID_SIZE, hash, interview);
     if (interview->hh.tbl)
         return interview;
@@ -95,7 +96,7 @@ void inbox_set_limits(struct inbox *inbox, const struct inbox_limits *limits)
 
 bool inbox_admit(struct inbox *inbox, struct job *job)
 {
-    size_t size = job_size(job);
+    size_t size = job->held_bytes;
     if (inbox->messages >= inbox->limits.max_messages || size > inbox->limits.max_bytes ||
         inbox->bytes > inbox->limits.max_bytes - size)
         return false;
@@ -103,7 +104,7 @@ bool inbox_admit(struct inbox *inbox, struct job *job)
     unsigned hash = hash_of(inbox, id);
     struct interview *interview = interview_find(inbox, id, hash);
     if (interview) {
-        interview->tail->behind = job;
+        TAILQ_INSERT_TAIL(&interview->waiting, job, link);
     } else {
         interview = interview_add(inbox, id, hash);
         if (!interview)
@@ -113,8 +114,6 @@ bool inbox_admit(struct inbox *inbox, struct job *job)
         inbox->ready_count++;
     }
     job->interview = interview;
-    job->behind = NULL;
-    interview->tail = job;
     inbox->messages++;
     inbox->bytes += size;
     return true;
@@ -134,13 +133,13 @@ void inbox_finish(struct inbox *inbox, struct job *job)
 {
     struct interview *interview = job->interview;
     inbox->messages--;
-    inbox->bytes -= job_size(job);
-    struct job *next = job->behind;
-    job->behind = NULL;
+    inbox->bytes -= job->held_bytes;
+    struct job *next = TAILQ_FIRST(&interview->waiting);
     if (!next) {
         interview_remove(inbox, interview);
         return;
     }
+    TAILQ_REMOVE(&interview->waiting, next, link);
     interview->head = next;
     TAILQ_INSERT_TAIL(&inbox->ready, next, link);
     inbox->ready_count++;
@@ -154,24 +153,24 @@ void inbox_evict(struct inbox *inbox, inbox_evicted evicted, void *context)
     }
     /* What is left waits behind a job in work. */
     for (struct interview *interview = inbox->interviews; interview; interview = interview->hh.next) {
-        while (interview->head->behind) {
-            struct job *job = interview->head->behind;
-            interview->head->behind = job->behind;
-            job->behind = NULL;
+        struct job *job;
+        while ((job = TAILQ_FIRST(&interview->waiting))) {
+            TAILQ_REMOVE(&interview->waiting, job, link);
             inbox->messages--;
-            inbox->bytes -= job_size(job);
+            inbox->bytes -= job->held_bytes;
             evicted(context, job);
         }
-        interview->tail = interview->head;
     }
 }
 
 bool inbox_has_message(const struct inbox *inbox, const uint8_t id[UUID_SIZE])
 {
     const struct interview *interview = interview_find(inbox, id, hash_of(inbox, id));
-    const struct job *job = interview ? interview->head : NULL;
+    if (!interview || interview->head->kind == JOB_MESSAGE)
+        return interview != NULL;
+    const struct job *job = TAILQ_FIRST(&interview->waiting);
     while (job && job->kind != JOB_MESSAGE)
-        job = job->behind;
+        job = TAILQ_NEXT(job, link);
     return job != NULL;
 }
 

@@ -14,8 +14,8 @@
  * the next could fail for want of memory, and what is finished must go. */
 struct interview {
     uint8_t id[UUID_SIZE];
-    struct job *head; /* ready or in work */
-    struct job *tail;
+    struct job *head;         /* ready or in work */
+    struct job_queue waiting; /* for the head's outcome */
     UT_hash_handle hh;
 };
 

@@ -127,7 +127,7 @@ static struct job *make_job(struct pipeline *pipeline, const struct delivery *de
     struct message_content content;
     if (!parse(pipeline, delivery, &content))
         return NULL;
-    struct job *job = job_new(&content, delivery->length, delivery->arrived_us);
+    struct job *job = job_new(pipeline->options.job_size, &content, delivery->length, delivery->arrived_us);
     bool made = job && make_prompt_id(pipeline, job);
     if (made && delivery->redelivered && delivery->bytes && job->content.reject != REJECT_NONE)
         made = find_earlier_prompt(pipeline, delivery, job);

@@ -76,6 +76,7 @@ static bool open_pipeline(struct daemon *daemon, struct error *error)
         &(struct pipeline_options){
             .rules = options_rules(settings),
             .limits = options_limits(settings),
+            .job_size = store_job_size(),
             .record = {.metrics = &daemon->metrics,
                        .recent_failures = &daemon->recent_failures,
                        .lines = &daemon->lines,

@@ -9,6 +9,7 @@
 #include "promptd/clock.h"
 #include "promptd/log.h"
 #include "promptd/outcome.h"
+#include "steps.h"
 
 /* Linear search is fine for what should not exist. What has no room is in the log, and orphans in the database. */
 enum { ORPHANS_MAX = 10000, STUCK_MAX = 1000 };
@@ -74,7 +75,7 @@ static void retry_stuck(struct recovery *recovery)
         struct stuck *stuck = &recovery->stuck[recovery->stuck_next++ % recovery->stuck_count];
         if (stuck->in_work)
             continue;
-        stuck->in_work = admit(recovery, job_new_marking(stuck->interview_id));
+        stuck->in_work = admit(recovery, job_new_marking(sizeof(struct task), stuck->interview_id));
         if (recovery->in_work >= UNSETTLED_PAGE_ROWS)
             return;
     }
@@ -130,7 +131,7 @@ static void take_up(struct recovery *recovery, const uint8_t interview_id[UUID_S
     struct orphan *orphan = find_orphan(recovery, prompt_id);
     if (orphan)
         orphan->seen = true;
-    (void)admit(recovery, job_new_recovery(interview_id, prompt_id));
+    (void)admit(recovery, job_new_recovery(sizeof(struct task), interview_id, prompt_id));
 }
 
 static bool read_page(struct recovery *recovery, const struct pg_answer *answer)

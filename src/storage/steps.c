@@ -21,37 +21,37 @@
 
 /* --- edges ------------------------------------------------------------------------------------------------------ */
 
-static enum step_verdict next(struct job *job, enum job_step step)
+static enum step_verdict next(struct task *task, enum job_step step)
 {
-    job->attempts = 0;
-    job->locked_since_ms = 0;
-    job->step = step;
+    task->attempts = 0;
+    task->locked_since_ms = 0;
+    task->step = step;
     return STEP_NEXT;
 }
 
 /* The step changed nothing. To verify belongs to it: its attempts go on counting. */
-static enum step_verdict verify(struct job *job, enum job_step step, bool held)
+static enum step_verdict verify(struct task *task, enum job_step step, bool held)
 {
-    job->verifies = step;
-    job->held = held;
-    job->step = JOB_VERIFY;
+    task->verifies = step;
+    task->held = held;
+    task->step = JOB_VERIFY;
     return STEP_NEXT;
 }
 
-static enum step_verdict finish(struct job *job, enum outcome outcome)
+static enum step_verdict finish(struct task *task, enum outcome outcome)
 {
-    job->outcome = outcome;
+    task->job.outcome = outcome;
     if (outcome == OUTCOME_STORED || outcome == OUTCOME_DUPLICATE) {
-        free(job->failure); /* of an earlier attempt, whose answer had never come */
-        job->failure = NULL;
+        free(task->job.failure); /* of an earlier attempt, whose answer had never come */
+        task->job.failure = NULL;
     }
     return STEP_FINISHED;
 }
 
 /* The step is done again: because of something that held the rows, or by and by, when their lock is gone. */
-static enum step_verdict again(struct job *job, enum job_step step, bool held, struct pg_error *why, const char *text)
+static enum step_verdict again(struct task *task, enum job_step step, bool held, struct pg_error *why, const char *text)
 {
-    job->step = step;
+    task->step = step;
     why->sqlstate[0] = '\0';
     (void)snprintf(why->text, sizeof why->text, "%s", text);
     return held ? STEP_RETRY : STEP_LOCKED;
@@ -68,43 +68,43 @@ static struct job_failure *failure_copy(const struct pg_error *error)
     return copy;
 }
 
-static void keep_failure(struct job *job, const struct pg_error *failure)
+static void keep_failure(struct task *task, const struct pg_error *failure)
 {
-    if (!job->failure)
-        job->failure = failure_copy(failure);
+    if (!task->job.failure)
+        task->job.failure = failure_copy(failure);
 }
 
 /* Step 1 failed. An earlier attempt, whose answer never came, may have inserted the prompt all the same; or an earlier
  * process. */
-static enum step_verdict fail_insert(struct job *job, const struct pg_error *failure, int statement)
+static enum step_verdict fail_insert(struct task *task, const struct pg_error *failure, int statement)
 {
     (void)statement;
-    keep_failure(job, failure);
-    job->outcome = OUTCOME_NOT_STORED;
-    bool may_be_there = job->inserted || job->redelivered;
-    return may_be_there ? verify(job, job->step, true) : next(job, JOB_MARK);
+    keep_failure(task, failure);
+    task->job.outcome = OUTCOME_NOT_STORED;
+    bool may_be_there = task->inserted || task->job.redelivered;
+    return may_be_there ? verify(task, task->step, true) : next(task, JOB_MARK);
 }
 
 /* Step 2 failed. */
-static enum step_verdict fail_settle(struct job *job, const struct pg_error *failure, int statement)
+static enum step_verdict fail_settle(struct task *task, const struct pg_error *failure, int statement)
 {
     (void)statement;
-    keep_failure(job, failure);
-    job->outcome = OUTCOME_ROLLED_BACK;
-    return next(job, JOB_UNDO);
+    keep_failure(task, failure);
+    task->job.outcome = OUTCOME_ROLLED_BACK;
+    return next(task, JOB_UNDO);
 }
 
 /* Step 2 of a transaction failed: the server has undone step 1 by itself. */
-static enum step_verdict fail_move(struct job *job, const struct pg_error *failure)
+static enum step_verdict fail_move(struct task *task, const struct pg_error *failure)
 {
-    keep_failure(job, failure);
-    job->outcome = OUTCOME_ROLLED_BACK;
-    return next(job, JOB_MARK);
+    keep_failure(task, failure);
+    task->job.outcome = OUTCOME_ROLLED_BACK;
+    return next(task, JOB_MARK);
 }
 
-static enum step_verdict fail_transact(struct job *job, const struct pg_error *failure, int statement)
+static enum step_verdict fail_transact(struct task *task, const struct pg_error *failure, int statement)
 {
-    return statement == 0 ? fail_insert(job, failure, statement) : fail_move(job, failure);
+    return statement == 0 ? fail_insert(task, failure, statement) : fail_move(task, failure);
 }
 
 static struct pg_error no_longer_awaiting(const struct job_facts *facts)
@@ -120,152 +120,152 @@ static struct pg_error no_longer_awaiting(const struct job_facts *facts)
 
 /* --- after each step -------------------------------------------------------------------------------------------- */
 
-static enum step_verdict after_insert(struct job *job, const struct job_facts *facts, struct pg_error *why)
+static enum step_verdict after_insert(struct task *task, const struct job_facts *facts, struct pg_error *why)
 {
     (void)why;
-    job->inserted = job->inserted || facts->write.changed;
+    task->inserted = task->inserted || facts->write.changed;
     if (facts->settle.changed)
-        return finish(job, OUTCOME_STORED);
+        return finish(task, OUTCOME_STORED);
     if (!facts->write.changed)
-        return verify(job, JOB_INSERT, facts->write.held);
-    (void)next(job, JOB_SETTLE);
-    return facts->settle_ran ? verify(job, JOB_SETTLE, facts->settle.held) : STEP_NEXT;
+        return verify(task, JOB_INSERT, facts->write.held);
+    (void)next(task, JOB_SETTLE);
+    return facts->settle_ran ? verify(task, JOB_SETTLE, facts->settle.held) : STEP_NEXT;
 }
 
-static enum step_verdict after_transact(struct job *job, const struct job_facts *facts, struct pg_error *why)
+static enum step_verdict after_transact(struct task *task, const struct job_facts *facts, struct pg_error *why)
 {
     (void)why;
-    return facts->write.changed ? finish(job, OUTCOME_STORED) : verify(job, JOB_TRANSACT, facts->write.held);
+    return facts->write.changed ? finish(task, OUTCOME_STORED) : verify(task, JOB_TRANSACT, facts->write.held);
 }
 
-static enum step_verdict after_settle(struct job *job, const struct job_facts *facts, struct pg_error *why)
+static enum step_verdict after_settle(struct task *task, const struct job_facts *facts, struct pg_error *why)
 {
     (void)why;
-    return facts->write.changed ? finish(job, OUTCOME_STORED) : verify(job, job->step, facts->write.held);
+    return facts->write.changed ? finish(task, OUTCOME_STORED) : verify(task, task->step, facts->write.held);
 }
 
-static enum step_verdict after_undo(struct job *job, const struct job_facts *facts, struct pg_error *why)
+static enum step_verdict after_undo(struct task *task, const struct job_facts *facts, struct pg_error *why)
 {
     (void)why;
     if (!facts->write.changed)
-        return verify(job, JOB_UNDO, facts->write.held);
-    job->undone = true;
-    job->outcome = OUTCOME_ROLLED_BACK;
-    return next(job, JOB_MARK);
+        return verify(task, JOB_UNDO, facts->write.held);
+    task->job.undone = true;
+    task->job.outcome = OUTCOME_ROLLED_BACK;
+    return next(task, JOB_MARK);
 }
 
-static enum step_verdict after_mark(struct job *job, const struct job_facts *facts, struct pg_error *why)
+static enum step_verdict after_mark(struct task *task, const struct job_facts *facts, struct pg_error *why)
 {
     (void)why;
-    job->is_failed = facts->write.changed;
-    return facts->write.changed ? finish(job, job->outcome) : verify(job, JOB_MARK, facts->write.held);
+    task->job.is_failed = facts->write.changed;
+    return facts->write.changed ? finish(task, task->job.outcome) : verify(task, JOB_MARK, facts->write.held);
 }
 
 /* --- after a look ----------------------------------------------------------------------------------------------- */
 
-static enum step_verdict verified_unsettled(struct job *job, const struct job_facts *facts, struct pg_error *why)
+static enum step_verdict verified_unsettled(struct task *task, const struct job_facts *facts, struct pg_error *why)
 {
-    bool waits = facts->is_ready || (facts->is_awaiting && !(job->kind == JOB_RECOVERY && facts->is_failed));
-    if (job->verifies == JOB_UNDO)
-        return again(job, JOB_UNDO, job->held, why, "the delete changed no row");
+    bool waits = facts->is_ready || (facts->is_awaiting && !(task->job.kind == JOB_RECOVERY && facts->is_failed));
+    if (task->verifies == JOB_UNDO)
+        return again(task, JOB_UNDO, task->held, why, "the delete changed no row");
     if (!waits) {
         const struct pg_error failure = no_longer_awaiting(facts);
-        return fail_settle(job, &failure, 0);
+        return fail_settle(task, &failure, 0);
     }
-    if (step_of(job->verifies)->inserts)
-        return next(job, JOB_SETTLE); /* inserted before, by whomever */
-    return again(job, job->verifies, job->held, why, "the update changed no row");
+    if (step_of(task->verifies)->inserts)
+        return next(task, JOB_SETTLE); /* inserted before, by whomever */
+    return again(task, task->verifies, task->held, why, "the update changed no row");
 }
 
 /* Evidence without a prompt: somebody else has deleted it. The undo takes the evidence away. */
-static enum step_verdict give_up_absent(struct job *job, const struct job_facts *facts, enum outcome outcome)
+static enum step_verdict give_up_absent(struct task *task, const struct job_facts *facts, enum outcome outcome)
 {
-    job->outcome = outcome;
-    return next(job, facts->unsettled ? JOB_UNDO : JOB_MARK);
+    task->job.outcome = outcome;
+    return next(task, facts->unsettled ? JOB_UNDO : JOB_MARK);
 }
 
 /* What we inserted is gone before it was settled. A server that crashes loses an insert whose commit did not wait for
  * the disk: that is an outage, and nobody's failure. Somebody who deletes it again and again makes step 2 fail. */
-static enum step_verdict insert_anew(struct job *job)
+static enum step_verdict insert_anew(struct task *task)
 {
     enum { VANISHED_MAX = 3 };
     const struct pg_error vanished = {.text = "somebody else deletes the prompt before it is settled"};
-    if (!job->settle_unanswered && ++job->vanished == VANISHED_MAX)
-        return fail_settle(job, &vanished, 0);
-    job->inserted = false;
-    job->settle_unanswered = false;
-    return next(job, job->in_transaction ? JOB_TRANSACT : JOB_INSERT);
+    if (!task->settle_unanswered && ++task->vanished == VANISHED_MAX)
+        return fail_settle(task, &vanished, 0);
+    task->inserted = false;
+    task->settle_unanswered = false;
+    return next(task, task->in_transaction ? JOB_TRANSACT : JOB_INSERT);
 }
 
-static enum step_verdict verified_absent(struct job *job, const struct job_facts *facts, struct pg_error *why)
+static enum step_verdict verified_absent(struct task *task, const struct job_facts *facts, struct pg_error *why)
 {
-    if (job->verifies == JOB_UNDO)
-        return next(job, JOB_MARK);
-    if (job->kind == JOB_RECOVERY)
-        return facts->unsettled ? next(job, JOB_UNDO) : finish(job, OUTCOME_NONE);
-    if (job->content.reject != REJECT_NONE)
-        return give_up_absent(job, facts, OUTCOME_REJECTED);
+    if (task->verifies == JOB_UNDO)
+        return next(task, JOB_MARK);
+    if (task->job.kind == JOB_RECOVERY)
+        return facts->unsettled ? next(task, JOB_UNDO) : finish(task, OUTCOME_NONE);
+    if (task->job.content.reject != REJECT_NONE)
+        return give_up_absent(task, facts, OUTCOME_REJECTED);
     const struct pg_error gone = no_longer_awaiting(facts);
     if (!facts->interview_there)
-        keep_failure(job, &gone);
-    if (job->failure)
-        return give_up_absent(job, facts, OUTCOME_NOT_STORED);
-    if (job->in_transaction && !facts->is_awaiting && !facts->is_ready)
-        return fail_move(job, &gone);
-    if (!step_of(job->verifies)->inserts)
-        return insert_anew(job);
-    return again(job, job->verifies, job->held, why, "the insert changed no row");
+        keep_failure(task, &gone);
+    if (task->job.failure)
+        return give_up_absent(task, facts, OUTCOME_NOT_STORED);
+    if (task->in_transaction && !facts->is_awaiting && !facts->is_ready)
+        return fail_move(task, &gone);
+    if (!step_of(task->verifies)->inserts)
+        return insert_anew(task);
+    return again(task, task->verifies, task->held, why, "the insert changed no row");
 }
 
-static enum step_verdict verified_mark(struct job *job, const struct job_facts *facts, struct pg_error *why)
+static enum step_verdict verified_mark(struct task *task, const struct job_facts *facts, struct pg_error *why)
 {
     if (facts->is_awaiting && !facts->is_failed)
-        return again(job, JOB_MARK, job->held, why, "the update changed no row");
-    job->is_failed = facts->interview_there && facts->is_failed;
-    return finish(job, job->outcome);
+        return again(task, JOB_MARK, task->held, why, "the update changed no row");
+    task->job.is_failed = facts->interview_there && facts->is_failed;
+    return finish(task, task->job.outcome);
 }
 
-static enum step_verdict after_verify(struct job *job, const struct job_facts *facts, struct pg_error *why)
+static enum step_verdict after_verify(struct task *task, const struct job_facts *facts, struct pg_error *why)
 {
-    if (job->verifies == JOB_MARK)
-        return verified_mark(job, facts, why);
+    if (task->verifies == JOB_MARK)
+        return verified_mark(task, facts, why);
     if (!facts->prompt_there)
-        return verified_absent(job, facts, why);
+        return verified_absent(task, facts, why);
     if (facts->unsettled)
-        return verified_unsettled(job, facts, why);
-    return finish(job, job->inserted && job->settle_unanswered ? OUTCOME_STORED : OUTCOME_DUPLICATE);
+        return verified_unsettled(task, facts, why);
+    return finish(task, task->inserted && task->settle_unanswered ? OUTCOME_STORED : OUTCOME_DUPLICATE);
 }
 
 /* --- failures --------------------------------------------------------------------------------------------------- */
 
 /* Why the prompt is left behind matters more than why it had to go. */
-static enum step_verdict fail_undo(struct job *job, const struct pg_error *failure, int statement)
+static enum step_verdict fail_undo(struct task *task, const struct pg_error *failure, int statement)
 {
     (void)statement;
-    struct job_failure *cause = job->failure;
-    job->failure = failure_copy(failure);
+    struct job_failure *cause = task->job.failure;
+    task->job.failure = failure_copy(failure);
     free(cause);
-    job->outcome = OUTCOME_ORPHANED;
-    return next(job, JOB_MARK);
+    task->job.outcome = OUTCOME_ORPHANED;
+    return next(task, JOB_MARK);
 }
 
-static enum step_verdict fail_mark(struct job *job, const struct pg_error *failure, int statement)
+static enum step_verdict fail_mark(struct task *task, const struct pg_error *failure, int statement)
 {
     (void)statement;
-    job->stuck = true;
-    if (!job->mark_failure)
-        job->mark_failure = failure_copy(failure);
-    return finish(job, job->outcome);
+    task->job.stuck = true;
+    if (!task->job.mark_failure)
+        task->job.mark_failure = failure_copy(failure);
+    return finish(task, task->job.outcome);
 }
 
 /* To verify is part of the step that changed nothing. */
-static enum step_verdict fail_verify(struct job *job, const struct pg_error *failure, int statement)
+static enum step_verdict fail_verify(struct task *task, const struct pg_error *failure, int statement)
 {
-    if (!step_of(job->verifies)->inserts)
-        return step_of(job->verifies)->failed(job, failure, statement);
-    keep_failure(job, failure);
-    job->outcome = job->content.reject != REJECT_NONE ? OUTCOME_REJECTED : OUTCOME_NOT_STORED;
-    return next(job, job->inserted && !job->in_transaction ? JOB_UNDO : JOB_MARK);
+    if (!step_of(task->verifies)->inserts)
+        return step_of(task->verifies)->failed(task, failure, statement);
+    keep_failure(task, failure);
+    task->job.outcome = task->job.content.reject != REJECT_NONE ? OUTCOME_REJECTED : OUTCOME_NOT_STORED;
+    return next(task, task->inserted && !task->in_transaction ? JOB_UNDO : JOB_MARK);
 }
 
 /* --- the table -------------------------------------------------------------------------------------------------- */
@@ -320,32 +320,32 @@ const struct step *step_of(enum job_step step)
     return &steps[step];
 }
 
-void step_start(struct job *job, bool in_transaction)
+void step_start(struct task *task, bool in_transaction)
 {
-    job->in_transaction = in_transaction;
-    job->step = in_transaction ? JOB_TRANSACT : JOB_INSERT;
-    if (job->kind == JOB_RECOVERY) {
-        job->step = JOB_RECOVER;
-    } else if (job->kind == JOB_MARKING) {
-        job->step = JOB_MARK;
-    } else if (job->content.reject != REJECT_NONE) {
+    task->in_transaction = in_transaction;
+    task->step = in_transaction ? JOB_TRANSACT : JOB_INSERT;
+    if (task->job.kind == JOB_RECOVERY) {
+        task->step = JOB_RECOVER;
+    } else if (task->job.kind == JOB_MARKING) {
+        task->step = JOB_MARK;
+    } else if (task->job.content.reject != REJECT_NONE) {
         /* Before a restart with other limits its prompt may have been inserted. */
-        job->outcome = OUTCOME_REJECTED;
-        job->step = job->may_have_prompt ? JOB_VERIFY : JOB_MARK;
-        job->verifies = JOB_INSERT;
+        task->job.outcome = OUTCOME_REJECTED;
+        task->step = task->job.may_have_prompt ? JOB_VERIFY : JOB_MARK;
+        task->verifies = JOB_INSERT;
     }
 }
 
-void step_unanswered(struct job *job, bool with_settle)
+void step_unanswered(struct task *task, bool with_settle)
 {
-    const struct step *step = step_of(job->step);
-    job->inserted = job->inserted || step->inserts;
-    job->settle_unanswered = job->settle_unanswered || step->settles || with_settle;
+    const struct step *step = step_of(task->step);
+    task->inserted = task->inserted || step->inserts;
+    task->settle_unanswered = task->settle_unanswered || step->settles || with_settle;
 }
 
-bool step_may_be_unsettled(const struct job *job)
+bool step_may_be_unsettled(const struct task *task)
 {
-    const struct step *step = step_of(job->step == JOB_VERIFY ? job->verifies : job->step);
-    return job->kind == JOB_MESSAGE &&
-           (step->leaves_unsettled || (step->inserts && job->inserted && !job->in_transaction));
+    const struct step *step = step_of(task->step == JOB_VERIFY ? task->verifies : task->step);
+    return task->job.kind == JOB_MESSAGE &&
+           (step->leaves_unsettled || (step->inserts && task->inserted && !task->in_transaction));
 }

@@ -19,7 +19,7 @@ static struct job *make_job_of(const uint8_t interview[UUID_SIZE], size_t number
 {
     struct message_content content = {.has_interview_id = true};
     memcpy(content.interview_id, interview, UUID_SIZE);
-    struct job *job = job_new(&content, number, 0);
+    struct job *job = job_new(sizeof(struct job), &content, number, 0);
     assert_non_null(job);
     return job;
 }
@@ -107,11 +107,11 @@ static void test_bounds(void **state)
     finish(inbox, taken);
     assert_true(inbox_admit(inbox, job));
 
-    const struct inbox_limits by_bytes = {.max_messages = 100, .max_bytes = 2 * job_size(job) + 1};
+    const struct inbox_limits by_bytes = {.max_messages = 100, .max_bytes = 2 * job->held_bytes + 1};
     inbox_set_limits(inbox, &by_bytes);
     struct job *refused = make_job(9, 9);
     assert_false(inbox_admit(inbox, refused));
-    assert_int_equal(inbox_bytes(inbox), 2 * job_size(job));
+    assert_int_equal(inbox_bytes(inbox), 2 * job->held_bytes);
     job_free(refused);
     inbox_free(inbox);
 }
@@ -163,7 +163,7 @@ static void test_has_message(void **state)
     finish(inbox, second);
     assert_false(inbox_has_message(inbox, id));
     for (int i = 0; i < 2; i++) { /* no messages; and they, too, are one behind the other */
-        struct job *recovery = job_new_recovery(id, other);
+        struct job *recovery = job_new_recovery(sizeof(struct job), id, other);
         assert_true(inbox_admit(inbox, recovery));
         assert_false(inbox_has_message(inbox, id));
     }

@@ -132,6 +132,7 @@ static void open_world(void)
                       .source_count = 1,
                       .default_source = "rag"},
             .limits = {.max_messages = 100, .max_bytes = 10000000},
+            .job_size = sizeof(struct job),
             .record = {.metrics = &world.metrics, .recent_failures = &world.recent_failures, .lines = &world.lines},
             .can_store = on_can_store,
             .on_ready = on_ready},
