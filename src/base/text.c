@@ -163,23 +163,34 @@ static struct piece next_piece(const char *at, size_t length)
     return (struct piece){.size = size, .code = code, .valid = true, .control = is_control(code)};
 }
 
-static void append_escape(struct buffer *buffer, const char *bytes, size_t size)
+/* What stands around a text: nothing, the quotes of logfmt, or those of JSON. */
+enum form { FORM_BARE, FORM_LOGFMT, FORM_JSON };
+
+static void append_escape(struct buffer *buffer, uint32_t code, enum form form)
 {
-    for (size_t i = 0; i < size; i++) {
-        switch (bytes[i]) {
-        case '\n':
-            buffer_append_text(buffer, "\\n");
-            break;
-        case '\r':
-            buffer_append_text(buffer, "\\r");
-            break;
-        case '\t':
-            buffer_append_text(buffer, "\\t");
-            break;
-        default:
-            buffer_printf(buffer, "\\x%02x", (unsigned char)bytes[i]);
-        }
+    switch (code) {
+    case '\n':
+        buffer_append_text(buffer, "\\n");
+        break;
+    case '\r':
+        buffer_append_text(buffer, "\\r");
+        break;
+    case '\t':
+        buffer_append_text(buffer, "\\t");
+        break;
+    default: /* all of JSON's are below U+10000 */
+        buffer_printf(buffer, form == FORM_JSON ? "\\u%04x" : "\\x%02x", (unsigned)code);
     }
+}
+
+static void append_unprintable(struct buffer *buffer, const char *bytes, struct piece piece, enum form form)
+{
+    if (form == FORM_JSON && piece.valid)
+        append_escape(buffer, piece.code, form);
+    else if (form == FORM_JSON)
+        buffer_append_text(buffer, "\xef\xbf\xbd");
+    for (size_t i = 0; form != FORM_JSON && i < piece.size; i++)
+        append_escape(buffer, (unsigned char)bytes[i], form);
 }
 
 /* Stands for itself in every format: printable, and neither quote nor backslash. */
@@ -196,7 +207,7 @@ static size_t plain_ascii_length(const char *value)
     return length;
 }
 
-static void append_printable(struct buffer *buffer, const char *value, bool quoted)
+static void append_printable(struct buffer *buffer, const char *value, enum form form)
 {
     const char *end = value + strlen(value);
     while (value < end) {
@@ -207,14 +218,21 @@ static void append_printable(struct buffer *buffer, const char *value, bool quot
             break;
         struct piece piece = next_piece(value, (size_t)(end - value));
         if (!piece.valid || piece.control) {
-            append_escape(buffer, value, piece.size);
+            append_unprintable(buffer, value, piece, form);
         } else {
-            if (quoted && (*value == '"' || *value == '\\'))
+            if (form != FORM_BARE && (*value == '"' || *value == '\\'))
                 buffer_append_char(buffer, '\\');
             buffer_append(buffer, value, piece.size);
         }
         value += piece.size;
     }
+}
+
+static void append_quoted(struct buffer *buffer, const char *value, enum form form)
+{
+    buffer_append_char(buffer, '"');
+    append_printable(buffer, value, form);
+    buffer_append_char(buffer, '"');
 }
 
 static bool logfmt_is_bare(const char *value)
@@ -239,60 +257,20 @@ static bool logfmt_is_bare(const char *value)
 
 void text_append_logfmt(struct buffer *buffer, const char *value)
 {
-    if (logfmt_is_bare(value)) {
+    if (logfmt_is_bare(value))
         buffer_append_text(buffer, value);
-        return;
-    }
-    buffer_append_char(buffer, '"');
-    append_printable(buffer, value, true);
-    buffer_append_char(buffer, '"');
+    else
+        append_quoted(buffer, value, FORM_LOGFMT);
 }
 
 void text_append_escaped(struct buffer *buffer, const char *value)
 {
-    append_printable(buffer, value, false);
-}
-
-static void append_json_control(struct buffer *buffer, uint32_t code)
-{
-    switch (code) {
-    case '\n':
-        buffer_append_text(buffer, "\\n");
-        break;
-    case '\r':
-        buffer_append_text(buffer, "\\r");
-        break;
-    case '\t':
-        buffer_append_text(buffer, "\\t");
-        break;
-    default:
-        buffer_printf(buffer, "\\u%04x", (unsigned)code); /* all of them are below U+10000 */
-    }
+    append_printable(buffer, value, FORM_BARE);
 }
 
 void text_append_json(struct buffer *buffer, const char *value)
 {
-    const char *end = value + strlen(value);
-    buffer_append_char(buffer, '"');
-    while (value < end) {
-        size_t plain = plain_ascii_length(value);
-        buffer_append(buffer, value, plain);
-        value += plain;
-        if (value == end)
-            break;
-        struct piece piece = next_piece(value, (size_t)(end - value));
-        if (!piece.valid) {
-            buffer_append_text(buffer, "\xef\xbf\xbd");
-        } else if (piece.control) {
-            append_json_control(buffer, piece.code);
-        } else {
-            if (*value == '"' || *value == '\\')
-                buffer_append_char(buffer, '\\');
-            buffer_append(buffer, value, piece.size);
-        }
-        value += piece.size;
-    }
-    buffer_append_char(buffer, '"');
+    append_quoted(buffer, value, FORM_JSON);
 }
 
 /* "key = value", as opposed to a URL, however broken that may be. */
