@@ -52,6 +52,9 @@ struct message_rules {
     bool any_source;            /* `sources` does not count */
 };
 
+struct settings;
+struct message_rules message_rules_of(const struct settings *settings); /* the texts are borrowed */
+
 /* What message_parse read. Owned by whoever holds the struct; message_content_free frees the texts. */
 struct message_content {
     enum reject_reason reject; /* REJECT_NONE: valid, and every field below is set */

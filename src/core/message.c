@@ -27,6 +27,7 @@
 
 #include "json_guard.h"
 #include "json_string.h"
+#include "promptd/settings.h"
 
 _Static_assert(JSON_DEPTH_MAX <= CJSON_NESTING_LIMIT, "cJSON must take whatever depth the guard lets pass");
 
@@ -54,7 +55,7 @@ const char *reject_name(enum reject_reason reason)
         REJECT_MAP(X)
 #undef X
     };
-    return (unsigned)reason < REJECT_COUNT ? names[reason] : "unknown";
+    return names[reason];
 }
 
 const char *reject_meaning(enum reject_reason reason)
@@ -64,7 +65,19 @@ const char *reject_meaning(enum reject_reason reason)
         REJECT_MAP(X)
 #undef X
     };
-    return (unsigned)reason < REJECT_COUNT ? meanings[reason] : "unknown";
+    return meanings[reason];
+}
+
+struct message_rules message_rules_of(const struct settings *settings)
+{
+    return (struct message_rules){
+        .max_bytes = (size_t)settings->message_max_bytes,
+        .prompt_min_chars = (size_t)settings->prompt_min_chars,
+        .prompt_max_chars = (size_t)settings->prompt_max_chars,
+        .sources = (const char *const *)settings->sources.items,
+        .source_count = settings->sources.count,
+        .default_source = "rag",
+    };
 }
 
 static bool is_space(char c)

@@ -9,18 +9,6 @@
 
 enum { READ_BYTES = 65536 };
 
-struct message_rules message_file_rules(const struct settings *settings)
-{
-    return (struct message_rules){
-        .max_bytes = (size_t)settings->message_max_bytes,
-        .prompt_min_chars = (size_t)settings->prompt_min_chars,
-        .prompt_max_chars = (size_t)settings->prompt_max_chars,
-        .sources = (const char *const *)settings->sources.items,
-        .source_count = settings->sources.count,
-        .default_source = "rag",
-    };
-}
-
 static bool cannot_read(const char *path, struct error *error)
 {
     return error_set(error, ERROR_NONE, "%s cannot be read: %s", path, strerror(errno));

@@ -12,9 +12,6 @@
 #include "promptd/message.h"
 #include "promptd/settings.h"
 
-/* The rules of the settings; their sources are borrowed. */
-struct message_rules message_file_rules(const struct settings *settings);
-
 /* Opens a file for reading, "-" being standard input. NULL with *error. Not to be closed if it is stdin. */
 FILE *message_file_open(const char *path, struct error *error);
 

@@ -135,7 +135,7 @@ int ctl_publish(struct ctl *ctl)
     struct error error;
     struct buffer prompt = {0};
     struct outgoing outgoing = {.prompt_id = ""};
-    const struct message_rules rules = message_file_rules(&ctl->settings);
+    const struct message_rules rules = message_rules_of(&ctl->settings);
     redisReply *reply = NULL;
     if (check_options(ctl, &error) && read_prompt(ctl, rules.max_bytes + 1, &prompt, &error) &&
         write_payload(ctl, &rules, &prompt, &outgoing, &error))

@@ -169,7 +169,7 @@ static bool validate_path(struct validation *validation, const char *path, struc
 
 int ctl_validate(struct ctl *ctl)
 {
-    struct validation validation = {.ctl = ctl, .rules = message_file_rules(&ctl->settings)};
+    struct validation validation = {.ctl = ctl, .rules = message_rules_of(&ctl->settings)};
     int status = CTL_OK;
     for (int i = 0; i == 0 || i < ctl->operand_count; i++) {
         struct error error;

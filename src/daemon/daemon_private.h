@@ -72,7 +72,6 @@ void drain_close(struct daemon *daemon);
 void reload_settings(struct daemon *daemon);
 
 /* options.c */
-struct message_rules options_rules(const struct settings *settings);
 struct inbox_limits options_limits(const struct settings *settings);
 struct store_tuning options_store_tuning(const struct settings *settings);
 struct source_tuning options_source_tuning(const struct settings *settings);

@@ -4,18 +4,6 @@
 
 #include "daemon_private.h"
 
-struct message_rules options_rules(const struct settings *settings)
-{
-    return (struct message_rules){
-        .max_bytes = (size_t)settings->message_max_bytes,
-        .prompt_min_chars = (size_t)settings->prompt_min_chars,
-        .prompt_max_chars = (size_t)settings->prompt_max_chars,
-        .sources = (const char *const *)settings->sources.items,
-        .source_count = settings->sources.count,
-        .default_source = "rag",
-    };
-}
-
 struct inbox_limits options_limits(const struct settings *settings)
 {
     return (struct inbox_limits){.max_messages = (size_t)settings->queue_max_messages,

@@ -10,7 +10,7 @@ static void apply_settings(struct daemon *daemon, struct settings *next)
     struct settings *now = &daemon->settings;
     settings_take_live(now, next);
     log_set_level(now->log_level);
-    const struct message_rules rules = options_rules(now);
+    const struct message_rules rules = message_rules_of(now);
     const struct inbox_limits limits = options_limits(now);
     const struct store_tuning tuning = options_store_tuning(now);
     const struct source_tuning source_tuning = options_source_tuning(now);

@@ -74,7 +74,7 @@ static bool open_pipeline(struct daemon *daemon, struct error *error)
     const struct settings *settings = &daemon->settings;
     daemon->pipeline = pipeline_new(
         &(struct pipeline_options){
-            .rules = options_rules(settings),
+            .rules = message_rules_of(settings),
             .limits = options_limits(settings),
             .job_size = store_job_size(),
             .record = {.metrics = &daemon->metrics,
