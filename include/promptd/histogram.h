@@ -19,8 +19,6 @@ struct histogram {
 
 void histogram_add(struct histogram *histogram, int64_t duration_us);
 
-uint64_t histogram_count(const struct histogram *histogram);
-
 /* What was added since `before`, an earlier copy. */
 struct histogram histogram_since(const struct histogram *now, const struct histogram *before);
 

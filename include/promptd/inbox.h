@@ -42,7 +42,6 @@ void inbox_evict(struct inbox *inbox, inbox_evicted evicted, void *context);
 /* Is there any message of this interview, ready, waiting or in work? Jobs that are no messages do not count. */
 bool inbox_has_message(const struct inbox *inbox, const uint8_t id[UUID_SIZE]);
 
-size_t inbox_ready(const struct inbox *inbox); /* jobs that could be taken now */
 size_t inbox_messages(const struct inbox *inbox);
 size_t inbox_bytes(const struct inbox *inbox);
 

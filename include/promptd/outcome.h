@@ -63,9 +63,6 @@ void outcome_report_unsettled(const struct job *job);
 /* promptd stops; the source keeps the message for the next start. No outcome. */
 void outcome_report_left_waiting(const struct job *job);
 
-/* A message that breaks a rule and was never a job. */
-void outcome_record_rejected(const struct outcome_record *record, enum reject_reason reason, size_t payload_bytes);
-
 /* Sums up the lines that were held back: now and then, and at the end. */
 void outcome_sum_up(struct outcome_lines *lines);
 

@@ -27,10 +27,10 @@ struct pg_session_options {
     int64_t statement_timeout_ms; /* for one transaction; then it is cancelled; without an answer soon after, closed */
     unsigned dial_timeout_s;      /* per address, unless the URL says otherwise */
     size_t *cancels_left;         /* shared: how many more sessions may cancel now; the others wait for their turn */
-    void (*on_up)(void *context, struct pg_session *session);
+    void (*on_up)(void *context);
     /* A dial failed or an open session died, for `reason`, which is fit for the log. A run in flight was answered with
      * PG_LOST just before. */
-    void (*on_down)(void *context, struct pg_session *session, const char *reason);
+    void (*on_down)(void *context, const char *reason);
     /* After pg_session_close: the session is gone. */
     void (*on_closed)(void *context);
     void *context;

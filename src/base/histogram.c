@@ -16,7 +16,7 @@ void histogram_add(struct histogram *histogram, int64_t duration_us)
     histogram->sum_us += duration_us > 0 ? (uint64_t)duration_us : 0;
 }
 
-uint64_t histogram_count(const struct histogram *histogram)
+static uint64_t count_all(const struct histogram *histogram)
 {
     uint64_t count = 0;
     for (size_t i = 0; i <= HISTOGRAM_BOUNDS; i++)
@@ -34,7 +34,7 @@ struct histogram histogram_since(const struct histogram *now, const struct histo
 
 double histogram_quantile_us(const struct histogram *histogram, double quantile)
 {
-    double rank = quantile * (double)histogram_count(histogram);
+    double rank = quantile * (double)count_all(histogram);
     double below = 0;
     double low = 0;
     for (size_t i = 0; i < HISTOGRAM_BOUNDS; i++) {

@@ -111,7 +111,6 @@ bool inbox_admit(struct inbox *inbox, struct job *job)
             return false;
         interview->head = job;
         TAILQ_INSERT_TAIL(&inbox->ready, job, link);
-        inbox->ready_count++;
     }
     job->interview = interview;
     inbox->messages++;
@@ -125,7 +124,6 @@ struct job *inbox_take(struct inbox *inbox)
     if (!job)
         return NULL;
     TAILQ_REMOVE(&inbox->ready, job, link);
-    inbox->ready_count--;
     return job;
 }
 
@@ -142,7 +140,6 @@ void inbox_finish(struct inbox *inbox, struct job *job)
     TAILQ_REMOVE(&interview->waiting, next, link);
     interview->head = next;
     TAILQ_INSERT_TAIL(&inbox->ready, next, link);
-    inbox->ready_count++;
 }
 
 void inbox_evict(struct inbox *inbox, inbox_evicted evicted, void *context)
@@ -172,11 +169,6 @@ bool inbox_has_message(const struct inbox *inbox, const uint8_t id[UUID_SIZE])
     while (job && job->kind != JOB_MESSAGE)
         job = TAILQ_NEXT(job, link);
     return job != NULL;
-}
-
-size_t inbox_ready(const struct inbox *inbox)
-{
-    return inbox->ready_count;
 }
 
 size_t inbox_messages(const struct inbox *inbox)

@@ -24,7 +24,6 @@ struct inbox {
     size_t messages;
     size_t bytes;
     struct job_queue ready;
-    size_t ready_count;
     struct interview *interviews;  /* uthash: the first of them, or NULL */
     uint8_t key[SIPHASH_KEY_SIZE]; /* ids come from outside: nobody may choose which of them collide */
 };

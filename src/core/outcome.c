@@ -152,13 +152,6 @@ void outcome_tell_recovery(const struct outcome_record *record, const struct job
         tell(record, job);
 }
 
-void outcome_record_rejected(const struct outcome_record *record, enum reject_reason reason, size_t payload_bytes)
-{
-    const struct message_content content = {.reject = reason};
-    (void)count_rejected(record, reason);
-    log_rejected(record, &content, payload_bytes);
-}
-
 void outcome_record_lost_memory(const struct outcome_record *record, size_t payload_bytes)
 {
     static const char reason[] = "out of memory";

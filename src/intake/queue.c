@@ -52,7 +52,6 @@ void queue_take(struct queue *queue, const struct queue_item *item, bool redeliv
         return;
     }
     TAILQ_INSERT_TAIL(&queue->held, entry, link);
-    queue->held_count++;
     queue->room -= queue->room > 0;
     queue->status.last_message_ms = clock_monotonic_ms();
     queue->status.redelivered += redelivered;
@@ -323,7 +322,6 @@ static void acknowledge(struct source *source, struct receipt *receipt, const st
     struct queue *queue = queue_of(source);
     struct queue_entry *entry = (struct queue_entry *)receipt;
     TAILQ_REMOVE(&queue->held, entry, link);
-    queue->held_count--;
     entry->is_dead = disposition;
     if (disposition && !queue_entry_keep_words(entry, disposition)) {
         log_error(NULL, "out of memory: a message that has ended stays in Redis; it is taken up again later");
@@ -341,7 +339,6 @@ static void release(struct source *source, struct receipt *receipt)
     struct queue *queue = queue_of(source);
     struct queue_entry *entry = (struct queue_entry *)receipt;
     TAILQ_REMOVE(&queue->held, entry, link);
-    queue->held_count--;
     queue->has_released = true;
     queue_entry_free(queue, entry);
 }

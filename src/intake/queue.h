@@ -110,7 +110,6 @@ struct queue {
     struct queue_entries held;   /* delivered, without an outcome */
     struct queue_entries done;   /* with one, to be acknowledged */
     struct queue_entries acking; /* sent, not answered */
-    size_t held_count;
     size_t entry_count; /* of all three */
     size_t held_bytes;  /* of all three */
     int64_t last_number;

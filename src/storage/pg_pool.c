@@ -296,9 +296,8 @@ static void start_ping(struct pg_pool *pool)
 
 /* --- sessions ------------------------------------------------------------------------------------------------- */
 
-static void on_session_up(void *context, struct pg_session *session)
+static void on_session_up(void *context)
 {
-    (void)session;
     struct lane *lane = context;
     lane->awaits_check = true;
     lane->is_checked = false;
@@ -308,9 +307,8 @@ static void on_session_up(void *context, struct pg_session *session)
     check_next(lane->pool);
 }
 
-static void on_session_down(void *context, struct pg_session *session, const char *reason)
+static void on_session_down(void *context, const char *reason)
 {
-    (void)session;
     struct lane *lane = context;
     struct pg_pool *pool = lane->pool;
     struct pg_error why = {.sqlstate = ""};

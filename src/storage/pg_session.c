@@ -144,10 +144,9 @@ static bool flush(struct pg_session *session)
 
 static void on_socket(uv_poll_t *poll, int status, int events)
 {
-    (void)status; /* libuv stops the handle then; whatever happened, reading finds out */
     (void)events;
     struct pg_session *session = poll->data;
-    if (status < 0)
+    if (status < 0) /* libuv has stopped the handle; whatever happened, reading finds out */
         session->poll_events = 0;
     bool alive = PQconsumeInput(session->connection) == 1;
     read_run(session);
@@ -213,7 +212,7 @@ static void on_later(uv_timer_t *timer)
     if (session->run.answered)
         pg_run_deliver(&session->run, session);
     if (session->state == PG_STATE_CLOSED)
-        session->options.on_down(session->options.context, session, session->down_reason);
+        session->options.on_down(session->options.context, session->down_reason);
 }
 
 void pg_session_drop(struct pg_session *session, const char *reason)
@@ -232,8 +231,7 @@ static void cancel_at_end(struct pg_session *session)
 /* A failure may be the cancel's, and says nothing of its job: whoever waits for the answer hears of a loss. */
 static void end(struct pg_session *session)
 {
-    if (session->connection)
-        close_connection(session);
+    close_connection(session);
     if (session->run.answer.status == PG_FAILED)
         session->run.is_complete = false;
     pg_run_lose(&session->run, "the session was closed");
@@ -281,7 +279,7 @@ static void on_dialled(void *context, PGconn *connection, const char *failure)
     }
     if (!failure && adopt_connection(session, connection)) {
         move(session, PG_STATE_IDLE, "connected");
-        session->options.on_up(session->options.context, session);
+        session->options.on_up(session->options.context);
         return;
     }
     pg_error_copy_reason(session->down_reason, sizeof session->down_reason,
@@ -289,7 +287,7 @@ static void on_dialled(void *context, PGconn *connection, const char *failure)
     session->connection = connection;
     close_connection(session);
     move(session, PG_STATE_CLOSED, session->down_reason);
-    session->options.on_down(session->options.context, session, session->down_reason);
+    session->options.on_down(session->options.context, session->down_reason);
 }
 
 void pg_session_dial(struct pg_session *session)

@@ -23,7 +23,6 @@ static void test_bounds_are_inclusive(void **state)
     assert_int_equal(histogram.buckets[1], 1);
     assert_int_equal(histogram.buckets[HISTOGRAM_BOUNDS - 1], 1);
     assert_int_equal(histogram.buckets[HISTOGRAM_BOUNDS], 1);
-    assert_int_equal(histogram_count(&histogram), 5);
     assert_int_equal(histogram.sum_us, 500 + 501 + 60000000 + 60000001);
     for (size_t i = 1; i < HISTOGRAM_BOUNDS; i++)
         assert_true(histogram_bounds_us[i] > histogram_bounds_us[i - 1]);
