@@ -174,12 +174,12 @@ def test_many_orphans(start_promptd, refused, database, left):
     """Each has its line, however many there are, and each is resolved."""
     messages = [left("timeout") for _ in range(400)]  # more than a page
     promptd = start_promptd(reconcile_interval_s=1, db_connections=1)
-    promptd.wait_line("CRITICAL", "ORPHANED", count=400, timeout=30)
+    promptd.wait_line("CRITICAL", "ORPHANED", count=400, timeout=60)
     promptd.wait_counters(orphans_open=400, unsettled_prompts=400)
     time.sleep(2)
     assert promptd.find("INFO", "RESOLVED") == []
     database.execute(f"grant delete on {PROMPTS} to {ROLE}")
-    promptd.wait_line("INFO", "RESOLVED", count=400, timeout=30)
+    promptd.wait_line("INFO", "RESOLVED", count=400, timeout=60)
     for level, of in (("CRITICAL", detected_line), ("INFO", resolved_line)):
         said = sorted(line.text.split(" Manual")[0] for line in promptd.find(level, "ORPHANED"))
         assert said == sorted(of(message) for message in messages)
