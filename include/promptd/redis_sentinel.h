@@ -38,9 +38,6 @@ struct redis_sentinel *redis_sentinel_new(const struct redis_sentinel_options *o
 /* Asks at once; while a question is under way its answer serves. */
 void redis_sentinel_ask(struct redis_sentinel *sentinel);
 
-/* What the last one named is no master: the next question begins with the next Sentinel, which may know better. */
-void redis_sentinel_doubt(struct redis_sentinel *sentinel);
-
 /* Ends it in whatever state; on_closed is the last callback, and it is gone. */
 void redis_sentinel_close(struct redis_sentinel *sentinel);
 

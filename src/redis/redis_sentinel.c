@@ -335,7 +335,8 @@ void redis_sentinel_ask(struct redis_sentinel *sentinel)
         start_timer(sentinel, 0);
 }
 
-void redis_sentinel_doubt(struct redis_sentinel *sentinel)
+/* What the last one named is no master: the next question begins with the next Sentinel, which may know better. */
+static void doubt(struct redis_sentinel *sentinel)
 {
     sentinel->doubted = true;
 }
@@ -422,7 +423,7 @@ struct redis_link *redis_sentinel_link_new(const struct redis_link_options *opti
         return NULL;
     struct redis_link_options with_finder = *options;
     with_finder.finder = (struct redis_finder){
-        .ask = redis_sentinel_ask, .doubt = redis_sentinel_doubt, .close = redis_sentinel_close, .sentinel = sentinel};
+        .ask = redis_sentinel_ask, .doubt = doubt, .close = redis_sentinel_close, .sentinel = sentinel};
     struct redis_link *link = redis_link_new(&with_finder);
     sentinel->options.context = link;
     if (!link)

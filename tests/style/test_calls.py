@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Reads the symbols of what was built: no layer calls one above it, no files include or call each other in a circle.
+"""Reads the symbols of what was built: no layer calls one above it, no files include or call each other in a circle,
+and no name is known to others that nobody else uses.
 
 The folder of the build is $PROMPTD_BUILD. Calls through pointers, which is how what is below speaks upwards, are no
 symbols.
@@ -27,9 +28,9 @@ def source_of(built):
     return GENERATED.get(path, path)
 
 
-def read_symbols():
+def read_symbols(*folders):
     """{source: (symbols that it defines, symbols that it needs)}"""
-    built = {str(path): source_of(path) for path in BUILD.glob("src/**/*.c.o")}
+    built = {str(path): source_of(path) for folder in folders for path in BUILD.glob(f"{folder}/**/*.c.o")}
     symbols = {source: (set(), set()) for source in built.values()}
     listing = subprocess.run([NM, "-A", *sorted(built)], check=True, capture_output=True, text=True).stdout
     for line in listing.splitlines():
@@ -58,6 +59,15 @@ def upward_calls(graph):
         for other, name in sorted(others.items()):
             if tree.layer(other) not in LAYERS[tree.layer(source)]:
                 yield f"{source}: {tree.layer(source)} must not call {name}, which is {tree.layer(other)}"
+
+
+def unneeded(symbols, users):
+    """What begins with __ comes from the sanitizers."""
+    needed = set().union(*(names for _, names in [*symbols.values(), *users.values()]))
+    for source, (defined, _) in sorted(symbols.items()):
+        for name in sorted(defined - needed - {"main"}):
+            if not name.startswith("__"):
+                yield f"{source}: nobody else uses {name}"
 
 
 def includes(tree):
@@ -96,13 +106,15 @@ def circles(graph):
 
 class TestCalls(unittest.TestCase):
     def test_the_sources(self):
-        symbols = read_symbols()
+        symbols = read_symbols("src")
         sources = {path for path in real_tree().files if path.endswith(".c")}
         self.assertEqual(sorted(sources - set(symbols)), [], f"not built in {BUILD}")
-        graph = calls({path: found for path, found in symbols.items() if path in sources or path in GENERATED.values()})
+        symbols = {path: found for path, found in symbols.items() if path in sources or path in GENERATED.values()}
+        graph = calls(symbols)
         self.assertEqual(list(upward_calls(graph)), [])
         self.assertEqual(circles(graph), [])
         self.assertEqual(circles(includes(real_tree())), [])
+        self.assertEqual(list(unneeded(symbols, read_symbols("tests", "bench"))), [])
 
     def test_upward_calls_are_found(self):
         symbols = {
@@ -112,6 +124,14 @@ class TestCalls(unittest.TestCase):
         self.assertEqual(list(upward_calls(calls(symbols))),
                          ["src/base/log.c: base must not call inbox_new, which is core"])
         self.assertEqual(circles(calls(symbols)), [["src/base/log.c", "src/core/inbox.c"]])
+
+    def test_names_that_nobody_needs_are_found(self):
+        symbols = {
+            "src/base/log.c": ({"log_open", "log_for_a_test", "log_shut"}, set()),
+            "src/daemon/main.c": ({"main"}, {"log_open"}),
+        }
+        users = {"tests/unit/test_log.c": ({"main"}, {"log_for_a_test"})}
+        self.assertEqual(list(unneeded(symbols, users)), ["src/base/log.c: nobody else uses log_shut"])
 
     def test_circles_are_found(self):
         self.assertEqual(circles({"a": ["b"], "b": ["c"], "c": ["d"], "d": ["b"], "e": ["a", "d"]}), [["b", "c", "d"]])
