@@ -71,10 +71,16 @@ class Process:
             if now - used > 0.0005:
                 used, since = now, time.monotonic()
 
+    def has_ended(self):
+        return self._process.poll() is not None
+
     def stop(self):
         if end(self._process) not in (0, -15):
-            with open(self.log_path, encoding="utf-8", errors="replace") as log:
-                sys.exit(f"a listener ended with {self._process.returncode}:\n{log.read()[-2000:]}")
+            self.give_up()
+
+    def give_up(self):
+        with open(self.log_path, encoding="utf-8", errors="replace") as log:
+            sys.exit(f"a listener ended with {self._process.returncode}:\n{log.read()[-2000:]}")
 
 
 class Stand:
@@ -204,7 +210,7 @@ class Stand:
 
     def start_node(self):
         return self._start_other(["node", os.path.join(LISTENERS, "node_listener.js")],
-                                 NODE_PATH=os.path.join(os.path.dirname(self.build), "bench", "node", "node_modules"))
+                                 NODE_PATH=os.path.join(os.path.dirname(self.build), "node", "node_modules"))
 
     def _readers(self, command):
         return sum(client["cmd"] == command for client in self.redis.admin.client_list())
@@ -213,7 +219,9 @@ class Stand:
         ready = {"pubsub": lambda: self.redis.subscribers(DEFAULT_CHANNEL) == 1,
                  "list": lambda: self._readers("blmove") >= readers,
                  "stream": lambda: self._readers("xreadgroup") >= readers}
-        wait_until(ready[mode], "the listener to take messages", 15)
+        wait_until(lambda: process.has_ended() or ready[mode](), "the listener to take messages", 15)
+        if process.has_ended():
+            process.give_up()
         wait_until(lambda: len(self.database.sessions()) >= connections, "the listener to connect", 15)
         process.wait_quiet(0.05)
         return process
