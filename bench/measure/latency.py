@@ -22,7 +22,7 @@ def run(stand, corpus, count, rate, start, mode="pubsub"):
     channel = place_of(mode) if process else start
     output = subprocess.run([stand.program("bench_latency"), corpus.path, "0", str(count), str(rate),
                              str(stand.redis.port), channel, stand.conninfo],
-                            check=True, capture_output=True, text=True).stdout
+                            check=True, stdout=subprocess.PIPE, text=True).stdout
     if process:
         process.stop()
     micros = [float(line) for line in output.splitlines()]

@@ -28,7 +28,8 @@ update interviews set status = 'ready' where id = any(array[md5(:n::text)::uuid]
 def run_limit(stand, corpus, count):
     stand.reset(corpus, count)
     output = subprocess.run([stand.program("bench_limit"), corpus.path, str(count), str(LIMIT_BATCH),
-                             str(LIMIT_CONNECTIONS), stand.conninfo], check=True, capture_output=True, text=True).stdout
+                             str(LIMIT_CONNECTIONS), stand.conninfo],
+                            check=True, stdout=subprocess.PIPE, text=True).stdout
     if stand.ready_count() != count:
         sys.exit("bench_limit did not write everything")
     return {"rate": count / float(output)}
@@ -51,7 +52,8 @@ def run_pgbench(stand, corpus, count):
     stand.database.execute("checkpoint")
     output = subprocess.run(["pgbench", "-n", "-M", "prepared", "-c", str(PROCESS_CONNECTIONS), "-j", "2", "-t",
                              str(per_client), "-f", script, "-D", "i=0", "-D", f"per_client={per_client}", "-D",
-                             f"prompt={prompt}", stand.conninfo], check=True, capture_output=True, text=True).stdout
+                             f"prompt={prompt}", stand.conninfo],
+                            check=True, stdout=subprocess.PIPE, text=True).stdout
     if stand.ready_count() != count:
         sys.exit("pgbench did not write everything")
     return {"rate": float(next(line.split()[2] for line in output.splitlines() if line.startswith("tps")))}
