@@ -15,7 +15,7 @@ PACKAGES_TEST=("${PACKAGES_SERVERS[@]}" redis-sentinel pgbouncer libcmocka-dev p
     chromium chromium-driver python3-selenium)
 PACKAGES_BENCH=("${PACKAGES_SERVERS[@]}" python3 python3-psycopg python3-redis python3-hiredis python3-asyncpg
     python3-matplotlib)
-PACKAGES_DEPLOY=(debootstrap iproute2 systemd-container lintian podman buildah runc docker-compose openssl python3
+PACKAGES_DEPLOY=(git debootstrap iproute2 systemd-container lintian podman buildah runc docker-compose openssl python3
     python3-pytest)
 PACKAGES_SCREENSHOTS=(python3 chromium chromium-driver python3-selenium fonts-inter fontconfig)
 PACKAGES_LINT=(clang-format clang-tidy cppcheck shellcheck pyflakes3)
