@@ -162,6 +162,39 @@ def test_busy_server_is_dialled_again_each_second(start_promptd, database, own_r
     promptd.one("WARNING|ERROR|CRITICAL")  # said once
 
 
+# It ends after so many seconds by the server's own clock.
+SCRIPT = """
+local function now() local time = redis.call('TIME') return time[1] + time[2] / 1000000 end
+local ends = now() + ARGV[1]
+while now() < ends do end
+"""
+
+
+# As shipped, in a smaller measure: a heartbeat of 5 s and 3 s, a server that is silent for 5 s, and a script of 40 s.
+@pytest.mark.parametrize("interval, timeout, silent_s, script_s", [(2, 1, 2, 16)])
+def test_script_costs_its_own_time_and_a_heartbeat(start_promptd, database, own_redis, interval, timeout, silent_s,
+                                                   script_s):
+    """Wherever between two heartbeats it begins: some are answered, some are not and cost the connection."""
+    own_redis.admin.config_set("busy-reply-threshold", 1000 * silent_s)
+    running = {}
+    for number in range(4):
+        channel = Channel(own_redis, f"script:{number}")
+        running[channel] = start_promptd(on=channel, heartbeat_interval_s=interval, heartbeat_timeout_s=timeout)
+        time.sleep(interval / 4)
+    waiting = {channel: [] for channel in running}
+    own_redis.admin.eval(SCRIPT, 0, script_s)
+    ended = time.monotonic()
+    while waiting:
+        assert time.monotonic() - ended < interval * SLOW, waiting
+        for channel, messages in list(waiting.items()):
+            messages.append(channel.publish(database.interview(), listeners=0))
+            if any(database.prompts(message.interview) for message in messages):
+                del waiting[channel]
+    lost = [promptd.counters()["gaps"] for promptd in running.values()]
+    assert set(lost) == {0, 1}, lost
+    assert not any(promptd.find("CRITICAL") for promptd in running.values())
+
+
 def test_server_that_is_loading_is_dialled_again_each_second(start_promptd, closing):
     def serve(client):
         while client.number < 4:
