@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* promptctl check: a channel, up to a real subscription. */
+#include <string.h>
+
 #include "check.h"
 #include "modes.h"
 
@@ -7,13 +9,12 @@ bool check_count_listeners(struct check *check, struct redis_client *client, lon
 {
     struct error error;
     const char *const words[] = {"PUBSUB", "NUMSUB", check->ctl->settings.redis_channel};
-    redisReply *reply = redis_client_call(client, 3, words, NULL, &error);
-    bool is_answer = reply && reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
-                     reply->element[1]->type == REDIS_REPLY_INTEGER;
+    redisReply *reply = redis_client_call_for(client, REDIS_REPLY_ARRAY, 3, words, NULL, &error);
+    bool is_answer = reply && reply->elements == 2 && reply->element[1]->type == REDIS_REPLY_INTEGER;
+    if (reply && !is_answer)
+        (void)redis_client_misunderstand(client, words[0], &error);
     if (is_answer)
         *count = reply->element[1]->integer;
-    else if (reply)
-        check_report_step(check, "redis_listeners", CHECK_NOTE, "cannot be seen: no answer");
     else
         check_report_unseen(check, "redis_listeners", &error);
     freeReplyObject(reply);
@@ -26,8 +27,11 @@ static void look_for_key(struct check *check, struct redis_client *client)
     struct error error;
     char type[MODE_TYPE_SIZE];
     const char *channel = check->ctl->settings.redis_channel;
-    if (!mode_ask_type(client, channel, type, &error))
+    if (!mode_ask_type(client, channel, type, &error)) {
+        if (error.code == ERROR_UNAVAILABLE)
+            check_fail(check, "redis_key", &error);
         return;
+    }
     const struct mode *mode = mode_by_key_type(type);
     if (mode)
         check_report_step(check, "redis_key", CHECK_NOTE,
@@ -64,12 +68,12 @@ void check_events(struct check *check, struct redis_client *client)
     const char *const multi[] = {"MULTI"};
     const char *const publish[] = {"PUBLISH", channel, "{}"};
     const char *const discard[] = {"DISCARD"};
-    redisReply *begun = redis_client_call(client, 1, multi, NULL, &error);
+    redisReply *begun = redis_client_call_for(client, REDIS_REPLY_STATUS, 1, multi, NULL, &error);
     if (!begun && error.code == ERROR_CONFIG) {
         check_report_step(check, "redis_events", CHECK_NOTE, "cannot be tried without publishing: %s", error.text);
         return;
     }
-    redisReply *queued = begun ? redis_client_call(client, 3, publish, NULL, &error) : NULL;
+    redisReply *queued = begun ? redis_client_call_for(client, REDIS_REPLY_STATUS, 3, publish, NULL, &error) : NULL;
     if (queued)
         check_report_step(check, "redis_events", CHECK_OK, "may be published on %s", channel);
     else
@@ -79,19 +83,25 @@ void check_events(struct check *check, struct redis_client *client)
     freeReplyObject(redis_client_call(client, 1, discard, NULL, &error));
 }
 
+static bool is_text(const redisReply *reply, const char *text)
+{
+    return reply->type == REDIS_REPLY_STRING && strcmp(reply->str, text) == 0;
+}
+
 static void check_subscription(struct check *check, struct redis_client *client)
 {
     struct error error;
     const char *channel = check->ctl->settings.redis_channel;
     const char *const words[] = {"SUBSCRIBE", channel};
-    redisReply *reply = redis_client_call(client, 2, words, NULL, &error);
-    if (reply && reply->type != REDIS_REPLY_ARRAY)
-        (void)error_set(&error, ERROR_UNAVAILABLE, "%s is no Redis: its answer to SUBSCRIBE is no list",
-                        client->server);
-    if (!reply || reply->type != REDIS_REPLY_ARRAY)
-        check_fail(check, "redis_subscribe", &error);
-    else
+    redisReply *reply = redis_client_call_for(client, REDIS_REPLY_ARRAY, 2, words, NULL, &error);
+    bool is_answer = reply && reply->elements == 3 && is_text(reply->element[0], "subscribe") &&
+                     is_text(reply->element[1], channel);
+    if (reply && !is_answer)
+        (void)redis_client_misunderstand(client, words[0], &error);
+    if (is_answer)
         check_report_step(check, "redis_subscribe", CHECK_OK, "%s", channel);
+    else
+        check_fail(check, "redis_subscribe", &error);
     freeReplyObject(reply);
 }
 

@@ -15,11 +15,11 @@ static const char group[] = "promptd";
 /* ---- looks ---- */
 
 /* The reply to a look, or NULL: then it was reported. */
-static redisReply *look(struct check *check, const char *step, struct redis_client *client, int argc,
+static redisReply *look(struct check *check, const char *step, struct redis_client *client, int type, int argc,
                         const char *const *argv)
 {
     struct error error;
-    redisReply *reply = redis_client_call(client, argc, argv, NULL, &error);
+    redisReply *reply = redis_client_call_for(client, type, argc, argv, NULL, &error);
     if (!reply)
         check_report_unseen(check, step, &error);
     return reply;
@@ -36,7 +36,7 @@ static char *key_of(struct check *check, const char *suffix)
 /* "name:value" of INFO; false: it is not there. */
 static bool read_info(const redisReply *info, const char *name, char *value, size_t size)
 {
-    const char *line = info->type == REDIS_REPLY_STRING ? info->str : NULL;
+    const char *line = info->str;
     size_t length = strlen(name);
     while (line) {
         if (strncmp(line, name, length) == 0 && line[length] == ':') {
@@ -73,7 +73,7 @@ static void check_version(struct check *check, struct redis_client *client)
     char version[32];
     int major = 0;
     int minor = 0;
-    redisReply *reply = look(check, "redis_version", client, 2, words);
+    redisReply *reply = look(check, "redis_version", client, REDIS_REPLY_STRING, 2, words);
     if (!reply)
         return;
     bool known = read_info(reply, "redis_version", version, sizeof version) &&
@@ -96,7 +96,7 @@ static void check_memory(struct check *check, struct redis_client *client)
     const char *const words[] = {"INFO", "memory"};
     char policy[40];
     char limit[32] = "0";
-    redisReply *reply = look(check, "redis_memory", client, 2, words);
+    redisReply *reply = look(check, "redis_memory", client, REDIS_REPLY_STRING, 2, words);
     if (!reply)
         return;
     bool known = read_info(reply, "maxmemory_policy", policy, sizeof policy);
@@ -184,8 +184,8 @@ static bool count_taker(struct check *check, struct redis_client *client, const 
     free(processing);
     if (lives < 0 || taken < 0)
         return false;
-    takers->living += lives;
-    takers->gone += !lives;
+    takers->living += lives > 0;
+    takers->gone += lives == 0;
     takers->taken += taken;
     takers->left_behind += lives ? 0 : taken;
     return true;
@@ -213,9 +213,9 @@ static void check_takers(struct check *check, struct redis_client *client)
     (void)snprintf(most, sizeof most, "%d", CONSUMERS_SHOWN);
     const char *const words[] = {"SRANDMEMBER", key, most};
     struct takers takers = {0};
-    redisReply *reply = look(check, "redis_consumers", client, 3, words);
+    redisReply *reply = look(check, "redis_consumers", client, REDIS_REPLY_ARRAY, 3, words);
     bool seen = reply != NULL;
-    for (size_t i = 0; seen && reply->type == REDIS_REPLY_ARRAY && i < reply->elements; i++) {
+    for (size_t i = 0; seen && i < reply->elements && i < CONSUMERS_SHOWN; i++) {
         const redisReply *name = reply->element[i];
         seen = name->type == REDIS_REPLY_STRING && count_taker(check, client, name->str, &takers);
     }
@@ -283,7 +283,7 @@ static void report_groups(struct check *check, const redisReply *groups, long lo
 {
     const redisReply *own = NULL;
     struct buffer others = {0};
-    for (size_t i = 0; groups->type == REDIS_REPLY_ARRAY && i < groups->elements; i++) {
+    for (size_t i = 0; i < groups->elements; i++) {
         const char *name = name_of(groups->element[i]);
         if (strcmp(name, group) == 0)
             own = groups->element[i];
@@ -308,7 +308,7 @@ static void check_groups(struct check *check, struct redis_client *client)
     struct error error;
     const char *channel = check->ctl->settings.redis_channel;
     const char *const words[] = {"XINFO", "GROUPS", channel};
-    redisReply *reply = redis_client_call(client, 3, words, NULL, &error);
+    redisReply *reply = redis_client_call_for(client, REDIS_REPLY_ARRAY, 3, words, NULL, &error);
     if (reply)
         report_groups(check, reply, mode_ask_number(client, "XLEN", channel));
     else if (strstr(error.text, "no such key"))

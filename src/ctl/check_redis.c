@@ -47,7 +47,7 @@ static bool check_connection(struct check *check, struct redis_client *client, s
 static bool answers(struct redis_client *client, struct error *error)
 {
     const char *const ping[] = {"PING"};
-    redisReply *reply = redis_client_call(client, 1, ping, NULL, error);
+    redisReply *reply = redis_client_call_for(client, REDIS_REPLY_STATUS, 1, ping, NULL, error);
     bool answers = reply || (error->code == ERROR_CONFIG &&
                              (strstr(error->text, ": NOPERM") || strstr(error->text, ": ERR unknown command")));
     freeReplyObject(reply);

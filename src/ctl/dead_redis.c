@@ -14,6 +14,7 @@
 #include "dead_store.h"
 #include "modes.h"
 #include "promptd/clock.h"
+#include "stream_entry.h"
 #include "stream_id.h"
 
 enum {
@@ -40,24 +41,39 @@ static struct dead_redis *redis_of(struct dead_store *store)
 
 /* ---- commands ---- */
 
-/* As redis_client_call, and the error says what it was about. */
-static redisReply *call(struct dead_redis *redis, int argc, const char *const *argv, const size_t *lengths,
+static bool refuse(const struct dead_redis *redis, const char *command, const struct error *cause, struct error *error)
+{
+    return error_set(error, cause->code, "dead letters in %.128s: %s: %s", redis->key, command, cause->text);
+}
+
+/* Where a reply is of the right type, and yet none that Redis gives. */
+static bool misunderstand(const struct dead_redis *redis, const char *command, struct error *error)
+{
+    struct error cause;
+    (void)redis_client_misunderstand(&redis->client, command, &cause);
+    return refuse(redis, command, &cause, error);
+}
+
+/* As redis_client_call_for, and the error says what it was about. */
+static redisReply *call(struct dead_redis *redis, int type, int argc, const char *const *argv, const size_t *lengths,
                         struct error *error)
 {
     struct error cause;
-    redisReply *reply = redis_client_call(&redis->client, argc, argv, lengths, &cause);
+    redisReply *reply = redis_client_call_for(&redis->client, type, argc, argv, lengths, &cause);
     if (!reply)
-        (void)error_set(error, cause.code, "dead letters in %.128s: %s: %s", redis->key, argv[0], cause.text);
+        (void)refuse(redis, argv[0], &cause, error);
     return reply;
 }
 
+/* A command that is answered with OK, or QUEUED. */
 static bool call_for_nothing(struct dead_redis *redis, int argc, const char *const *argv, struct error *error)
 {
-    redisReply *reply = call(redis, argc, argv, NULL, error);
+    redisReply *reply = call(redis, REDIS_REPLY_STATUS, argc, argv, NULL, error);
     freeReplyObject(reply);
     return reply != NULL;
 }
 
+/* A page of entries: stream_entry_parts has no other answer for them than true. */
 static redisReply *read_range(struct dead_redis *redis, const struct dead_id *from, const struct dead_id *to,
                               struct error *error)
 {
@@ -68,45 +84,26 @@ static redisReply *read_range(struct dead_redis *redis, const struct dead_id *fr
     stream_id_format(to, last);
     (void)snprintf(count, sizeof count, "%zu", redis->page);
     const char *const words[] = {"XRANGE", redis->key, first, last, "COUNT", count};
-    return call(redis, 6, words, NULL, error);
+    redisReply *page = call(redis, REDIS_REPLY_ARRAY, 6, words, NULL, error);
+    if (!page || stream_entries_are_range(page, from, to, redis->page))
+        return page;
+    (void)misunderstand(redis, words[0], error);
+    freeReplyObject(page);
+    return NULL;
 }
 
 /* ---- entries of a reply ---- */
 
-static bool is_text(const redisReply *reply)
-{
-    return reply->type == REDIS_REPLY_STRING;
-}
-
-/* [id, [field, value, …]], as all entries of a range are. */
-static bool entry_parts(const redisReply *entry, struct dead_id *id, const redisReply **fields)
-{
-    if (entry->type != REDIS_REPLY_ARRAY || entry->elements != 2 || !is_text(entry->element[0]))
-        return false;
-    *fields = entry->element[1];
-    return (*fields)->type == REDIS_REPLY_ARRAY && stream_id_parse(entry->element[0]->str, id);
-}
-
-static const redisReply *field(const redisReply *fields, const char *name)
-{
-    for (size_t i = 0; i + 1 < fields->elements; i += 2) {
-        if (is_text(fields->element[i]) && is_text(fields->element[i + 1]) &&
-            strcmp(fields->element[i]->str, name) == 0)
-            return fields->element[i + 1];
-    }
-    return NULL;
-}
-
 static const char *text_field(const redisReply *fields, const char *name)
 {
-    const redisReply *value = field(fields, name);
+    const redisReply *value = stream_entry_field(fields, name);
     return value && value->len > 0 ? value->str : NULL;
 }
 
 static bool take_entry(const struct dead_id *id, const redisReply *fields, dead_store_take *take, void *context)
 {
     char added[CLOCK_TEXT_SIZE];
-    const redisReply *message = field(fields, "message");
+    const redisReply *message = stream_entry_field(fields, "message");
     const char *at = text_field(fields, "at");
     clock_format_wall((int64_t)(id->major & INT64_MAX), added);
     return take(context, &(struct dead_entry){
@@ -169,18 +166,20 @@ static bool count_letters(struct dead_store *store, uint64_t *count, struct dead
     const char *const newest[] = {"XREVRANGE", redis->key, "+", "-", "COUNT", "1"};
     const redisReply *fields;
     *last = (struct dead_id){0};
-    redisReply *reply = call(redis, 2, length, NULL, error);
+    redisReply *reply = call(redis, REDIS_REPLY_INTEGER, 2, length, NULL, error);
     if (!reply)
         return false;
-    *count = reply->type == REDIS_REPLY_INTEGER ? (uint64_t)reply->integer : 0;
+    *count = reply->integer > 0 ? (uint64_t)reply->integer : 0;
     freeReplyObject(reply);
-    reply = call(redis, 6, newest, NULL, error);
+    reply = call(redis, REDIS_REPLY_ARRAY, 6, newest, NULL, error);
     if (!reply)
         return false;
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements == 0 || !entry_parts(reply->element[0], last, &fields))
+    bool good = reply->elements == 0 || stream_entry_parts(reply->element[0], last, &fields) ||
+                misunderstand(redis, newest[0], error);
+    if (reply->elements == 0)
         *count = 0;
     freeReplyObject(reply);
-    return true;
+    return good;
 }
 
 /* A page; `*from` moves behind it. `*more` is false where it was the last one, or take has had enough. */
@@ -194,7 +193,7 @@ static bool read_page(struct dead_redis *redis, struct dead_id *from, const stru
         return false;
     *more = page->elements > 0;
     for (size_t i = 0; i < page->elements && *more; i++) {
-        *more = entry_parts(page->element[i], &id, &fields) && take_entry(&id, fields, take, context) &&
+        *more = stream_entry_parts(page->element[i], &id, &fields) && take_entry(&id, fields, take, context) &&
                 !stream_id_is_same(&id, to);
         *from = stream_id_next(&id);
     }
@@ -232,8 +231,8 @@ static bool get_message(struct dead_store *store, const struct dead_id *id, cons
     redis->borrowed = read_range(redis, id, id, error);
     if (!redis->borrowed)
         return false;
-    if (redis->borrowed->elements == 1 && entry_parts(redis->borrowed->element[0], &found, &fields))
-        message = field(fields, "message");
+    if (redis->borrowed->elements == 1 && stream_entry_parts(redis->borrowed->element[0], &found, &fields))
+        message = stream_entry_field(fields, "message");
     if (!message)
         return error_set(error, ERROR_NONE, "somebody has dropped or replayed this dead letter just now");
     *bytes = message->str;
@@ -250,9 +249,17 @@ static redisReply *execute(struct dead_redis *redis, struct error *error)
     const char *const set[] = {"SET", redis->change_key, ""};
     const char *const delete[] = {"DEL", redis->change_key};
     const char *const exec[] = {"EXEC"};
+    struct error cause;
     if (!call_for_nothing(redis, 3, set, error) || !call_for_nothing(redis, 2, delete, error))
         return NULL;
-    return call(redis, 1, exec, NULL, error);
+    redisReply *reply = redis_client_call(&redis->client, 1, exec, NULL, &cause);
+    if (!reply)
+        (void)refuse(redis, exec[0], &cause, error);
+    if (!reply || reply->type == REDIS_REPLY_ARRAY || reply->type == REDIS_REPLY_NIL)
+        return reply;
+    (void)misunderstand(redis, exec[0], error);
+    freeReplyObject(reply);
+    return NULL;
 }
 
 static bool begin(struct dead_redis *redis, struct error *error)
@@ -269,12 +276,13 @@ static bool drop_by(struct dead_redis *redis, int argc, const char *const *argv,
     if (!reply)
         return false;
     const redisReply *answer = reply->type == REDIS_REPLY_ARRAY && reply->elements > 0 ? reply->element[0] : reply;
-    bool good = answer->type == REDIS_REPLY_INTEGER;
+    bool good = answer->type == REDIS_REPLY_INTEGER && answer->integer >= 0;
     if (good)
         *dropped += (size_t)answer->integer;
+    else if (answer->type == REDIS_REPLY_ERROR)
+        (void)error_set(error, ERROR_CONFIG, "dead letters in %.128s: %s: %.200s", redis->key, argv[0], answer->str);
     else
-        (void)error_set(error, ERROR_CONFIG, "dead letters in %.128s: %s: %.200s", redis->key, argv[0],
-                        answer->str ? answer->str : "no answer");
+        (void)misunderstand(redis, argv[0], error);
     freeReplyObject(reply);
     return good;
 }
@@ -320,11 +328,10 @@ static bool find_replay(struct dead_redis *redis, struct dead_id *from, const st
     replay->page = read_range(redis, from, to, error);
     replay->is_last = replay->page && replay->page->elements == 0;
     for (size_t i = 0; replay->page && i < replay->page->elements; i++) {
-        if (!entry_parts(replay->page->element[i], &id, &fields))
-            continue;
+        (void)stream_entry_parts(replay->page->element[i], &id, &fields);
         *from = stream_id_next(&id);
         replay->is_last |= stream_id_is_same(&id, to);
-        if (!field(fields, "message")) {
+        if (!stream_entry_field(fields, "message")) {
             ++*without_message;
             continue;
         }
@@ -339,10 +346,11 @@ static bool queue_replay(struct dead_redis *redis, const struct replay *replay, 
     char text[DEAD_ID_SIZE];
     const char *const delete[] = {"XDEL", redis->key, text};
     for (size_t i = 0; i < replay->count; i++) {
-        const redisReply *message = field(replay->fields[i], "message");
+        const redisReply *message = stream_entry_field(replay->fields[i], "message");
         redisReply *queued = mode_send(&redis->client, redis->settings, message->str, message->len, error);
+        bool is_queued = queued && (queued->type == REDIS_REPLY_STATUS || misunderstand(redis, "MULTI", error));
         freeReplyObject(queued);
-        if (!queued)
+        if (!is_queued)
             return false;
         stream_id_format(&replay->ids[i], text);
         if (!call_for_nothing(redis, 3, delete, error))
@@ -357,20 +365,21 @@ static bool put_back(struct dead_redis *redis, const redisReply *fields, struct 
     const char *words[WORDS_MAX] = {"XADD", redis->key, "*"};
     size_t lengths[WORDS_MAX] = {4, strlen(redis->key), 1};
     int count = 3;
-    for (size_t i = 0; i < fields->elements && count < WORDS_MAX; i++) {
+    for (size_t i = 0; i < fields->elements && count < WORDS_MAX && fields->element[i]->type == REDIS_REPLY_STRING;
+         i++) {
         words[count] = fields->element[i]->str;
         lengths[count++] = fields->element[i]->len;
     }
-    redisReply *reply = call(redis, count, words, lengths, error);
+    redisReply *reply = call(redis, REDIS_REPLY_STRING, count, words, lengths, error);
     freeReplyObject(reply);
     return reply != NULL;
 }
 
-/* What the transaction has done: two answers for each letter. */
+/* What the transaction has done: two answers for each letter, and two for the key that is watched. */
 static bool judge_replay(struct dead_redis *redis, const struct replay *replay, const redisReply *reply,
                          size_t *replayed, struct error *error)
 {
-    bool good = true;
+    bool good = reply->elements == 2 * replay->count + 2 || misunderstand(redis, "EXEC", error);
     for (size_t i = 0; i < replay->count && 2 * i < reply->elements; i++) {
         const redisReply *answer = reply->element[2 * i];
         if (answer->type != REDIS_REPLY_ERROR) {

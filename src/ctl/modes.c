@@ -8,6 +8,8 @@
 
 #include "promptd/text.h"
 
+static const long long LENGTH_MAX = 1LL << 53; /* more there cannot be; sums of some do not overflow */
+
 static void describe_receivers(const redisReply *reply, struct buffer *out)
 {
     buffer_printf(out, "%lld receiver%s", reply->integer, reply->integer == 1 ? "" : "s");
@@ -100,10 +102,10 @@ redisReply *mode_send(struct redis_client *client, const struct settings *settin
 bool mode_ask_type(struct redis_client *client, const char *key, char type[MODE_TYPE_SIZE], struct error *error)
 {
     const char *const words[] = {"TYPE", key};
-    redisReply *reply = redis_client_call(client, 2, words, NULL, error);
+    redisReply *reply = redis_client_call_for(client, REDIS_REPLY_STATUS, 2, words, NULL, error);
     if (!reply)
         return false;
-    (void)snprintf(type, MODE_TYPE_SIZE, "%s", reply->type == REDIS_REPLY_STATUS ? reply->str : "none");
+    (void)snprintf(type, MODE_TYPE_SIZE, "%s", reply->str);
     freeReplyObject(reply);
     return true;
 }
@@ -122,8 +124,9 @@ bool mode_fits_type(const struct settings *settings, const char *type, struct er
 long long mode_ask_number(struct redis_client *client, const char *command, const char *key)
 {
     const char *const words[] = {command, key};
-    redisReply *reply = redis_client_call(client, 2, words, NULL, NULL);
-    long long number = reply && reply->type == REDIS_REPLY_INTEGER ? reply->integer : -1;
+    redisReply *reply = redis_client_call_for(client, REDIS_REPLY_INTEGER, 2, words, NULL, NULL);
+    bool is_length = reply && reply->integer <= LENGTH_MAX;
+    long long number = is_length ? reply->integer : -1;
     freeReplyObject(reply);
     return number;
 }

@@ -85,9 +85,8 @@ static redisReply *send_payload(const struct ctl *ctl, const struct outgoing *ou
     const struct mode *mode = mode_of(&ctl->settings);
     if (redis_client_open(&client, &ctl->settings, error))
         reply = mode_send(&client, &ctl->settings, outgoing->payload.data, outgoing->payload.length, error);
-    if (reply && reply->type != mode->answer_type) {
-        (void)error_set(error, ERROR_UNAVAILABLE, "%s is no Redis: its answer to %s is of another type", client.server,
-                        mode->command);
+    if (reply && (reply->type != mode->answer_type || reply->integer < 0)) {
+        (void)redis_client_misunderstand(&client, mode->command, error);
         freeReplyObject(reply);
         reply = NULL;
     }

@@ -2,6 +2,7 @@
 /* hiredis, blocking. */
 #include "redis.h"
 
+#include <errno.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,14 +10,18 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
+#include "promptd/clock.h"
 #include "promptd/redis_login.h"
+#include "promptd/redis_read.h"
 #include "promptd/redis_sentinel_find.h"
 
 enum {
     REDIS_TIMEOUT_S = 5,
-    REDIS_ADDRESS_TIMEOUT_S = 2, /* where another address is left to try */
+    REDIS_BYTES_MIN_PER_S = 100000, /* an answer that takes longer must bring more, or it would never end */
+    REDIS_ADDRESS_TIMEOUT_S = 2,    /* where another address is left to try */
     REDIS_ADDRESSES_MAX = 8,
-    REDIS_ARGUMENTS_MAX = 20
+    REDIS_ARGUMENTS_MAX = 20,
+    REDIS_REPLY_BYTES_MAX = 67108864 /* and a message: of a page of dead letters, whatever the settings were then */
 };
 
 static bool unavailable(const struct redis_client *client, const char *reason, struct error *error)
@@ -103,15 +108,30 @@ static bool hear_last_words(const struct redis_client *client, char *said, size_
 /* A port that speaks TLS ends a connection that does not: Redis itself does it without a word. */
 static bool explain_plain(const struct redis_client *client, struct error *error)
 {
-    static const char alert[] = "\"\\x15\""; /* as hiredis shows it */
-    const redisContext *context = client->context;
+    const char *reason = client->context->errstr;
     char guess[200];
     bool is_first = client->is_connected && !client->has_answered && !client->address.unix_path;
-    if (is_first && context->err == REDIS_ERR_PROTOCOL && strstr(context->errstr, alert))
-        return misfit(client, "this port speaks TLS: rediss://", error);
-    (void)snprintf(guess, sizeof guess, "%s before any answer; perhaps this port speaks TLS: rediss://",
-                   context->errstr);
-    return unavailable(client, is_first ? guess : context->errstr, error);
+    (void)snprintf(guess, sizeof guess, "%s before any answer; perhaps this port speaks TLS: rediss://", reason);
+    return unavailable(client, is_first ? guess : reason, error);
+}
+
+static bool explain_fault(const struct redis_client *client, struct error *error)
+{
+    char text[200];
+    const char *fault = client->guard.fault;
+    if (strcmp(fault, RESP_GUARD_SPEAKS_TLS) == 0 && !client->has_answered)
+        return misfit(client, fault, error);
+    (void)snprintf(text, sizeof text, "this is not the protocol of Redis: %s", fault);
+    return unavailable(client, text, error);
+}
+
+/* Who has been let in and is sent away has no mistake in the set-up. */
+static bool explain_words(const struct redis_client *client, const char *said, struct error *error)
+{
+    (void)refuse(client, said, error);
+    if (error && client->has_answered)
+        error->code = ERROR_UNAVAILABLE;
+    return false;
 }
 
 static bool explain_failure(const struct redis_client *client, struct error *error)
@@ -119,8 +139,12 @@ static bool explain_failure(const struct redis_client *client, struct error *err
     char said[256];
     struct error phrase;
     bool silent = client->context->err == REDIS_ERR_IO && strstr(client->context->errstr, "unavailable");
+    if (client->guard.fault)
+        return explain_fault(client, error);
+    if (client->guard.was_told)
+        return explain_words(client, client->guard.error, error);
     if (!client->session && hear_last_words(client, said, sizeof said))
-        return refuse(client, said + 1, error);
+        return explain_words(client, said + 1, error);
     if (silent)
         return unavailable(client, "no answer within 5 s", error);
     if (!client->session)
@@ -147,6 +171,7 @@ static bool prepare(struct redis_client *client, struct error *error)
 static bool take_context(struct redis_client *client, redisContext *context, struct error *error)
 {
     client->context = context;
+    resp_guard_reset(&client->guard);
     if (!context)
         return error_set(error, ERROR_INTERNAL, "out of memory");
     bool good = context->err == 0 ? prepare(client, error) : explain_failure(client, error);
@@ -202,6 +227,8 @@ bool redis_client_connect(struct redis_client *client, const struct settings *se
     *client = (struct redis_client){0};
     if (!redis_address_parse(settings->redis_url, &client->address, &phrase))
         return error_set(error, ERROR_CONFIG, "setting redis_url %s", phrase.text); /* cannot be: it was checked */
+    client->guard.limits = (struct resp_guard_limits){
+        .bulk_bytes = SIZE_MAX, .reply_bytes = REDIS_REPLY_BYTES_MAX + (size_t)settings->message_max_bytes};
     name_server(client);
     if (client->address.tls && !client->address.unix_path && !(client->tls = redis_tls_new(settings, error)))
         return false;
@@ -210,22 +237,75 @@ bool redis_client_connect(struct redis_client *client, const struct settings *se
     return dial(client, error);
 }
 
+/* As hiredis does when a timeout of its own has passed. */
+static bool time_out(redisContext *context)
+{
+    context->err = REDIS_ERR_IO;
+    (void)snprintf(context->errstr, sizeof context->errstr, "%s", strerror(EAGAIN));
+    return false;
+}
+
+/* A peer that says or takes a byte now and then must not keep us. */
+static bool is_in_time(int64_t began_ms, uint64_t bytes)
+{
+    int64_t most_ms = 1000 * (REDIS_TIMEOUT_S + (int64_t)(bytes / REDIS_BYTES_MIN_PER_S));
+    return clock_monotonic_ms() - began_ms <= most_ms;
+}
+
+static bool send_all(redisContext *context, size_t bytes)
+{
+    int64_t began_ms = clock_monotonic_ms();
+    int done = 0;
+    while (redisBufferWrite(context, &done) == REDIS_OK) {
+        if (done)
+            return true;
+        if (!is_in_time(began_ms, bytes))
+            return time_out(context);
+    }
+    return false;
+}
+
+/* The reply that is awaited. What lies behind it, and should not, is for the next one to find. */
+static bool receive(struct redis_client *client, void **reply)
+{
+    redisContext *context = client->context;
+    int64_t began_ms = clock_monotonic_ms();
+    uint64_t before = client->guard.received_bytes;
+    while (redisReaderGetReply(context->reader, reply) == REDIS_OK) {
+        if (*reply)
+            return true;
+        if (client->guard.fault || !redis_read(context, &client->guard))
+            return false;
+        if (!is_in_time(began_ms, client->guard.received_bytes - before))
+            return time_out(context);
+    }
+    context->err = context->reader->err;
+    (void)snprintf(context->errstr, sizeof context->errstr, "%s", context->reader->errstr);
+    return false;
+}
+
 /* Any reply, or NULL with *error. */
 static redisReply *ask(struct redis_client *client, int argc, const char *const *argv, const size_t *lengths,
                        struct error *error)
 {
     const char *words[REDIS_ARGUMENTS_MAX];
+    size_t bytes = 0;
+    void *reply = NULL;
     if (!client->context) {
         (void)unavailable(client, "it was lost on the way to another server", error);
         return NULL;
     }
-    for (int i = 0; i < argc; i++)
+    for (int i = 0; i < argc; i++) {
         words[i] = argv[i];
-    redisReply *reply = redisCommandArgv(client->context, argc, words, lengths);
-    if (reply)
+        bytes += lengths ? lengths[i] : strlen(argv[i]);
+    }
+    resp_guard_expect(&client->guard);
+    if (client->context->err == 0 && !client->guard.fault &&
+        redisAppendCommandArgv(client->context, argc, words, lengths) == REDIS_OK && send_all(client->context, bytes) &&
+        receive(client, &reply))
         client->has_answered = true;
     else
-        (void)explain_failure(client, error);
+        client->is_lost = !explain_failure(client, error);
     return reply;
 }
 
@@ -317,9 +397,26 @@ redisReply *redis_client_call(struct redis_client *client, int argc, const char 
     return NULL;
 }
 
+redisReply *redis_client_call_for(struct redis_client *client, int type, int argc, const char *const *argv,
+                                  const size_t *lengths, struct error *error)
+{
+    redisReply *reply = redis_client_call(client, argc, argv, lengths, error);
+    if (!reply || reply->type == type)
+        return reply;
+    (void)redis_client_misunderstand(client, argv[0], error);
+    freeReplyObject(reply);
+    return NULL;
+}
+
+bool redis_client_misunderstand(const struct redis_client *client, const char *command, struct error *error)
+{
+    return error_set(error, ERROR_UNAVAILABLE, "%s is no Redis: its answer to %s is of another type", client->server,
+                     command);
+}
+
 bool redis_client_is_up(const struct redis_client *client)
 {
-    return client->context && client->context->err == 0;
+    return client->context && !client->is_lost;
 }
 
 bool redis_client_open(struct redis_client *client, const struct settings *settings, struct error *error)

@@ -34,6 +34,11 @@ bool stream_id_is_same(const struct dead_id *left, const struct dead_id *right)
     return left->major == right->major && left->minor == right->minor;
 }
 
+bool stream_id_is_before(const struct dead_id *left, const struct dead_id *right)
+{
+    return left->major < right->major || (left->major == right->major && left->minor < right->minor);
+}
+
 struct dead_id stream_id_next(const struct dead_id *id)
 {
     bool wraps = id->minor == UINT64_MAX && id->major < UINT64_MAX;

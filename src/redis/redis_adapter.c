@@ -2,20 +2,18 @@
 /* The event hooks of a hiredis context, on a uv_poll_t that lives until its own close callback. */
 #include "redis_adapter.h"
 
-#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define LOG_COMPONENT "redis"
 #include "promptd/log.h"
+#include "promptd/redis_read.h"
 
-enum { READ_BYTES = 16384, READS_BEFORE_WRITE_MAX = 256, LAST_WORDS_BYTES_MAX = 65536 };
+enum { READS_BEFORE_WRITE_MAX = 256, LAST_WORDS_BYTES_MAX = 65536 };
 
 struct adapter {
     uv_poll_t poll;
@@ -33,46 +31,28 @@ struct adapter {
 
 /* --- reading -------------------------------------------------------------------------------------------------- */
 
-static bool feed(const struct adapter *adapter, const char *bytes, size_t length)
-{
-    char passed[READ_BYTES + RESP_GUARD_HEADER_BYTES];
-    redisContext *context = &adapter->redis->c;
-    size_t count = resp_guard_pass(adapter->options.guard, bytes, length, passed);
-    if (redisReaderFeed(context->reader, passed, count) == REDIS_OK)
-        return true;
-    context->err = context->reader->err;
-    (void)snprintf(context->errstr, sizeof context->errstr, "%s", context->reader->errstr);
-    return false;
-}
-
 #if HIREDIS_MAJOR >= 1
 
 /* In the place of the context's own: what it read is in the reader already, so that there is nothing to return. */
 static ssize_t read_guarded(redisContext *context, char *bytes, size_t size)
 {
     const struct adapter *adapter = ((redisAsyncContext *)context)->ev.data;
-    char read[READ_BYTES];
+    char read[REDIS_READ_BYTES];
     (void)bytes;
     (void)size;
     ssize_t count = adapter->read(context, read, sizeof read);
     if (count > 0)
-        return feed(adapter, read, (size_t)count) ? 0 : -1;
+        return redis_read_feed(context, adapter->options.guard, read, (size_t)count) ? 0 : -1;
     return count;
-}
-
-void redis_adapter_guard_reads(redisAsyncContext *redis)
-{
-    struct adapter *adapter = redis->ev.data;
-    adapter->functions = *redis->c.funcs;
-    adapter->read = adapter->functions.read;
-    adapter->functions.read = read_guarded;
-    redis->c.funcs = &adapter->functions;
 }
 
 static bool prepare(struct adapter *adapter, redisAsyncContext *redis)
 {
+    adapter->functions = *redis->c.funcs;
+    adapter->read = adapter->functions.read;
+    adapter->functions.read = read_guarded;
+    redis->c.funcs = &adapter->functions;
     redis->ev.data = adapter;
-    redis_adapter_guard_reads(redis);
     return true;
 }
 
@@ -88,31 +68,11 @@ static void let_go(struct adapter *adapter)
 
 #else
 
-/* What hiredis finds in its context instead of reading: then it gives the connection up. */
-static void set_error(redisContext *context, int type, const char *text)
-{
-    context->err = type;
-    (void)snprintf(context->errstr, sizeof context->errstr, "%s", text);
-}
-
-static void read_socket(const struct adapter *adapter)
-{
-    redisContext *context = &adapter->redis->c;
-    char read[READ_BYTES];
-    ssize_t count = recv(adapter->socket, read, sizeof read, 0);
-    if (count > 0)
-        (void)feed(adapter, read, (size_t)count);
-    else if (count == 0)
-        set_error(context, REDIS_ERR_EOF, "Server closed the connection");
-    else if (errno != EAGAIN && errno != EINTR)
-        set_error(context, REDIS_ERR_IO, strerror(errno));
-}
-
 /* hiredis 0.14 has no read function to replace: it reads where it finds nothing, and works on what it was fed. */
 static void handle_read(struct adapter *adapter)
 {
     redisAsyncContext *redis = adapter->redis;
-    read_socket(adapter);
+    (void)redis_read(&redis->c, adapter->options.guard); /* hiredis finds the error in its context */
     redis->c.fd = adapter->silence;
     redisAsyncHandleRead(redis);
     if (adapter->redis)
@@ -138,8 +98,8 @@ static void let_go(struct adapter *adapter)
 void redis_adapter_hear_last_words(const redisAsyncContext *redis)
 {
     const struct adapter *adapter = redis->ev.data;
-    char read[READ_BYTES];
-    char ignored[READ_BYTES + RESP_GUARD_HEADER_BYTES];
+    char read[REDIS_READ_BYTES];
+    char ignored[REDIS_READ_BYTES + RESP_GUARD_HEADER_BYTES];
     ssize_t count;
     size_t heard = 0;
     while (heard < LAST_WORDS_BYTES_MAX && (count = recv(redis->c.fd, read, sizeof read, MSG_DONTWAIT)) > 0) {

@@ -12,7 +12,7 @@
 #include <uv.h>
 
 #include "promptd/redis_tls.h"
-#include "resp_guard.h"
+#include "promptd/resp_guard.h"
 
 struct redis_adapter_options {
     uv_loop_t *loop;
@@ -25,11 +25,6 @@ struct redis_adapter_options {
 
 /* false: the socket cannot be watched or out of memory; the context is untouched and the caller frees it. */
 bool redis_adapter_attach(redisAsyncContext *redis, const struct redis_adapter_options *options);
-
-#if HIREDIS_MAJOR >= 1
-/* Once more, after something has put another read function into the context: TLS has one of its own. */
-void redis_adapter_guard_reads(redisAsyncContext *redis);
-#endif
 
 /*
  * For the connect and disconnect callbacks, of a connection without TLS that is lost: gives the guard what the server

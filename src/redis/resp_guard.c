@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* RESP2 as a state machine over pieces of any size. */
-#include "resp_guard.h"
+#include "promptd/resp_guard.h"
 
 #include <string.h>
 
@@ -215,7 +215,7 @@ static void pass_header(struct resp_guard *guard, struct run *run)
         return;
     }
     if (guard->header_length == 0 && c == RESP_GUARD_TLS_ALERT)
-        fail(guard, "this port speaks TLS: rediss://");
+        fail(guard, RESP_GUARD_SPEAKS_TLS);
     else if (guard->header_length == 0 && c != '$' && c != '*' && c != ':')
         fail(guard, "something that is no reply of Redis");
     else if (guard->header_length == RESP_GUARD_HEADER_BYTES)

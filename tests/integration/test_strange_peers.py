@@ -101,19 +101,6 @@ def test_question_is_answered_with_nonsense(start_promptd, closing, login):
             assert not login and peers[name].accepted == 1, name
 
 
-def test_promptctl_is_answered_with_nonsense(promptctl, closing, database, new_folder):
-    prompt = new_folder("prompt") + "/prompt"
-    with open(prompt, "w", encoding="ascii") as file:
-        file.write("A prompt for nobody.")
-    for name in ("nil", "another status", "string"):
-        data = TO_WHO_ASKS[name]
-        url = closing(Peer(lambda client: (client.hear(), client.say(data), behave(client)))).url
-        checked = promptctl("check", redis_url=url.replace("//", "//:secret@"))
-        assert checked.code in (69, 78) and "FAILED  redis" in checked.out, name
-        sent = promptctl("publish", "--interview", database.interview(), prompt, redis_url=url)
-        assert sent.code == 69 and "Redis" in sent.err, name
-
-
 def test_what_came_before_the_nonsense_counts(start_promptd, database, closing):
     first = Message(database.interview(), "A prompt that arrives just before the nonsense.")
 

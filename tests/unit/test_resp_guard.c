@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "resp_guard.h"
+#include "promptd/resp_guard.h"
 
 enum { LIMIT = 100, EXPECTED_MANY = 5 };
 

@@ -27,6 +27,9 @@ enum {
     RESP_GUARD_ERROR_SIZE = 256
 };
 
+/* A fault that is one of set-up. */
+#define RESP_GUARD_SPEAKS_TLS "this port speaks TLS: rediss://"
+
 struct resp_guard_limits {
     size_t bulk_bytes;  /* longer bulk strings are left out */
     size_t reply_bytes; /* a longer reply, without what is left out, is a fault */

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/* What comes from the server, on its way through a resp_guard into hiredis' reader. */
+#ifndef PROMPTD_REDIS_READ_H
+#define PROMPTD_REDIS_READ_H
+
+#include <hiredis/hiredis.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "promptd/resp_guard.h"
+
+enum { REDIS_READ_BYTES = 16384 }; /* at once, at most */
+
+/* At most REDIS_READ_BYTES. false: the context has the error. */
+bool redis_read_feed(redisContext *context, struct resp_guard *guard, const char *bytes, size_t length);
+
+/* Reads once from the socket, or from TLS, in hiredis' place; blocks where the context does. true also where nothing
+ * was there; false: the context has the error. */
+bool redis_read(redisContext *context, struct resp_guard *guard);
+
+#endif

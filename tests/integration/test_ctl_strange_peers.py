@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""A server that does not speak Redis' protocol, or answers what Redis does not: promptctl says so, soon, and with an exit
+code; it does not crash, wait or grow."""
+
+import os
+import re
+import time
+
+import pytest
+
+from support.peer import Peer
+from support.wait import SLOW
+
+INTERVIEW = "5f0c2a9e-3b1d-4c8e-9f7a-1d2e3f4a5b6c"
+
+# What the text of the error may be; all of them name the server besides.
+WORDS = r"is no Redis|this is not the protocol of Redis|this port speaks TLS|as of Redis before 6"
+
+# What no Redis answers to anything.
+NONSENSE = {
+    "nothing but a line end": b"\r\n",
+    "HTTP": b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+    "noise": bytes(range(128, 256)) * 100,
+    "zeros": bytes(1000),
+    "a TLS alert": b"\x15\x03\x01\x00\x02\x02\x46",
+    "RESP3 push": b">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\na\r\n",
+    "RESP3 map": b"%1\r\n+a\r\n+b\r\n",
+    "RESP3 null": b"_\r\n",
+    "RESP3 attribute": b"|1\r\n+a\r\n+b\r\n",
+    "nested too deep": b"*1\r\n" * 10,
+    "huge array": b"*2147483647\r\n",
+    "many arrays": b"*65535\r\n" * 7,
+    "array beyond numbers": b"*99999999999999999999999\r\n",
+    "negative count": b"*-5\r\n",
+    "string beyond 512 MB": b"$536870913\r\n",
+    "negative length": b"$-5\r\n",
+    "length that is no number": b"$1x\r\n",
+    "endless line": b"+" + b"a" * 100_000,
+    "string without an end": b"$2\r\nOKOK\r\n",
+}
+
+# Some is what it answers to other commands.
+OTHER_ANSWERS = {
+    "status": b"+STRANGE\r\n",
+    "integer": b":1\r\n",
+    "negative integer": b":-999999999999999999\r\n",
+    "huge integer": b":999999999999999999\r\n",
+    "string": b"$5\r\nhello\r\n",
+    "nil": b"$-1\r\n",
+    "nil array": b"*-1\r\n",
+    "empty array": b"*0\r\n",
+    "array of nil": b"*1\r\n$-1\r\n",
+    "array of one": b"*1\r\n$7\r\nmessage\r\n",
+    "array of nothing": b"*1\r\n*0\r\n",
+    "pairs of numbers": b"*2\r\n*2\r\n:1\r\n:2\r\n*2\r\n:3\r\n:4\r\n",
+    "large string": b"$100000000\r\n" + bytes(100_000_000) + b"\r\n",
+}
+
+INTEGERS = ("integer", "huge integer")
+ARRAYS = ("empty array", "array of nil", "array of one", "array of nothing", "pairs of numbers")
+LETTER = b"*2\r\n$3\r\n1-1\r\n*4\r\n$7\r\nmessage\r\n$2\r\n{}\r\n$7\r\noutcome\r\n$8\r\nrejected\r\n"
+
+
+def bulk(text):
+    return b"$%d\r\n%b\r\n" % (len(text), text)
+
+
+ANSWERS = {
+    b"PING": lambda words: b"+PONG\r\n",
+    b"PUBSUB": lambda words: b"*2\r\n" + bulk(words[2]) + b":0\r\n",
+    b"TYPE": lambda words: b"+none\r\n",
+    b"SUBSCRIBE": lambda words: b"*3\r\n$9\r\nsubscribe\r\n" + bulk(words[1]) + b":1\r\n",
+    b"PUBLISH": lambda words: b":1\r\n",
+    b"LPUSH": lambda words: b":1\r\n",
+    b"LLEN": lambda words: b":0\r\n",
+    b"EXISTS": lambda words: b":1\r\n",
+    b"XLEN": lambda words: b":1\r\n",
+    b"XADD": lambda words: b"$3\r\n1-1\r\n",
+    b"INFO": lambda words: bulk(b"redis_version:7.0.0\r\nmaxmemory:0\r\nmaxmemory_policy:noeviction\r\n"),
+    b"SRANDMEMBER": lambda words: b"*1\r\n$5\r\nsmith\r\n",
+    b"XINFO": lambda words: b"*0\r\n",
+    b"XRANGE": lambda words: b"*1\r\n" + LETTER,
+    b"XREVRANGE": lambda words: b"*1\r\n" + LETTER,
+    b"EXEC": lambda words: b"*0\r\n",
+}
+
+
+class Impostor:
+    """Answers as Redis does, but for one command, to which it says `data`."""
+
+    def __init__(self, command, data=b""):
+        self.command = command.encode()
+        self.data = data
+        self.was_asked = False
+        self.peer = Peer(self._serve)
+
+    def _serve(self, client):
+        queued = False
+        while True:
+            words = client.hear()
+            name = words[0]
+            if name == self.command:
+                self.was_asked = True
+                client.say(self.data) if isinstance(self.data, bytes) else self.data(client)
+            elif queued and name not in (b"EXEC", b"DISCARD"):
+                client.say(b"+QUEUED\r\n")
+            else:
+                client.say(ANSWERS.get(name, lambda words: b"+OK\r\n")(words))
+            queued = (queued or name == b"MULTI") and name not in (b"EXEC", b"DISCARD")
+
+    def close(self):
+        self.peer.close()
+
+
+@pytest.fixture
+def ask(promptctl, closing, database):
+    """ask(impostor, *arguments, **settings) -> (exit code, all it wrote, seconds, its peak memory in KB)"""
+    database.interview()
+
+    def run(impostor, *arguments, login="", **settings):
+        impostor.was_asked = False
+        settings["redis_url"] = impostor.peer.url.replace("//", f"//{login}")
+        began = time.monotonic()
+        process = promptctl.start(*arguments, **settings)
+        with process.stdout, process.stderr:
+            written = process.stdout.read() + process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert impostor.was_asked, written
+        assert "runtime error" not in written and "Sanitizer" not in written, written
+        return process.returncode, written, time.monotonic() - began, usage.ru_maxrss
+
+    return run
+
+
+@pytest.fixture
+def message(new_folder):
+    path = os.path.join(new_folder("prompt"), "prompt")
+    with open(path, "w", encoding="ascii") as file:
+        file.write("A prompt for nobody.")
+    return ("publish", "--interview", INTERVIEW, path)
+
+
+def expect_refusals(ask, closing, command, arguments, data, **settings):
+    impostor = closing(Impostor(command, ANSWERS.get(command.encode(), lambda words: b"+OK\r\n")([b""] * 3)))
+    *_, memory = ask(impostor, *arguments, **settings)
+    for name, impostor.data in data.items():
+        code, written, seconds, peak = ask(impostor, *arguments, **settings)
+        assert code in (69, 78) and re.search(WORDS, written), (name, code, written)
+        assert seconds < 4 * SLOW, (name, seconds)
+        assert peak < memory + 20_000 * SLOW, (name, peak)
+
+
+def but(*fine):
+    """OTHER_ANSWERS without those that are fine here."""
+    return {name: data for name, data in OTHER_ANSWERS.items() if name not in fine}
+
+
+def test_nonsense(ask, closing, message):
+    expect_refusals(ask, closing, "AUTH", ["check"], NONSENSE, login=":secret@")
+    expect_refusals(ask, closing, "PUBSUB", ["check"], NONSENSE)
+    expect_refusals(ask, closing, "PUBLISH", message, NONSENSE)
+    expect_refusals(ask, closing, "XRANGE", ["dead", "list"], NONSENSE, redis_mode="list")
+
+
+@pytest.mark.parametrize("command, fine", [("AUTH", ()), ("PING", ("status",)), ("PUBSUB", ()), ("TYPE", ("status",)),
+                                           ("SUBSCRIBE", ()), ("MULTI", ("status",))])
+def test_check_of_a_channel(ask, closing, command, fine):
+    expect_refusals(ask, closing, command, ["check"], but(*fine), login=":secret@", events_channel="events")
+
+
+@pytest.mark.parametrize("mode, command, fine", [
+    ("list", "INFO", ("string",)), ("list", "SRANDMEMBER", ARRAYS), ("list", "EXEC", ARRAYS),
+    ("list", "BLMOVE", ("status",)), ("stream", "XINFO", ARRAYS), ("stream", "XREADGROUP", ("status",))])
+def test_check_of_a_queue(ask, closing, mode, command, fine):
+    expect_refusals(ask, closing, command, ["check"], but(*fine), redis_mode=mode)
+
+
+@pytest.mark.parametrize("mode, command, fine", [
+    ("pubsub", "PUBLISH", INTEGERS), ("list", "LPUSH", INTEGERS), ("stream", "XADD", ("string",))])
+def test_publish(ask, closing, message, mode, command, fine):
+    expect_refusals(ask, closing, command, message, but(*fine), redis_mode=mode)
+
+
+@pytest.mark.parametrize("command, fine", [("XLEN", (*INTEGERS, "negative integer")), ("XREVRANGE", ("empty array",)),
+                                           ("XRANGE", ("empty array",))])
+def test_dead_letters(ask, closing, command, fine):
+    expect_refusals(ask, closing, command, ["dead", "list"], but(*fine), redis_mode="list")
+
+
+@pytest.mark.parametrize("action, command, fine", [
+    ("drop", "XTRIM", ("status",)), ("drop", "EXEC", ()), ("replay", "WATCH", ("status",)),
+    ("replay", "TYPE", ("status",)), ("replay", "LPUSH", ("status",)), ("replay", "EXEC", ("nil", "nil array"))])
+def test_change_of_dead_letters(ask, closing, action, command, fine):
+    """A nil for a replay's transaction says that others were faster."""
+    expect_refusals(ask, closing, command, ["dead", action, "--all", "--yes"], but(*fine), redis_mode="list")
+
+
+def entries(*ids):
+    return b"*%d\r\n" % len(ids) + b"".join(LETTER.replace(b"$3\r\n1-1", bulk(each)[:-2]) for each in ids)
+
+
+@pytest.mark.parametrize("ids", [[b"0-1", b"0-1"], [b"0-3", b"0-2"], [b"2-0"], [b"0-%d" % i for i in range(1, 3000)]],
+                         ids=["twice", "backwards", "beyond the end", "more than were asked for"])
+def test_pages_without_an_end(ask, closing, ids):
+    for action in (["list"], ["replay", "--all", "--yes"]):
+        impostor = closing(Impostor("XRANGE", entries(*ids)))
+        code, written, seconds, _ = ask(impostor, "dead", *action, redis_mode="list")
+        assert code == 69 and "is no Redis: its answer to XRANGE" in written and seconds < 4 * SLOW, written
+
+
+def drip(client):
+    """Never silent for long, and never done."""
+    client.say(b"+")
+    while True:
+        client.say(b"a")
+        time.sleep(0.3)
+
+
+@pytest.mark.parametrize("answer", [b"", b"$10000000\r\n", b"*3\r\n+a\r\n", drip],
+                         ids=["silence", "half a string", "half an array", "a drip"])
+def test_answers_that_do_not_come(ask, closing, message, answer):
+    code, written, seconds, _ = ask(closing(Impostor("PUBLISH", answer)), *message)
+    assert code == 69 and "no answer within 5 s" in written, written
+    assert seconds < 5 + 3 * SLOW
+
+
+def test_more_answers_than_questions(ask, closing, message):
+    """The first is the answer. The next question finds out."""
+    code, written, *_ = ask(closing(Impostor("PING", b"+PONG\r\n" * 10)), "check")
+    assert code == 69 and "this is not the protocol of Redis: a reply that nobody asked for" in written, written
+    code, written, *_ = ask(closing(Impostor("PUBLISH", b":1\r\n:1\r\n")), *message)
+    assert code == 0, written
+
+
+def test_error_behind_an_answer(ask, closing):
+    """What the server says before it goes counts more than that it went."""
+    def part(client):
+        client.say(b"+PONG\r\n-ERR the server goes home\r\n")
+        client.close()
+
+    code, written, *_ = ask(closing(Impostor("PING", part)), "check")
+    assert code == 69 and "ERR the server goes home" in written, written
