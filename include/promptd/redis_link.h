@@ -24,6 +24,7 @@
 
 #include "promptd/breaker.h"
 #include "promptd/redis_address.h"
+#include "promptd/redis_read.h"
 #include "promptd/redis_tls.h"
 
 struct redis_link;
@@ -61,18 +62,7 @@ struct redis_link_options {
     /* The server answered SUBSCRIBE with an error that says that it is busy; fit for the log. The link stays. */
     void (*on_busy)(void *context, const char *error); /* NULL where there is no SUBSCRIBE */
     void (*on_closed)(void *context);
-    /*
-     * Set: the link is one connection. It logs nothing; when it cannot be made, or ends, this is called instead of
-     * on_lost, and nothing is left to do but to close the link.
-     */
-    void (*on_failed)(void *context, const char *reason, bool refused);
     struct redis_finder finder;
-    void *context;
-};
-
-/* Where the replies of a command go. Borrowed until the link is closed; no reply comes after the connection is lost. */
-struct redis_call {
-    void (*on_reply)(void *context, const redisReply *reply);
     void *context;
 };
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What comes from the server, on its way through a resp_guard into hiredis' reader. */
+/* What comes from the server, on its way through a resp_guard into hiredis' reader, and where it goes from there. */
 #ifndef PROMPTD_REDIS_READ_H
 #define PROMPTD_REDIS_READ_H
 
@@ -10,6 +10,13 @@
 #include "promptd/resp_guard.h"
 
 enum { REDIS_READ_BYTES = 16384 }; /* at once, at most */
+
+/* Where the replies of a command go. Borrowed until whatever it was handed to is closed; no reply comes after the
+ * connection is lost. */
+struct redis_call {
+    void (*on_reply)(void *context, const redisReply *reply);
+    void *context;
+};
 
 /* At most REDIS_READ_BYTES. false: the context has the error. */
 bool redis_read_feed(redisContext *context, struct resp_guard *guard, const char *bytes, size_t length);

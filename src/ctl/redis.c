@@ -312,7 +312,7 @@ static redisReply *ask(struct redis_client *client, int argc, const char *const 
 bool redis_client_login(struct redis_client *client, struct error *error)
 {
     struct redis_login login;
-    enum redis_login_result result = redis_login_begin(&login, &client->address);
+    enum redis_login_result result = redis_login_begin(&login, &client->address, false);
     while (result == REDIS_LOGIN_SEND) {
         redisReply *reply = ask(client, login.argc, login.argv, login.lengths, error);
         if (!reply)
@@ -327,13 +327,6 @@ bool redis_client_login(struct redis_client *client, struct error *error)
     return result == REDIS_LOGIN_DONE;
 }
 
-/* "master" or "slave"; NULL where this is no answer to ROLE. */
-static const char *role_of(const redisReply *reply)
-{
-    bool has_role = reply->type == REDIS_REPLY_ARRAY && reply->elements > 0;
-    return has_role && reply->element[0]->type == REDIS_REPLY_STRING ? reply->element[0]->str : NULL;
-}
-
 bool redis_client_check_role(struct redis_client *client, struct error *error)
 {
     const char *const words[] = {"ROLE"};
@@ -342,7 +335,7 @@ bool redis_client_check_role(struct redis_client *client, struct error *error)
     redisReply *reply = redis_client_call(client, 1, words, NULL, error);
     if (!reply)
         return error->code == ERROR_CONFIG; /* an account that may not ask: the Sentinels are believed */
-    const char *role = role_of(reply);
+    const char *role = redis_login_role(reply);
     bool is_master = role && strcmp(role, "master") == 0;
     if (!is_master)
         (void)error_set(error, ERROR_UNAVAILABLE, "Redis at %s, which the Sentinels name, is no master: ROLE says %s",

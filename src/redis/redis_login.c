@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* AUTH and SELECT. */
+/* AUTH, SELECT and ROLE. */
 #include "promptd/redis_login.h"
 
 #include <stdio.h>
@@ -12,10 +12,20 @@ static void add_word(struct redis_login *login, const char *word)
     login->lengths[login->argc++] = strlen(word);
 }
 
+static enum redis_login_result ask_role(struct redis_login *login)
+{
+    if (!login->wants_master)
+        return REDIS_LOGIN_DONE;
+    login->step = REDIS_LOGIN_ROLE;
+    login->argc = 0;
+    add_word(login, "ROLE");
+    return REDIS_LOGIN_SEND;
+}
+
 static enum redis_login_result select_database(struct redis_login *login)
 {
     if (login->address->database == 0)
-        return REDIS_LOGIN_DONE;
+        return ask_role(login);
     login->step = REDIS_LOGIN_SELECT;
     (void)snprintf(login->database, sizeof login->database, "%d", login->address->database);
     login->argc = 0;
@@ -35,9 +45,10 @@ static enum redis_login_result authenticate(struct redis_login *login)
     return REDIS_LOGIN_SEND;
 }
 
-enum redis_login_result redis_login_begin(struct redis_login *login, const struct redis_address *address)
+enum redis_login_result redis_login_begin(struct redis_login *login, const struct redis_address *address,
+                                          bool wants_master)
 {
-    *login = (struct redis_login){.address = address};
+    *login = (struct redis_login){.address = address, .wants_master = wants_master};
     return address->password ? authenticate(login) : select_database(login);
 }
 
@@ -48,8 +59,29 @@ static bool knows_no_users(const struct redis_login *login, const redisReply *re
            strncasecmp(reply->str, before_6, sizeof before_6 - 1) == 0;
 }
 
+bool redis_login_is_busy(const char *error)
+{
+    return strncmp(error, "BUSY ", 5) == 0 || strncmp(error, "LOADING ", 8) == 0;
+}
+
+const char *redis_login_role(const redisReply *reply)
+{
+    bool has_role = reply->type == REDIS_REPLY_ARRAY && reply->elements > 0;
+    return has_role && reply->element[0]->type == REDIS_REPLY_STRING ? reply->element[0]->str : NULL;
+}
+
+static enum redis_login_result judge_role(const redisReply *reply)
+{
+    const char *role = redis_login_role(reply);
+    if (reply->type == REDIS_REPLY_ERROR)
+        return redis_login_is_busy(reply->str) ? REDIS_LOGIN_REFUSED : REDIS_LOGIN_DONE;
+    return role && strcmp(role, "master") == 0 ? REDIS_LOGIN_DONE : REDIS_LOGIN_NO_MASTER;
+}
+
 enum redis_login_result redis_login_answer(struct redis_login *login, const redisReply *reply)
 {
+    if (login->step == REDIS_LOGIN_ROLE)
+        return judge_role(reply);
     if (reply->type == REDIS_REPLY_ERROR && knows_no_users(login, reply)) {
         login->without_user = true;
         return authenticate(login);
@@ -58,5 +90,5 @@ enum redis_login_result redis_login_answer(struct redis_login *login, const redi
         return REDIS_LOGIN_REFUSED;
     if (reply->type != REDIS_REPLY_STATUS || strcmp(reply->str, "OK") != 0)
         return REDIS_LOGIN_STRANGE;
-    return login->step == REDIS_LOGIN_AUTH ? select_database(login) : REDIS_LOGIN_DONE;
+    return login->step == REDIS_LOGIN_AUTH ? select_database(login) : ask_role(login);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One question to one Sentinel after the other, each over a redis_link that is one connection.
+ * One question to one Sentinel after the other, each over a redis_dial.
  *
  *     RESTING ─▶ DIALLING ─named─▶ RESTING, the connection is kept
  *        │          └─ fail ─▶ the next Sentinel, or silent ─▶ RESTING
@@ -13,7 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define LOG_COMPONENT "redis"
+#include "promptd/log.h"
 #include "promptd/redis_login.h"
+#include "redis_dial.h"
 
 enum {
     WATCH_MS = 1000, /* a second after a Sentinel knows of a failover so does a link */
@@ -25,9 +28,9 @@ enum {
 
 enum sentinel_state {
     SENTINEL_RESTING,  /* no question is under way; leaves when asked or by the watch's timer */
-    SENTINEL_DIALLING, /* for the answer over a new connection, whose link has a deadline */
+    SENTINEL_DIALLING, /* for the answer over a new connection, which has a deadline */
     SENTINEL_ASKING,   /* for the answer over a kept one, until the timer's */
-    SENTINEL_CLOSING   /* redis_sentinel_close was called; waits for the links and the timer */
+    SENTINEL_CLOSING   /* redis_sentinel_close was called; waits for the connections and the timer */
 };
 
 /* One Sentinel, and the connection to it. */
@@ -36,8 +39,8 @@ struct dial {
     struct redis_address address; /* without user and password */
     struct redis_address account; /* nothing but those */
     struct redis_login login;
-    struct redis_link *link; /* NULL: none, and none that is still being closed */
-    bool is_usable;          /* not being closed */
+    struct redis_dial *connection; /* NULL: none, and none that is still being closed */
+    bool is_usable;                /* not being closed */
     bool logged_in;
     bool refused; /* it answered, and said no */
     struct redis_call question_call;
@@ -66,6 +69,14 @@ static struct dial *current_dial(struct redis_sentinel *sentinel)
     return &sentinel->dials[sentinel->current];
 }
 
+static void sentinel_move(struct redis_sentinel *sentinel, enum sentinel_state state)
+{
+    static const char *const names[] = {"resting", "dialling", "asking", "closing"};
+    log_debug(LOG_FIELDS(log_text("from", names[sentinel->state]), log_text("to", names[state])),
+              "question to the Sentinels changed state");
+    sentinel->state = state;
+}
+
 static void on_timer(uv_timer_t *timer);
 
 static void start_timer(struct redis_sentinel *sentinel, int64_t wait_ms)
@@ -76,7 +87,7 @@ static void start_timer(struct redis_sentinel *sentinel, int64_t wait_ms)
 
 static void rest(struct redis_sentinel *sentinel)
 {
-    sentinel->state = SENTINEL_RESTING;
+    sentinel_move(sentinel, SENTINEL_RESTING);
     if (sentinel->options.watch_ms > 0)
         start_timer(sentinel, sentinel->options.watch_ms);
     else
@@ -90,16 +101,16 @@ static void send_question(struct dial *dial)
     const char *service = dial->owner->options.address->service;
     const char *words[] = {"SENTINEL", "get-master-addr-by-name", service};
     const size_t lengths[] = {8, 23, strlen(service)};
-    redis_link_command(dial->link, 3, words, lengths, &dial->question_call);
+    redis_dial_command(dial->connection, 3, words, lengths, &dial->question_call);
 }
 
-/* Ends the connection; on_failed goes on. */
+/* Ends the connection; on_over goes on. */
 static void refuse(struct dial *dial, const char *how, const char *word)
 {
     char reason[300];
     (void)snprintf(reason, sizeof reason, "%s %s", how, word);
     dial->refused = true;
-    redis_link_drop(dial->link, reason);
+    (void)redis_dial_drop(dial->connection, reason);
 }
 
 static void refuse_as_told(struct dial *dial, const char *error)
@@ -113,11 +124,12 @@ static void refuse_as_told(struct dial *dial, const char *error)
 static void log_in(struct dial *dial, enum redis_login_result result)
 {
     if (result == REDIS_LOGIN_SEND)
-        redis_link_command(dial->link, dial->login.argc, dial->login.argv, dial->login.lengths, &dial->login_call);
+        redis_dial_command(dial->connection, dial->login.argc, dial->login.argv, dial->login.lengths,
+                           &dial->login_call);
     else if (result == REDIS_LOGIN_DONE)
         send_question(dial);
     else
-        redis_link_drop(dial->link, "the answer to the login is not one of a Sentinel");
+        (void)redis_dial_drop(dial->connection, "the answer to the login is not one of a Sentinel");
 }
 
 static void on_login_reply(void *context, const redisReply *reply)
@@ -133,7 +145,7 @@ static void on_login_reply(void *context, const redisReply *reply)
 static void begin_login(struct dial *dial)
 {
     dial->logged_in = true;
-    log_in(dial, redis_login_begin(&dial->login, &dial->account));
+    log_in(dial, redis_login_begin(&dial->login, &dial->account, false));
 }
 
 static bool is_host(const redisReply *reply)
@@ -166,15 +178,16 @@ static void read_address(struct dial *dial, const redisReply *reply)
 {
     struct redis_sentinel *sentinel = dial->owner;
     char name[REDIS_ADDRESS_NAME_SIZE];
+    unsigned passed_over;
     bool is_pair = reply->type == REDIS_REPLY_ARRAY && reply->elements == 2;
     int port = is_pair && is_host(reply->element[0]) ? read_port(reply->element[1]) : 0;
     if (port == 0) {
-        redis_link_drop(dial->link, "the answer is not one of a Sentinel");
+        (void)redis_dial_drop(dial->connection, "the answer is not one of a Sentinel");
         return;
     }
     const struct redis_endpoint master = {.host = reply->element[0]->str, .port = port};
     redis_address_name(&dial->address, name);
-    redis_link_confirm(dial->link);
+    (void)redis_dial_confirm(dial->connection, &passed_over); /* no for one that was kept: it stands already */
     rest(sentinel);
     sentinel->options.on_named(sentinel->options.context, &master, name);
 }
@@ -203,13 +216,14 @@ static void close_dial(struct dial *dial)
     if (!dial->is_usable)
         return;
     dial->is_usable = false;
-    redis_link_close(dial->link);
+    redis_dial_close(dial->connection);
 }
 
-static void on_link_closed(void *context)
+static void on_connection_closed(void *context)
 {
     struct dial *dial = context;
-    dial->link = NULL;
+    redis_dial_free(dial->connection);
+    dial->connection = NULL;
     if (dial->owner->state == SENTINEL_CLOSING)
         finish_close(dial->owner);
 }
@@ -222,14 +236,14 @@ static void on_login(void *context)
 }
 
 /* A kept connection that ends while nobody asks costs nothing: the next question dials anew. */
-static void on_failed(void *context, const char *reason, bool refused)
+static void on_over(void *context, const struct redis_dial_end *end)
 {
     struct dial *dial = context;
     struct redis_sentinel *sentinel = dial->owner;
     bool is_asked = sentinel->state == SENTINEL_DIALLING || sentinel->state == SENTINEL_ASKING;
     close_dial(dial);
     if (is_asked && dial == current_dial(sentinel))
-        pass_over(sentinel, reason, refused || dial->refused);
+        pass_over(sentinel, end->reason, end->refused || end->misfit || dial->refused);
 }
 
 static void on_busy(void *context, const char *error)
@@ -242,20 +256,22 @@ static bool open_dial(struct dial *dial)
 {
     dial->logged_in = false;
     dial->refused = false;
-    dial->link = redis_link_new(&(struct redis_link_options){
+    dial->connection = redis_dial_new(&(struct redis_dial_options){
         .loop = dial->owner->options.loop,
         .address = &dial->address,
         .tls = dial->owner->options.tls,
-        .dial_timeout_ms = ANSWER_TIMEOUT_MS,
-        .tuning = {.bulk_max_bytes = ANSWER_MAX_BYTES, .reply_max_bytes = ANSWER_MAX_BYTES},
+        .timeout_ms = ANSWER_TIMEOUT_MS,
+        .limits = {.bulk_bytes = ANSWER_MAX_BYTES, .reply_bytes = ANSWER_MAX_BYTES},
         .on_login = on_login,
+        .on_over = on_over,
         .on_busy = on_busy,
-        .on_failed = on_failed,
-        .on_closed = on_link_closed,
+        .on_closed = on_connection_closed,
         .context = dial,
     });
-    dial->is_usable = dial->link;
-    return dial->link;
+    dial->is_usable = dial->connection;
+    if (dial->connection)
+        redis_dial_begin(dial->connection, &dial->address);
+    return dial->connection;
 }
 
 /* false, with why not, where the current Sentinel must be passed over. */
@@ -263,15 +279,16 @@ static bool ask_current(struct redis_sentinel *sentinel, const char **failure)
 {
     struct dial *dial = current_dial(sentinel);
     if (dial->is_usable) {
-        sentinel->state = SENTINEL_ASKING;
+        sentinel_move(sentinel, SENTINEL_ASKING);
         start_timer(sentinel, ANSWER_TIMEOUT_MS);
         send_question(dial);
         return true;
     }
-    sentinel->state = SENTINEL_DIALLING;
+    sentinel_move(sentinel, SENTINEL_DIALLING);
     (void)uv_timer_stop(&sentinel->timer);
-    *failure = dial->link ? "the name server does not answer" : "out of memory"; /* only a look-up holds a link up */
-    return !dial->link && open_dial(dial);
+    /* only a look-up holds up its end */
+    *failure = dial->connection ? "the name server does not answer" : "out of memory";
+    return !dial->connection && open_dial(dial);
 }
 
 static void move_on(struct redis_sentinel *sentinel)
@@ -324,7 +341,7 @@ static void on_timer(uv_timer_t *timer)
     if (sentinel->state == SENTINEL_RESTING)
         begin(sentinel);
     else if (sentinel->state == SENTINEL_ASKING)
-        redis_link_drop(current_dial(sentinel)->link, "no answer within 1 s");
+        (void)redis_dial_drop(current_dial(sentinel)->connection, "no answer within 1 s");
 }
 
 /* --- the interface -------------------------------------------------------------------------------------------- */
@@ -353,14 +370,14 @@ static void on_timer_closed(uv_handle_t *handle)
 static void finish_close(struct redis_sentinel *sentinel)
 {
     for (size_t i = 0; i < sentinel_count(sentinel); i++)
-        if (sentinel->dials[i].link)
+        if (sentinel->dials[i].connection)
             return; /* comes here again when it is closed */
     uv_close((uv_handle_t *)&sentinel->timer, on_timer_closed);
 }
 
 void redis_sentinel_close(struct redis_sentinel *sentinel)
 {
-    sentinel->state = SENTINEL_CLOSING;
+    sentinel_move(sentinel, SENTINEL_CLOSING);
     (void)uv_timer_stop(&sentinel->timer);
     for (size_t i = 0; i < sentinel_count(sentinel); i++)
         close_dial(&sentinel->dials[i]);

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A server that does not speak Redis' protocol, or answers what Redis does not: promptctl says so, soon, and with an exit
-code; it does not crash, wait or grow."""
+"""A server that does not speak Redis' protocol, or answers what Redis does not: promptctl says so, soon, and with an
+exit code; it does not crash, wait or grow."""
 
 import os
 import re
