@@ -18,9 +18,6 @@ struct redis_call {
     void *context;
 };
 
-/* At most REDIS_READ_BYTES. false: the context has the error. */
-bool redis_read_feed(redisContext *context, struct resp_guard *guard, const char *bytes, size_t length);
-
 /* Reads once from the socket, or from TLS, in hiredis' place; blocks where the context does. true also where nothing
  * was there; false: the context has the error. */
 bool redis_read(redisContext *context, struct resp_guard *guard);

@@ -21,8 +21,8 @@ struct adapter {
     int events;
     struct redis_adapter_options options;
 #if HIREDIS_MAJOR >= 1
-    redisContextFuncs functions; /* the context's, with our read */
-    ssize_t (*read)(redisContext *context, char *bytes, size_t size);
+    redisContextFuncs functions; /* the own ones, with our read */
+    const redisContextFuncs *own;
 #else
     int socket;
     int silence; /* nothing can ever be read there */
@@ -37,19 +37,18 @@ struct adapter {
 static ssize_t read_guarded(redisContext *context, char *bytes, size_t size)
 {
     const struct adapter *adapter = ((redisAsyncContext *)context)->ev.data;
-    char read[REDIS_READ_BYTES];
     (void)bytes;
     (void)size;
-    ssize_t count = adapter->read(context, read, sizeof read);
-    if (count > 0)
-        return redis_read_feed(context, adapter->options.guard, read, (size_t)count) ? 0 : -1;
-    return count;
+    context->funcs = adapter->own;
+    bool has_read = redis_read(context, adapter->options.guard);
+    context->funcs = &adapter->functions;
+    return has_read ? 0 : -1;
 }
 
 static bool prepare(struct adapter *adapter, redisAsyncContext *redis)
 {
-    adapter->functions = *redis->c.funcs;
-    adapter->read = adapter->functions.read;
+    adapter->own = redis->c.funcs;
+    adapter->functions = *adapter->own;
     adapter->functions.read = read_guarded;
     redis->c.funcs = &adapter->functions;
     redis->ev.data = adapter;

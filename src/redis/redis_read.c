@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #endif
 
-bool redis_read_feed(redisContext *context, struct resp_guard *guard, const char *bytes, size_t length)
+static bool feed(redisContext *context, struct resp_guard *guard, const char *bytes, size_t length)
 {
     char passed[REDIS_READ_BYTES + RESP_GUARD_HEADER_BYTES];
     size_t count = resp_guard_pass(guard, bytes, length, passed);
@@ -27,7 +27,7 @@ bool redis_read(redisContext *context, struct resp_guard *guard)
 {
     char bytes[REDIS_READ_BYTES];
     ssize_t count = context->funcs->read(context, bytes, sizeof bytes);
-    return count > 0 ? redis_read_feed(context, guard, bytes, (size_t)count) : count == 0;
+    return count > 0 ? feed(context, guard, bytes, (size_t)count) : count == 0;
 }
 
 #else
@@ -45,7 +45,7 @@ bool redis_read(redisContext *context, struct resp_guard *guard)
     char bytes[REDIS_READ_BYTES];
     ssize_t count = recv(context->fd, bytes, sizeof bytes, 0);
     if (count > 0)
-        return redis_read_feed(context, guard, bytes, (size_t)count);
+        return feed(context, guard, bytes, (size_t)count);
     if (count == 0)
         return set_error(context, REDIS_ERR_EOF, "Server closed the connection");
     bool is_for_later = errno == EINTR || (errno == EAGAIN && !(context->flags & REDIS_BLOCK));
