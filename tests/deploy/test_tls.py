@@ -9,7 +9,7 @@ from debian import CHECKOUT
 
 PACKAGES = "redis-server postgresql openssl iproute2 python3 python3-pytest python3-redis python3-psycopg"
 FILES = ("integration/test_tls.py integration/test_first_light.py integration/test_large_messages.py "
-         "integration/test_strange_peers.py")
+         "integration/test_strange_peers.py integration/test_ctl_strange_peers.py")
 
 
 def test_the_package_speaks_tls(debian13):
