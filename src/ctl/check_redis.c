@@ -19,8 +19,8 @@ static void report_tls(struct check *check, const struct redis_client *client)
     if (gmtime_r(&ends_s, &end))
         (void)strftime(date, sizeof date, "%Y-%m-%d", &end);
     check_report_step(check, "redis_tls", days < CERTIFICATE_DAYS ? CHECK_NOTE : CHECK_OK,
-                      "%s, %s; the server's certificate ends on %s, in %lld days", summary.protocol, summary.cipher,
-                      date, (long long)days);
+                      "%s, %s; the server's certificate ends on %s, in %lld day%s", summary.protocol, summary.cipher,
+                      date, (long long)days, days == 1 ? "" : "s");
 }
 
 /* TCP, and TLS where the URL says so. */
