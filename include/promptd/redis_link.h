@@ -36,6 +36,7 @@ struct redis_link_tuning {
     int64_t breaker_reset_ms;
     size_t bulk_max_bytes;  /* a longer string is not read: in its place the reply has the integer of its length */
     size_t reply_max_bytes; /* a longer reply, without what is not read, costs the connection */
+    bool leaves_out; /* or: what it has no room for is not read, either; an array has the integer of its count then */
 };
 
 struct redis_sentinel;

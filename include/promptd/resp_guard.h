@@ -9,7 +9,8 @@
  *
  * A bulk string of more than bulk_bytes is left out. In its place stands the integer of its length, which is larger
  * than bulk_bytes: `$104857600` and the bytes become `:104857600`. So who expects a string and finds an integer there
- * knows what was left out.
+ * knows what was left out. With leaves_out the same becomes of what a reply has no room for: a string, or an array
+ * inside of an array, in whose place stands the integer of its count.
  *
  * Pure: no allocation, no input or output. Bytes may come in pieces of any size.
  */
@@ -33,6 +34,7 @@ enum {
 struct resp_guard_limits {
     size_t bulk_bytes;  /* longer bulk strings are left out */
     size_t reply_bytes; /* a longer reply, without what is left out, is a fault */
+    bool leaves_out;    /* it is none */
 };
 
 enum resp_guard_state {
@@ -59,7 +61,8 @@ struct resp_guard {
     size_t header_length;
     unsigned depth;
     uint32_t left[RESP_GUARD_NESTING]; /* elements still to come, of each array around */
-    uint32_t elements;                 /* announced in this reply */
+    unsigned left_out_from;            /* the depth inside of the array that is left out; 0: there is none */
+    uint32_t elements;                 /* announced in this reply, without those that are left out */
     size_t reply_bytes;
     uint64_t bulk_left;     /* with its line end */
     const char *must_equal; /* the rest of what this bulk string must be; NULL: anything */

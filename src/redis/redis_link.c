@@ -303,7 +303,8 @@ void redis_link_confirm(struct redis_link *link)
 
 static struct resp_guard_limits limits_of(const struct redis_link_tuning *tuning)
 {
-    return (struct resp_guard_limits){.bulk_bytes = tuning->bulk_max_bytes, .reply_bytes = tuning->reply_max_bytes};
+    return (struct resp_guard_limits){
+        .bulk_bytes = tuning->bulk_max_bytes, .reply_bytes = tuning->reply_max_bytes, .leaves_out = tuning->leaves_out};
 }
 
 void redis_link_set_tuning(struct redis_link *link, const struct redis_link_tuning *tuning)

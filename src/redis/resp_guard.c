@@ -52,6 +52,11 @@ static bool is_kept_back(const struct resp_guard *guard)
     return guard->is_error && guard->depth == 0 && guard->expected == 0;
 }
 
+static bool is_left_out(const struct resp_guard *guard)
+{
+    return guard->left_out_from > 0;
+}
+
 /* --- the ends of elements and replies ------------------------------------------------------------------------- */
 
 static void end_reply(struct resp_guard *guard)
@@ -72,23 +77,33 @@ static void end_element(struct resp_guard *guard)
     while (guard->depth > 0) {
         if (--guard->left[guard->depth - 1] > 0)
             return;
-        guard->depth--;
+        if (guard->depth-- == guard->left_out_from)
+            guard->left_out_from = 0;
     }
     end_reply(guard);
 }
 
-static void begin_array(struct resp_guard *guard, int64_t count)
+/* Returns whether it passes. */
+static bool begin_array(struct resp_guard *guard, int64_t count)
 {
     if (count <= 0) {
         end_element(guard);
-    } else if (count > ELEMENTS_MAX || guard->elements + (uint32_t)count > ELEMENTS_MAX) {
+        return true;
+    }
+    bool fits = count <= ELEMENTS_MAX && guard->elements + (uint32_t)count <= ELEMENTS_MAX;
+    bool may_be_left_out = guard->limits.leaves_out && guard->depth > 0 && count <= INT32_MAX;
+    if (!fits && !may_be_left_out) {
         fail(guard, "an array of too many elements");
     } else if (guard->depth == RESP_GUARD_NESTING) {
         fail(guard, "arrays nested too deep");
     } else {
-        guard->elements += (uint32_t)count;
         guard->left[guard->depth++] = (uint32_t)count;
+        if (!is_left_out(guard) && fits)
+            guard->elements += (uint32_t)count;
+        else if (!is_left_out(guard))
+            guard->left_out_from = guard->depth;
     }
+    return fits;
 }
 
 /* Returns whether it passes. */
@@ -98,12 +113,15 @@ static bool begin_bulk(struct resp_guard *guard, int64_t length)
         end_element(guard);
         return true;
     }
-    bool passes = guard->must_equal || (uint64_t)length <= guard->limits.bulk_bytes;
+    bool has_room = (uint64_t)length + guard->reply_bytes <= guard->limits.reply_bytes;
+    bool passes = guard->must_equal ||
+                  ((uint64_t)length <= guard->limits.bulk_bytes && (has_room || !guard->limits.leaves_out));
+    passes = passes && !is_left_out(guard);
     guard->state = passes ? RESP_GUARD_BULK : RESP_GUARD_SKIP;
     guard->bulk_left = (uint64_t)length + LINE_END_BYTES;
     if (length > BULK_BYTES_MAX)
         fail(guard, "a string of more than 512 MB");
-    else if (passes && (uint64_t)length + guard->reply_bytes > guard->limits.reply_bytes)
+    else if (passes && !has_room)
         fail(guard, "a reply that is too large");
     else if (passes)
         guard->reply_bytes += (size_t)length;
@@ -178,14 +196,18 @@ static void end_header(struct resp_guard *guard, struct run *run)
     } else if (!may_begin(guard, type, number)) {
         fail(guard, "a reply that nobody asked for");
     } else {
-        guard->reply_bytes += guard->header_length;
-        if (type == '$' && !begin_bulk(guard, number))
-            guard->header[0] = ':';
+        bool is_written = !is_left_out(guard);
+        bool passes = true;
+        guard->reply_bytes += is_written ? guard->header_length : 0;
+        if (type == '$')
+            passes = begin_bulk(guard, number);
         else if (type == '*')
-            begin_array(guard, number);
-        else if (type == ':')
+            passes = begin_array(guard, number);
+        else
             end_element(guard);
-        if (!guard->fault)
+        if (!passes)
+            guard->header[0] = ':';
+        if (is_written && !guard->fault)
             write_header(guard, run);
     }
     guard->header_length = 0;
@@ -203,7 +225,7 @@ static void begin_text(struct resp_guard *guard, char type, struct run *run)
     guard->is_error = type == '-' && guard->depth == 0;
     if (guard->is_error)
         guard->last_was_error = false; /* its text gives way */
-    if (!is_kept_back(guard))
+    if (!is_kept_back(guard) && !is_left_out(guard))
         *run->out++ = type;
 }
 
@@ -240,10 +262,10 @@ static void note_error(struct resp_guard *guard, char c)
 static void pass_text(struct resp_guard *guard, struct run *run)
 {
     char c = *run->at++;
-    if (!is_kept_back(guard))
+    if (!is_kept_back(guard) && !is_left_out(guard))
         *run->out++ = c;
     if (guard->text_ends && c == '\n') {
-        guard->reply_bytes += guard->text_length;
+        guard->reply_bytes += is_left_out(guard) ? 0 : guard->text_length;
         if (guard->is_error && guard->text_length == 0)
             note_error(guard, '\0');
         end_element(guard);

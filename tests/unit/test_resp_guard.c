@@ -21,10 +21,11 @@ struct result {
 };
 
 static const char *const CHANNEL = "ready";
+static bool leaves_out; /* as lists and streams have it */
 
 static void start(struct resp_guard *guard, unsigned expected, const char *channel)
 {
-    guard->limits = (struct resp_guard_limits){.bulk_bytes = LIMIT, .reply_bytes = 3 * LIMIT};
+    guard->limits = (struct resp_guard_limits){.bulk_bytes = LIMIT, .reply_bytes = 3 * LIMIT, .leaves_out = leaves_out};
     resp_guard_reset(guard);
     for (unsigned i = 0; i < expected; i++)
         resp_guard_expect(guard);
@@ -279,6 +280,37 @@ static void test_reply_of_too_many_bytes(void **state)
     assert_non_null(result.guard.fault);
 }
 
+/* What a reply has no room for becomes its length or its count, and what follows is as it was. */
+static void test_too_much_is_left_out(void **state)
+{
+    (void)state;
+    static char bytes[1 << 20];
+    static struct result result;
+    char *at = bytes + sprintf(bytes, "*2\r\n*65536\r\n");
+    for (int i = 0; i < 65536 / 8; i++)
+        at = stpcpy(at, "$1\r\na\r\n:1\r\n+x\r\n$-1\r\n*0\r\n*-1\r\n*2\r\n*1\r\n$2\r\n*9\r\n-no\r\n$3\r\nabc\r\n");
+    (void)stpcpy(at, ":7\r\n*1\r\n$1\r\nb\r\n");
+    leaves_out = true;
+    for (size_t piece = 1; piece < 10000; piece += 4999) {
+        memset(&result, 0, sizeof result);
+        start(&result.guard, 2, NULL);
+        for (size_t done = 0, length = strlen(bytes); done < length; done += piece)
+            pass(&result, bytes + done, length - done < piece ? length - done : piece);
+        assert_passes(&result, "*2\r\n:65536\r\n:7\r\n*1\r\n$1\r\nb\r\n");
+        assert_int_equal(result.guard.expected, 0);
+    }
+    (void)sprintf(bytes, "*5\r\n$90\r\n%090d\r\n$90\r\n%090d\r\n$90\r\n%090d\r\n$90\r\n%090d\r\n$1\r\na\r\n+OK\r\n", 0,
+                  0, 0, 0);
+    char passed[512];
+    (void)sprintf(passed, "*5\r\n$90\r\n%090d\r\n$90\r\n%090d\r\n$90\r\n%090d\r\n:90\r\n$1\r\na\r\n+OK\r\n", 0, 0, 0);
+    assert_passes(run_text(2, NULL, bytes), passed);
+    assert_faulty(1, NULL, "*65537\r\n");
+    assert_faulty(1, NULL, "*1\r\n*2147483648\r\n");
+    assert_faulty(1, NULL, "*1\r\n*65536\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n");
+    assert_faulty(1, NULL, "*1\r\n*65536\r\n$3\r\nabcd\r\n");
+    leaves_out = false;
+}
+
 static void test_what_nobody_asked_for(void **state)
 {
     (void)state;
@@ -368,6 +400,7 @@ int main(void)
         cmocka_unit_test(test_what_is_no_reply),
         cmocka_unit_test(test_elements_are_counted_together),
         cmocka_unit_test(test_reply_of_too_many_bytes),
+        cmocka_unit_test(test_too_much_is_left_out),
         cmocka_unit_test(test_what_nobody_asked_for),
         cmocka_unit_test(test_nothing_passes_behind_a_fault),
         cmocka_unit_test(test_channel_longer_than_the_limit),
