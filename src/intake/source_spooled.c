@@ -17,32 +17,16 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 
 #define LOG_COMPONENT "spool"
 #include "promptd/clock.h"
 #include "promptd/log.h"
 #include "promptd/spool.h"
+#include "spooled_memory.h"
 
-enum {
-    FETCH_MESSAGES = 1024,
-    FETCH_BYTES = 4 * 1024 * 1024,
-    MESSAGE_BYTES = 512, /* what a message in memory takes besides its payload, more or less */
-    LEAST_FROM_DISK = 64 /* messages that are delivered from disk however much memory holds: they are older */
-};
+enum { FETCH_MESSAGES = 1024, FETCH_BYTES = 4 * 1024 * 1024 };
 
 #define YEAR_MS (INT64_C(366) * 24 * 60 * 60 * 1000)
-
-/* A message in memory: on its way to disk, or refused by it. */
-struct put {
-    STAILQ_ENTRY(put) link;
-    int64_t arrived_us;
-    int64_t behind_sequence; /* the disk refuses it: what the spool has up to here goes before it */
-    bool at_once;            /* it goes on once it is on disk; else it stays on disk only */
-    size_t held_bytes;       /* counted against the bounds until then */
-    size_t length;
-    char payload[];
-};
 
 /* Of a message that was delivered. */
 struct spooled_receipt {
@@ -62,44 +46,20 @@ struct source_spooled {
     int64_t began_ms; /* monotonic */
     bool inner_open;
 
-    size_t room; /* demanded, and not delivered yet */
-    size_t room_bytes;
-    size_t out; /* delivered, and without an outcome */
-    size_t out_bytes;
-
+    struct spooled_memory memory;
     size_t on_disk_only; /* messages that do, or will, stand in the spool only */
     size_t late_puts;    /* those of them that are on their way to disk */
-    size_t puts;         /* messages on their way to disk and then on */
-    size_t put_bytes;    /* of both */
-    size_t puts_bytes;   /* what those that go on will take then */
     int64_t loaded;      /* no row up to this one is on disk only: it was delivered */
     int64_t last_put;    /* the last row that is known to be on disk, but for those put back from outside */
     bool fetching;
-    bool delivering;                       /* a demand that is made meanwhile is only noted */
-    bool stopped;                          /* nothing is fetched any more */
-    bool closing;                          /* nothing is delivered any more, either */
-    STAILQ_HEAD(put_queue, put) in_memory; /* the disk refused them: they wait for what is older and on disk only */
-    size_t in_memory_count;
-    size_t in_memory_bytes;
+    bool delivering; /* a demand that is made meanwhile is only noted */
+    bool stopped;    /* nothing is fetched any more */
+    bool closing;    /* nothing is delivered any more, either */
 };
 
 static struct source_spooled *spooled_of(struct source *source)
 {
     return (struct source_spooled *)source;
-}
-
-/* --- bounds ----------------------------------------------------------------------------------------------------- */
-
-static bool has_bytes(const struct source_spooled *spooled, size_t bytes)
-{
-    size_t max_bytes = spooled->tuning.memory_max_bytes;
-    size_t used = spooled->out_bytes + spooled->put_bytes + spooled->in_memory_bytes;
-    return used <= max_bytes && bytes <= max_bytes - used;
-}
-
-static size_t messages_in_memory(const struct source_spooled *spooled)
-{
-    return spooled->out + spooled->puts + spooled->in_memory_count;
 }
 
 /* Those on disk only that are there already; the others are on their way. */
@@ -108,48 +68,15 @@ static size_t waiting_on_disk(const struct source_spooled *spooled)
     return spooled->on_disk_only - spooled->late_puts;
 }
 
-static size_t cost(size_t length)
-{
-    return length + MESSAGE_BYTES;
-}
-
-/* Room for this message in what was demanded. One that is alone is delivered however large it is. */
-static bool has_room(const struct source_spooled *spooled, size_t length)
-{
-    return spooled->room > 0 && (cost(length) <= spooled->room_bytes || spooled->out == 0);
-}
-
-/* How many more may be delivered from disk now. Half of memory is for them, the other half for what is on its way to
- * disk, or was refused by it. */
-static size_t deliverable(const struct source_spooled *spooled)
-{
-    size_t half = (spooled->tuning.memory_max_messages + 1) / 2;
-    size_t used = spooled->out + spooled->puts;
-    size_t used_bytes = spooled->out_bytes + spooled->puts_bytes;
-    if (messages_in_memory(spooled) >= spooled->tuning.memory_max_messages)
-        half = half < LEAST_FROM_DISK ? half : LEAST_FROM_DISK;
-    if (spooled->stopped || used >= half || used_bytes > spooled->tuning.memory_max_bytes / 2 ||
-        spooled->puts >= spooled->room || cost(0) + spooled->puts_bytes > spooled->room_bytes)
-        return 0;
-    size_t room = spooled->room - spooled->puts; /* those are on their way to be delivered, too */
-    return room < half - used ? room : half - used;
-}
-
 /* --- to the sink ------------------------------------------------------------------------------------------------ */
 
 static void deliver(struct source_spooled *spooled, const struct delivery *delivery)
 {
-    size_t bytes = cost(delivery->length);
-    if (delivery->receipt) {
-        spooled->out++;
-        spooled->out_bytes += bytes;
-        spooled->room -= spooled->room > 0;
-        spooled->room_bytes -= bytes < spooled->room_bytes ? bytes : spooled->room_bytes;
-    }
+    spooled_memory_take_out(&spooled->memory, spooled_memory_cost(delivery->length));
     spooled->sink.on_delivery(spooled->sink.context, delivery);
 }
 
-static void refuse(const struct source_spooled *spooled, const struct put *put, const char *refusal)
+static void refuse(const struct source_spooled *spooled, const struct spooled_put *put, const char *refusal)
 {
     const struct delivery delivery = {.bytes = put->payload,
                                       .length = put->length,
@@ -168,9 +95,9 @@ static struct spooled_receipt *new_receipt(int64_t sequence, size_t bytes)
 }
 
 /* A message that is in memory and goes on; with a sequence it is on disk, too. */
-static void deliver_put(struct source_spooled *spooled, const struct put *put, int64_t sequence)
+static void deliver_put(struct source_spooled *spooled, const struct spooled_put *put, int64_t sequence)
 {
-    struct spooled_receipt *receipt = new_receipt(sequence, cost(put->length));
+    struct spooled_receipt *receipt = new_receipt(sequence, spooled_memory_cost(put->length));
     if (!receipt) {
         refuse(spooled, put, "out of memory"); /* a row on disk is there at the next start */
         return;
@@ -183,17 +110,16 @@ static void deliver_put(struct source_spooled *spooled, const struct put *put, i
     deliver(spooled, &delivery);
 }
 
-/* Those that are older than the row `sequence`, as far as there is room; when promptd stops, all of them. */
-static void deliver_in_memory(struct source_spooled *spooled, int64_t sequence)
+/* Those in memory that the disk refused, and that are older than the row `sequence`, as far as there is room; when
+ * promptd stops, all of them. */
+static void deliver_refused(struct source_spooled *spooled, int64_t sequence)
 {
-    struct put *put;
+    const struct spooled_put *oldest;
     bool was_delivering = spooled->delivering;
     spooled->delivering = true;
-    while ((put = STAILQ_FIRST(&spooled->in_memory)) && put->behind_sequence < sequence &&
-           (spooled->stopped || has_room(spooled, put->length))) {
-        STAILQ_REMOVE_HEAD(&spooled->in_memory, link);
-        spooled->in_memory_count--;
-        spooled->in_memory_bytes -= cost(put->length);
+    while ((oldest = spooled_memory_oldest(&spooled->memory)) && oldest->behind_sequence < sequence &&
+           (spooled->stopped || spooled_memory_has_room(&spooled->memory, oldest->length))) {
+        struct spooled_put *put = spooled_memory_remove_oldest(&spooled->memory);
         deliver_put(spooled, put, 0);
         free(put);
     }
@@ -204,11 +130,11 @@ static void deliver_in_memory(struct source_spooled *spooled, int64_t sequence)
 
 static void fetch(struct source_spooled *spooled)
 {
-    size_t messages = deliverable(spooled);
+    size_t messages = spooled->stopped ? 0 : spooled_memory_deliverable(&spooled->memory);
+    size_t quarter = spooled->tuning.memory_max_bytes / 4;
+    size_t bytes = spooled->memory.room_bytes < quarter ? spooled->memory.room_bytes : quarter;
     if (spooled->fetching || messages == 0 || waiting_on_disk(spooled) == 0)
         return;
-    size_t bytes = spooled->room_bytes < spooled->tuning.memory_max_bytes / 4 ? spooled->room_bytes
-                                                                              : spooled->tuning.memory_max_bytes / 4;
     spooled->fetching = true;
     spool_fetch(spooled->spool, spooled->loaded, messages < FETCH_MESSAGES ? messages : FETCH_MESSAGES,
                 bytes < FETCH_BYTES ? bytes : FETCH_BYTES);
@@ -222,20 +148,16 @@ static int64_t waited_ms(const struct source_spooled *spooled, const struct spoo
     return clock_wall_span_ms(entry->arrived_ms, clock_wall_ms(), entry->redelivered ? YEAR_MS : own_ms);
 }
 
-static bool is_oldest(const struct source_spooled *spooled, int64_t sequence)
-{
-    const struct put *put = STAILQ_FIRST(&spooled->in_memory);
-    return !put || put->behind_sequence >= sequence;
-}
-
 /* false: no room, or out of memory; it is read again later. */
 static bool deliver_entry(struct source_spooled *spooled, const struct spool_entry *entry)
 {
     assert(entry->sequence > spooled->loaded && waiting_on_disk(spooled) > 0);
-    deliver_in_memory(spooled, entry->sequence);
-    if (!is_oldest(spooled, entry->sequence) || !has_room(spooled, entry->length))
+    deliver_refused(spooled, entry->sequence);
+    const struct spooled_put *older = spooled_memory_oldest(&spooled->memory);
+    if ((older && older->behind_sequence < entry->sequence) ||
+        !spooled_memory_has_room(&spooled->memory, entry->length))
         return false;
-    struct spooled_receipt *receipt = new_receipt(entry->sequence, cost(entry->length));
+    struct spooled_receipt *receipt = new_receipt(entry->sequence, spooled_memory_cost(entry->length));
     if (!receipt)
         return false;
     spooled->loaded = entry->sequence;
@@ -275,7 +197,7 @@ static void on_fetched(void *context, const struct spool_entry *entries, size_t 
     if (end && delivered == count && waiting_on_disk(spooled) > 0)
         give_up_missing(spooled);
     if (waiting_on_disk(spooled) == 0)
-        deliver_in_memory(spooled, INT64_MAX); /* what is on its way to disk came later */
+        deliver_refused(spooled, INT64_MAX); /* what is on its way to disk came later */
     if (delivered == count)
         fetch(spooled);
 }
@@ -291,26 +213,6 @@ static void on_grown(void *context, uint64_t added)
 
 /* --- to disk ---------------------------------------------------------------------------------------------------- */
 
-static struct put *new_put(const struct source_spooled *spooled, const struct delivery *delivery)
-{
-    size_t size = sizeof(struct put) + delivery->length;
-    bool at_once = deliverable(spooled) > 0 && spooled->on_disk_only == 0 && spooled->in_memory_count == 0 &&
-                   has_bytes(spooled, size + cost(delivery->length)) &&
-                   spooled->puts_bytes + cost(delivery->length) <= spooled->room_bytes;
-    /* What finds no room in memory waits on disk only: just its way there is bounded. */
-    struct put *put = has_bytes(spooled, size) ? malloc(size) : NULL;
-    if (!put)
-        return NULL;
-    *put = (struct put){
-        .arrived_us = delivery->arrived_us,
-        .at_once = at_once,
-        .held_bytes = at_once ? size + cost(delivery->length) : size,
-        .length = delivery->length,
-    };
-    memcpy(put->payload, delivery->bytes, delivery->length);
-    return put;
-}
-
 /* From the source inside. */
 static void on_delivery(void *context, const struct delivery *delivery)
 {
@@ -321,33 +223,31 @@ static void on_delivery(void *context, const struct delivery *delivery)
         return;
     }
     sink->on_received(sink->context, delivery->bytes, delivery->length);
-    struct put *put = new_put(spooled, delivery);
+    bool may_go_on = !spooled->stopped && spooled->on_disk_only == 0;
+    struct spooled_put *put = spooled_memory_begin_put(&spooled->memory, delivery, may_go_on);
     bool sent = put && spool_put(spooled->spool, put->payload, put->length, put);
     if (!sent) {
         struct delivery refused = *delivery;
         refused.is_counted = true;
         refused.refusal = put ? "out of memory"
                               : "the queue is full: the spool's disk does not keep up (queue_max_bytes)";
+        if (put)
+            spooled_memory_end_put(&spooled->memory, put);
         free(put);
         sink->on_delivery(sink->context, &refused);
         return;
     }
-    spooled->put_bytes += put->held_bytes;
-    if (put->at_once) {
-        spooled->puts++;
-        spooled->puts_bytes += cost(put->length);
-    } else {
-        spooled->late_puts++;
-        spooled->on_disk_only++;
-    }
+    spooled->late_puts += !put->at_once;
+    spooled->on_disk_only += !put->at_once;
 }
 
 /* To the sink, unless something older is on disk only, its room was taken, or promptd stops: then it is fetched in its
  * turn. */
-static void put_done(struct source_spooled *spooled, struct put *put, int64_t sequence)
+static void put_done(struct source_spooled *spooled, struct spooled_put *put, int64_t sequence)
 {
     spooled->last_put = sequence;
-    if (put->at_once && (spooled->stopped || waiting_on_disk(spooled) > 0 || !has_room(spooled, put->length))) {
+    bool has_room = spooled_memory_has_room(&spooled->memory, put->length);
+    if (put->at_once && (spooled->stopped || waiting_on_disk(spooled) > 0 || !has_room)) {
         spooled->on_disk_only++;
     } else if (put->at_once) {
         spooled->loaded = sequence;
@@ -356,7 +256,7 @@ static void put_done(struct source_spooled *spooled, struct put *put, int64_t se
     free(put);
 }
 
-static void put_refused(struct source_spooled *spooled, struct put *put, enum spool_put_result result)
+static void put_refused(struct source_spooled *spooled, struct spooled_put *put, enum spool_put_result result)
 {
     const char *refusal = NULL;
     if (!put->at_once)
@@ -365,39 +265,28 @@ static void put_refused(struct source_spooled *spooled, struct put *put, enum sp
         refusal = "the spool is full (spool_max_bytes)";
     else if (spooled->closing)
         refusal = "promptd had to stop before the message was stored";
-    else if (messages_in_memory(spooled) >= spooled->tuning.memory_max_messages ||
-             !has_bytes(spooled, cost(put->length)))
+    else if (!spooled_memory_keep(&spooled->memory, put, spooled->last_put))
         refusal = "the disk refuses, and the queue is full (queue_max_messages, queue_max_bytes)";
-    if (refusal) {
-        refuse(spooled, put, refusal);
-        free(put);
+    if (!refusal)
         return;
-    }
-    put->behind_sequence = spooled->last_put;
-    STAILQ_INSERT_TAIL(&spooled->in_memory, put, link);
-    spooled->in_memory_count++;
-    spooled->in_memory_bytes += cost(put->length);
+    refuse(spooled, put, refusal);
+    free(put);
 }
 
 static void on_put(void *context, void *token, enum spool_put_result result, int64_t sequence)
 {
     struct source_spooled *spooled = context;
-    struct put *put = token;
-    spooled->put_bytes -= put->held_bytes;
+    struct spooled_put *put = token;
+    spooled_memory_end_put(&spooled->memory, put);
+    spooled->late_puts -= !put->at_once;
     log_debug(LOG_FIELDS(log_number("sequence", sequence)), "message is %s disk",
               result == SPOOL_PUT_OK ? "on" : "not on");
-    if (put->at_once) {
-        spooled->puts--;
-        spooled->puts_bytes -= cost(put->length);
-    } else {
-        spooled->late_puts--;
-    }
     if (result == SPOOL_PUT_OK)
         put_done(spooled, put, sequence);
     else
         put_refused(spooled, put, result);
     if (spooled->stopped || waiting_on_disk(spooled) == 0)
-        deliver_in_memory(spooled, INT64_MAX); /* before older ones that stay on disk, when promptd stops */
+        deliver_refused(spooled, INT64_MAX); /* before older ones that stay on disk, when promptd stops */
     fetch(spooled);
 }
 
@@ -406,12 +295,12 @@ static void on_put(void *context, void *token, enum spool_put_result result, int
 static void demand(struct source *source, size_t messages, size_t bytes)
 {
     struct source_spooled *spooled = spooled_of(source);
-    spooled->room = messages;
-    spooled->room_bytes = bytes;
+    spooled->memory.room = messages;
+    spooled->memory.room_bytes = bytes;
     if (spooled->delivering)
         return;
     if (waiting_on_disk(spooled) == 0)
-        deliver_in_memory(spooled, INT64_MAX);
+        deliver_refused(spooled, INT64_MAX);
     fetch(spooled);
 }
 
@@ -419,8 +308,7 @@ static int64_t take_back(struct source_spooled *spooled, struct receipt *receipt
 {
     struct spooled_receipt *mine = (struct spooled_receipt *)receipt;
     int64_t sequence = receipt->number;
-    spooled->out--;
-    spooled->out_bytes -= mine->bytes;
+    spooled_memory_take_back(&spooled->memory, mine->bytes);
     free(mine);
     return sequence;
 }
@@ -444,11 +332,15 @@ static void release(struct source *source, struct receipt *receipt)
     (void)take_back(spooled_of(source), receipt);
 }
 
+static struct spool_limits spool_limits(const struct source_tuning *tuning)
+{
+    return (struct spool_limits){.waiting_bytes = tuning->spool_max_bytes, .dead_bytes = tuning->spool_dead_max_bytes};
+}
+
 static void set_tuning(struct source *source, const struct source_tuning *tuning)
 {
     struct source_spooled *spooled = spooled_of(source);
-    const struct spool_limits limits = {.waiting_bytes = tuning->spool_max_bytes,
-                                        .dead_bytes = tuning->spool_dead_max_bytes};
+    const struct spool_limits limits = spool_limits(tuning);
     spooled->tuning = *tuning;
     spool_set_limits(spooled->spool, &limits);
     source_set_tuning(spooled->inner, tuning);
@@ -457,12 +349,13 @@ static void set_tuning(struct source *source, const struct source_tuning *tuning
 static void get_status(const struct source *source, struct source_status *status)
 {
     const struct source_spooled *spooled = (const struct source_spooled *)source;
+    const struct spooled_memory *memory = &spooled->memory;
     if (spooled->inner_open)
         source_get_status(spooled->inner, status);
     const struct spool_counts counts = spooled->spool ? spool_counts(spooled->spool) : (struct spool_counts){0};
-    status->kept = spooled->puts + spooled->in_memory_count + spooled->on_disk_only;
-    status->kept_in_memory = spooled->puts + spooled->in_memory_count;
-    status->memory_bytes = spooled->put_bytes + spooled->in_memory_bytes;
+    status->kept_in_memory = memory->puts + memory->refused_count;
+    status->kept = status->kept_in_memory + spooled->on_disk_only;
+    status->memory_bytes = memory->put_bytes + memory->refused_bytes;
     status->spool_directory = spooled->directory;
     status->spool_is_writable = counts.writable;
     status->spool_is_gone = !counts.in_place;
@@ -484,7 +377,7 @@ static void stop(struct source *source)
     struct source_spooled *spooled = spooled_of(source);
     spooled->stopped = true;
     source_stop(spooled->inner);
-    deliver_in_memory(spooled, INT64_MAX);
+    deliver_refused(spooled, INT64_MAX);
 }
 
 /* The two end side by side: what the disk has to take still does not wait for a look-up that hangs. */
@@ -515,13 +408,11 @@ static void on_inner_closed(void *context)
 static void close_source(struct source *source, void (*on_closed)(void *context), void *context)
 {
     struct source_spooled *spooled = spooled_of(source);
-    struct put *put;
     spooled->closing = true;
     spooled->on_closed = on_closed;
     spooled->closed_context = context;
-    while ((put = STAILQ_FIRST(&spooled->in_memory))) {
-        STAILQ_REMOVE_HEAD(&spooled->in_memory, link);
-        spooled->in_memory_count--;
+    while (spooled_memory_oldest(&spooled->memory)) {
+        struct spooled_put *put = spooled_memory_remove_oldest(&spooled->memory);
         refuse(spooled, put, "promptd had to stop before the message was stored");
         free(put);
     }
@@ -542,12 +433,11 @@ static const struct source_ops ops = {
 
 static struct spool *open_spool(struct source_spooled *spooled, uv_loop_t *loop, struct error *error)
 {
-    const struct source_tuning *tuning = &spooled->tuning;
     return spool_open(
         &(struct spool_options){
             .loop = loop,
             .directory = spooled->directory,
-            .limits = {.waiting_bytes = tuning->spool_max_bytes, .dead_bytes = tuning->spool_dead_max_bytes},
+            .limits = spool_limits(&spooled->tuning),
             .on_put = on_put,
             .on_fetched = on_fetched,
             .on_grown = on_grown,
@@ -581,7 +471,7 @@ struct source *source_spooled_new(const struct source_options *options, source_i
                                        .tuning = options->tuning,
                                        .directory = options->directory,
                                        .began_ms = clock_monotonic_ms()};
-    STAILQ_INIT(&spooled->in_memory);
+    spooled_memory_init(&spooled->memory, &spooled->tuning);
     spooled->spool = open_spool(spooled, options->loop, error);
     if (!spooled->spool) {
         free(spooled);
