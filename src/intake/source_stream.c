@@ -10,9 +10,6 @@
  */
 #include "promptd/source_stream.h"
 
-#include <assert.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define LOG_COMPONENT "redis"
@@ -25,84 +22,57 @@
 
 enum { KEY_STREAM = QUEUE_KEY_MAIN, KEY_DEAD = QUEUE_KEY_DEAD };
 
-enum {
-    CALL_GROUP = QUEUE_CALLS, /* behind the engine's */
-    CALL_GROUPS,
-    CALL_VERIFY,
-    CALL_LOST,
-    CALL_READ,
-    CALL_KEEP,
-    CALL_IDLE,
-    CALL_CLAIM,
-    CALL_FIGURES,
-    CALL_LENGTH,
-    CALL_DEAD,
-    CALL_REMOVE,
-    CALL_SELF,
-    CALL_MINE
+enum { GIVEN_BACK_IDLE_MS = 24 * 60 * 60 * 1000, GONE_MS = 120000 };
+
+struct source_stream {
+    struct queue queue;       /* first: the queue is this */
+    bool only_group;          /* nobody else reads the stream */
+    bool knows_lag;           /* Redis says how much nobody has read yet */
+    char from[QUEUE_ID_SIZE]; /* where a walk over what is pending for us goes on; "": at its beginning */
 };
 
-enum { PAGE = QUEUE_PAGE, GIVEN_BACK_IDLE_MS = 24 * 60 * 60 * 1000, GONE_MS = 120000 };
+static struct source_stream *stream_of(struct queue *queue)
+{
+    return (struct source_stream *)queue;
+}
 
 static bool init(struct queue *queue)
 {
     static const char *const suffixes[] = {[KEY_STREAM] = "", [KEY_DEAD] = ":dead", NULL};
-    queue->only_group = true;
+    stream_of(queue)->only_group = true;
     return queue_name_keys(queue, suffixes);
 }
 
-static void begin(struct queue_command *command, const char *name, const struct queue *queue)
-{
-    queue_command_begin(command, name);
-    queue_command_add(command, queue->keys[KEY_STREAM]);
-    queue_command_add(command, GROUP);
-}
+/* --- entries ------------------------------------------------------------------------------------------------------ */
 
-static void begin_read(struct queue_command *command, const struct queue *queue, size_t count)
-{
-    queue_command_begin(command, "XREADGROUP");
-    queue_command_add(command, "GROUP");
-    queue_command_add(command, GROUP);
-    queue_command_add(command, queue->consumer);
-    queue_command_add(command, "COUNT");
-    queue_command_add_number(command, (int64_t)count);
-}
+enum found {
+    FOUND_MESSAGE,
+    FOUND_DELETED, /* the entry is pending, and not in the stream any more */
+    FOUND_PART     /* the reply had no room for the rest */
+};
 
-static void end_read(struct queue_command *command, const struct queue *queue, const char *from)
+/* [id, [field, value, …], …]; the payload is the field `message`. */
+static enum found read_entry(const struct queue *queue, const redisReply *entry, struct queue_item *item)
 {
-    queue_command_add(command, "STREAMS");
-    queue_command_add(command, queue->keys[KEY_STREAM]);
-    queue_command_add(command, from);
-}
-
-/* For ourselves, what has been idle for so long. */
-static void begin_claim(struct queue_command *command, const struct queue *queue, int64_t idle_ms)
-{
-    begin(command, "XCLAIM", queue);
-    queue_command_add(command, queue->consumer);
-    queue_command_add_number(command, idle_ms);
-}
-
-/* --- entries ---------------------------------------------------------------------------------------------------- */
-
-/* [id, [field, value, …]]; the payload is the field `message`. false: the entry was deleted, and is pending still. */
-static bool read_entry(const redisReply *entry, struct queue_item *item)
-{
-    const redisReply *fields = queue_array(entry, 1);
+    bool is_whole = true;
     *item = (struct queue_item){.id = "", .bytes = ""};
     if (entry->type != REDIS_REPLY_ARRAY || entry->elements < 1 || entry->element[0]->type != REDIS_REPLY_STRING)
-        return false;
+        return FOUND_PART;
     item->id = entry->element[0]->str;
-    for (size_t i = 0; fields && i + 1 < fields->elements; i += 2) {
+    const redisReply *fields = queue_array(entry, 1);
+    if (!fields)
+        return entry->elements > 1 && entry->element[1]->type == REDIS_REPLY_INTEGER ? FOUND_PART : FOUND_DELETED;
+    for (size_t i = 0; i + 1 < fields->elements; i += 2) {
         const redisReply *name = fields->element[i];
         const redisReply *value = fields->element[i + 1];
+        is_whole = is_whole && name->type == REDIS_REPLY_STRING;
         if (name->type != REDIS_REPLY_STRING || name->len != 7 || memcmp(name->str, "message", 7) != 0)
             continue;
-        item->bytes = value->type == REDIS_REPLY_STRING ? value->str : NULL; /* a number: it was not read */
-        item->length = value->type == REDIS_REPLY_STRING ? value->len : (size_t)value->integer;
-        break;
+        item->bytes = value->type == REDIS_REPLY_STRING ? value->str : NULL;
+        item->length = item->bytes ? value->len : queue_number(value); /* it was not read */
+        return item->bytes || item->length > queue->bulk_max_bytes ? FOUND_MESSAGE : FOUND_PART;
     }
-    return fields;
+    return is_whole ? FOUND_MESSAGE : FOUND_PART;
 }
 
 /* What was deleted from the stream by others can only be forgotten. */
@@ -110,34 +80,8 @@ static void forget_deleted(struct queue *queue, const char *id)
 {
     struct queue_command command;
     log_warning(LOG_FIELDS(log_text("id", id)), "an entry was deleted from the stream before it had an outcome");
-    begin(&command, "XACK", queue);
-    queue_command_add(&command, id);
-    queue_send(queue, queue->worker, &command, 0, NULL);
-}
-
-typedef void (*entry_visitor)(struct queue *queue, const struct queue_item *item);
-
-/* Returns how many there were. */
-static size_t each_entry(struct queue *queue, const redisReply *entries, entry_visitor visit)
-{
-    struct queue_item item;
-    size_t count = 0;
-    for (size_t i = 0; entries && i < entries->elements; i++) {
-        if (read_entry(entries->element[i], &item)) {
-            visit(queue, &item);
-            count++;
-        } else if (item.id[0]) {
-            forget_deleted(queue, item.id);
-        }
-    }
-    return count;
-}
-
-/* [[key, entries]] */
-static const redisReply *entries_of(const redisReply *reply)
-{
-    const redisReply *stream = queue_array(reply, 0);
-    return stream ? queue_array(stream, 1) : NULL;
+    queue_command_begin(&command, "XACK", queue->keys[KEY_STREAM], GROUP, id);
+    queue_links_ask(&queue->links, &command, NULL);
 }
 
 /* --- setting up --------------------------------------------------------------------------------------------------- */
@@ -151,241 +95,281 @@ static const redisReply *field_of(const redisReply *map, const char *name)
     return NULL;
 }
 
-static uint64_t number_of(const redisReply *map, const char *name)
+/* Where there are other groups they may not have read it yet: then trimming is theirs. */
+static void on_figures(void *context, const redisReply *reply)
 {
-    const redisReply *value = field_of(map, name);
-    return value && value->type == REDIS_REPLY_INTEGER && value->integer > 0 ? (uint64_t)value->integer : 0;
-}
-
-/* Where there are others they may not have read it yet: then trimming is theirs. */
-static void note_groups(struct queue *queue, size_t groups)
-{
-    bool only = groups <= 1;
-    if (only != queue->only_group)
+    struct source_stream *stream = context;
+    struct source_status *status = &stream->queue.status;
+    bool is_known = reply->type == REDIS_REPLY_ARRAY;
+    size_t groups = is_known ? reply->elements : 0;
+    bool is_only = is_known && groups <= 1;
+    queue_links_complain(&stream->queue.links, "to say which groups there are", reply);
+    if (is_known && is_only != stream->only_group)
         log_info(LOG_FIELDS(log_number("groups", groups)),
-                 only ? "no other group reads the stream: entries are deleted after their outcome"
-                      : "other groups read the stream: its entries stay there, and trimming them is theirs");
-    queue->only_group = only;
-}
-
-static void read_groups(struct queue *queue, const redisReply *reply)
-{
-    queue_complain(queue, "to say which groups there are", reply);
-    if (reply->type != REDIS_REPLY_ARRAY) { /* nobody knows: others may read it */
-        queue->only_group = false;
-        return;
-    }
-    note_groups(queue, reply->elements);
-    for (size_t i = 0; i < reply->elements; i++) {
+                 is_only ? "no other group reads the stream: entries are deleted after their outcome"
+                         : "other groups read the stream: its entries stay there, and trimming them is theirs");
+    stream->only_group = is_only;
+    for (size_t i = 0; i < groups; i++) {
         const redisReply *group = queue_array(reply, i);
         const redisReply *name = group ? field_of(group, "name") : NULL;
         if (!name || name->type != REDIS_REPLY_STRING || strcmp(name->str, GROUP) != 0)
             continue;
         const redisReply *lag = field_of(group, "lag"); /* from Redis 7.0 on */
-        queue->status.pending = number_of(group, "pending");
-        queue->status.consumers = number_of(group, "consumers");
-        queue->knows_lag = lag && lag->type == REDIS_REPLY_INTEGER;
-        if (queue->knows_lag)
-            queue->status.backlog = number_of(group, "lag");
+        status->pending = queue_number(field_of(group, "pending"));
+        status->consumers = queue_number(field_of(group, "consumers"));
+        stream->knows_lag = lag && lag->type == REDIS_REPLY_INTEGER;
+        if (stream->knows_lag)
+            status->backlog = queue_number(lag);
     }
 }
 
 static void on_groups(void *context, const redisReply *reply)
 {
-    read_groups(context, reply);
+    on_figures(context, reply);
     queue_is_set_up(context);
 }
 
-static void ask_groups(struct queue *queue, int call, void (*on_reply)(void *context, const redisReply *reply))
+static void ask_groups(struct queue *queue, void (*on_reply)(void *context, const redisReply *reply))
 {
     struct queue_command command;
-    queue_command_begin(&command, "XINFO");
-    queue_command_add(&command, "GROUPS");
-    queue_command_add(&command, queue->keys[KEY_STREAM]);
-    queue_send(queue, queue->worker, &command, call, on_reply);
+    queue_command_begin(&command, "XINFO", "GROUPS", queue->keys[KEY_STREAM]);
+    queue_links_ask(&queue->links, &command, on_reply);
 }
 
 static void on_group_made(void *context, const redisReply *reply)
 {
     struct queue *queue = context;
-    if (reply->type == REDIS_REPLY_ERROR && !queue_is_error(reply, "BUSYGROUP")) {
-        queue_refused(queue, reply);
-        return;
-    }
-    ask_groups(queue, CALL_GROUPS, on_groups);
+    if (reply->type == REDIS_REPLY_ERROR && !queue_is_error(reply, "BUSYGROUP"))
+        queue_links_refuse_worker(&queue->links, reply);
+    else
+        ask_groups(queue, on_groups);
 }
 
 static void set_up(struct queue *queue)
 {
     struct queue_command command;
-    queue_command_begin(&command, "XGROUP");
-    queue_command_add(&command, "CREATE");
-    queue_command_add(&command, queue->keys[KEY_STREAM]);
-    queue_command_add(&command, GROUP);
-    queue_command_add(&command, "0");
-    queue_command_add(&command, "MKSTREAM");
-    queue_send(queue, queue->worker, &command, CALL_GROUP, on_group_made);
+    queue_command_begin(&command, "XGROUP", "CREATE", queue->keys[KEY_STREAM], GROUP, "0", "MKSTREAM");
+    queue_links_ask(&queue->links, &command, on_group_made);
+}
+
+/* --- fetching ----------------------------------------------------------------------------------------------------- */
+
+/* Entries that are pending, for us, or for others who have left them alone for so long: then it is one delivery more,
+ * while to look at our own is none. Of an entry comes its message alone, so that the reply has room for it whatever
+ * else is in it: {id, {"message", payload}, deliveries}; just the id where the entry was deleted. (For that Redis 6.2
+ * gives XCLAIM a nil, and later versions leave it out.) */
+static const char FETCH[] =
+    "local found, idle = {}, tonumber(ARGV[3])\n"
+    "for i = 4, #ARGV do\n"
+    "  local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1)[1]\n"
+    "  if pending and (pending[2] == ARGV[2] or (idle > 0 and pending[3] >= idle)) then\n"
+    "    local times = pending[4] + (idle > 0 and 1 or 0)\n"
+    "    local entry = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'RETRYCOUNT', times)[1]\n"
+    "    local message = {}\n"
+    "    for at = 1, entry and #entry[2] or 0, 2 do\n"
+    "      if entry[2][at] == 'message' then message = {'message', entry[2][at + 1]} break end\n"
+    "    end\n"
+    "    found[#found + 1] = entry and {ARGV[i], message, times} or {ARGV[i]}\n"
+    "  end\n"
+    "end\n"
+    "return found";
+
+static void begin_fetch(struct queue_command *command, const struct queue *queue, int64_t idle_ms)
+{
+    queue_command_begin(command, "EVAL", FETCH, "1", queue->keys[KEY_STREAM], GROUP, queue->consumer);
+    queue_command_add_number(command, idle_ms);
+}
+
+static void on_fetched(void *context, const redisReply *reply)
+{
+    struct queue *queue = context;
+    struct queue_item item;
+    queue_links_complain(&queue->links, "to take over what others have left", reply);
+    for (size_t i = 0; reply->type == REDIS_REPLY_ARRAY && i < reply->elements; i++) {
+        const redisReply *entry = reply->element[i];
+        enum found found = read_entry(queue, entry, &item);
+        uint64_t deliveries = found == FOUND_MESSAGE ? queue_number(entry->element[entry->elements - 1]) : 0;
+        if (found == FOUND_DELETED)
+            forget_deleted(queue, item.id);
+        else if (found == FOUND_PART)
+            queue->has_released = true;
+        else if (deliveries > QUEUE_DELIVERIES_MAX)
+            queue_bury(queue, &item);
+        else
+            queue_take(queue, &item, deliveries > 1);
+    }
+}
+
+/* XPENDING: [[id, consumer, idle, deliveries], …]. Those that are not known are added to the command (NULL: all).
+ * Returns the id of the last, or NULL. */
+static const char *add_pending(struct queue *queue, const redisReply *reply, struct queue_command *command,
+                               bool (*is_known)(struct queue_entries *entries, const struct queue_item *item))
+{
+    const char *last = NULL;
+    for (size_t i = 0; reply->type == REDIS_REPLY_ARRAY && i < reply->elements && i < QUEUE_PAGE; i++) {
+        const redisReply *entry = queue_array(reply, i);
+        if (!entry || entry->elements < 1 || entry->element[0]->type != REDIS_REPLY_STRING)
+            continue;
+        const struct queue_item item = {.id = entry->element[0]->str};
+        last = item.id;
+        if (!is_known || !is_known(&queue->entries, &item))
+            queue_command_add(command, item.id);
+    }
+    return last;
 }
 
 /* --- verifying ---------------------------------------------------------------------------------------------------- */
 
-static void take_lost(struct queue *queue, const struct queue_item *item)
-{
-    queue_take(queue, item, true);
-}
-
-/* XRANGE of one entry, and no XREADGROUP: to look counts as no delivery. */
-static void on_lost_entry(void *context, const redisReply *reply)
-{
-    struct queue *queue = context;
-    const char *id = queue->lost[queue->lost_next++];
-    if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 0)
-        forget_deleted(queue, id);
-    else if (reply->type == REDIS_REPLY_ARRAY)
-        (void)each_entry(queue, reply, take_lost);
-}
-
-static void fetch_lost(struct queue *queue, const char *id)
+static void ask_own(struct source_stream *stream, void (*on_reply)(void *context, const redisReply *reply))
 {
     struct queue_command command;
-    (void)snprintf(queue->lost[queue->lost_count++], QUEUE_ID_SIZE, "%s", id);
-    queue_command_begin(&command, "XRANGE");
-    queue_command_add(&command, queue->keys[KEY_STREAM]);
-    queue_command_add(&command, id);
-    queue_command_add(&command, id);
-    queue_send(queue, queue->worker, &command, CALL_LOST, on_lost_entry);
-}
-
-static void ask_pending(struct queue *queue);
-
-/* [[id, consumer, idle, deliveries], …]; the answers to what is fetched come before the next page. */
-static void on_pending(void *context, const redisReply *reply)
-{
-    struct queue *queue = context;
-    if (reply->type != REDIS_REPLY_ARRAY) {
-        queue_refused(queue, reply);
-        return;
-    }
-    queue->lost_count = queue->lost_next = 0;
-    for (size_t i = 0; i < reply->elements && i < PAGE; i++) {
-        const redisReply *entry = queue_array(reply, i);
-        if (!entry || entry->elements < 4 || entry->element[0]->type != REDIS_REPLY_STRING)
-            continue;
-        const char *id = entry->element[0]->str;
-        (void)snprintf(queue->verify_from, sizeof queue->verify_from, "(%.*s", (int)sizeof queue->verify_from - 2, id);
-        if (!queue_verify_id(queue, id))
-            fetch_lost(queue, id);
-    }
-    if (reply->elements > 0)
-        ask_pending(queue);
-    else
-        queue_verified(queue);
-}
-
-static void ask_pending(struct queue *queue)
-{
-    struct queue_command command;
-    begin(&command, "XPENDING", queue);
-    queue_command_add(&command, queue->verify_from[0] ? queue->verify_from : "-");
-    queue_command_add(&command, "+");
+    struct queue *queue = &stream->queue;
+    queue_command_begin(&command, "XPENDING", queue->keys[KEY_STREAM], GROUP, stream->from[0] ? stream->from : "-",
+                        "+");
     queue_command_add_number(&command, (int64_t)queue_page(queue));
     queue_command_add(&command, queue->consumer);
-    queue_send(queue, queue->worker, &command, CALL_VERIFY, on_pending);
+    queue_links_ask(&queue->links, &command, on_reply);
+}
+
+static void on_pending(void *context, const redisReply *reply)
+{
+    struct source_stream *stream = context;
+    struct queue *queue = &stream->queue;
+    struct queue_command command;
+    if (reply->type != REDIS_REPLY_ARRAY) {
+        queue_links_refuse_worker(&queue->links, reply);
+        return;
+    }
+    begin_fetch(&command, queue, 0);
+    int without = command.argc;
+    const char *last = add_pending(queue, reply, &command, queue_entries_compare);
+    if (command.argc > without)
+        queue_links_ask(&queue->links, &command, on_fetched);
+    if (last) {
+        (void)snprintf(stream->from, sizeof stream->from, "(%s", last);
+        ask_own(stream, on_pending);
+    } else {
+        queue_verified(queue);
+    }
 }
 
 static void verify(struct queue *queue)
 {
-    queue->verify_from[0] = '\0';
-    ask_pending(queue);
+    stream_of(queue)->from[0] = '\0';
+    ask_own(stream_of(queue), on_pending);
 }
 
 /* --- reading ------------------------------------------------------------------------------------------------------ */
 
-static void take_entry(struct queue *queue, const struct queue_item *item)
-{
-    queue_take(queue, item, false);
-}
-
+/* [[key, entries]] */
 static void on_read(void *context, const redisReply *reply)
 {
     struct queue *queue = context;
-    if (queue_is_error(reply, "NOGROUP") || queue_is_error(reply, "UNBLOCKED"))
+    struct queue_item item;
+    const redisReply *stream = queue_array(reply, 0);
+    const redisReply *entries = stream ? queue_array(stream, 1) : NULL;
+    if (queue_is_error(reply, "NOGROUP") || queue_is_error(reply, "UNBLOCKED")) {
         queue_make_anew(queue);
-    else if (reply->type == REDIS_REPLY_ERROR)
-        queue_reader_refused(queue, reply);
-    else
-        queue_read_done(queue, each_entry(queue, entries_of(reply), take_entry));
+        return;
+    }
+    if (reply->type == REDIS_REPLY_ERROR) {
+        queue_links_refuse_reader(&queue->links, reply);
+        return;
+    }
+    for (size_t i = 0; entries && i < entries->elements; i++) {
+        if (read_entry(queue, entries->element[i], &item) == FOUND_MESSAGE)
+            queue_take(queue, &item, false);
+        else
+            queue_doubt(queue); /* it is fetched by itself */
+    }
+    queue_read_done(queue, entries ? entries->elements : 0);
+}
+
+/* Without block_ms it waits for nothing. */
+static void begin_read(struct queue_command *command, const struct queue *queue, size_t count, int64_t block_ms,
+                       const char *from)
+{
+    queue_command_begin(command, "XREADGROUP", "GROUP", GROUP, queue->consumer, "COUNT");
+    queue_command_add_number(command, (int64_t)count);
+    if (block_ms > 0) {
+        queue_command_add(command, "BLOCK");
+        queue_command_add_number(command, block_ms);
+    }
+    queue_command_add(command, "STREAMS");
+    queue_command_add(command, queue->keys[KEY_STREAM]);
+    queue_command_add(command, from);
 }
 
 static void read_stream(struct queue *queue, size_t count)
 {
     struct queue_command command;
-    begin_read(&command, queue, count);
-    queue_command_add(&command, "BLOCK");
-    queue_command_add_number(&command, QUEUE_BLOCK_MS);
-    end_read(&command, queue, ">");
-    queue_send(queue, queue->reader, &command, CALL_READ, on_read);
+    begin_read(&command, queue, count, QUEUE_BLOCK_MS, ">");
+    queue_links_read(&queue->links, &command, on_read);
 }
 
-/* --- after the outcome ----------------------------------------------------------------------------------------------
- */
+/* --- after the outcome -------------------------------------------------------------------------------------------- */
 
-/* Without a transaction what is deleted and not acknowledged is found again, and forgotten then; not the reverse. */
-static void forget(struct queue *queue, int call, void (*on_reply)(void *context, const redisReply *reply))
+static const char FORGET[] = "if ARGV[3] == 'delete' then redis.call('XDEL', KEYS[1], unpack(ARGV, 4)) end\n"
+                             "return redis.call('XACK', KEYS[1], ARGV[2], unpack(ARGV, 4))";
+
+/* First, without effect, what would be refused after the letter: there would be another one at each try. */
+static const char BURY[] = "if ARGV[3] == 'delete' then redis.call('XDEL', KEYS[1], '0-0') end\n"
+                           "redis.call('XACK', KEYS[1], ARGV[2], '0-0')\n" QUEUE_LETTER_SCRIPT
+                           "if ARGV[3] == 'delete' then redis.call('XDEL', KEYS[1], ARGV[4]) end\n"
+                           "return redis.call('XACK', KEYS[1], ARGV[2], ARGV[4])";
+
+static void begin_forget(struct queue_command *command, const struct queue *queue, const char *script)
 {
-    struct queue_command acknowledge;
-    struct queue_command delete;
-    struct queue_entry *entry;
-    begin(&acknowledge, "XACK", queue);
-    queue_command_begin(&delete, "XDEL");
-    queue_command_add(&delete, queue->keys[KEY_STREAM]);
-    TAILQ_FOREACH(entry, &queue->acking, link)
-    {
-        queue_command_add(&acknowledge, entry->id);
-        queue_command_add(&delete, entry->id);
+    const struct source_stream *stream = (const struct source_stream *)queue;
+    queue_command_begin(command, "EVAL", script, "2", queue->keys[KEY_STREAM], queue->keys[KEY_DEAD]);
+    queue_command_add_number(command, (int64_t)queue->options.tuning.dead_max);
+    queue_command_add(command, GROUP);
+    queue_command_add(command, stream->only_group ? "delete" : "leave");
+}
+
+/* Those that ended well together, as far as they follow each other. */
+static void forget(struct queue *queue)
+{
+    struct queue_command command;
+    struct queue_entry *entry = queue_entries_first(&queue->entries, QUEUE_ENTRY_ACKING);
+    while (entry) {
+        struct queue_entry *last = entry;
+        begin_forget(&command, queue, entry->is_dead ? BURY : FORGET);
+        queue_command_add(&command, entry->id);
         if (entry->is_dead)
-            queue_send_dead(queue, entry, queue->keys[KEY_DEAD]);
+            queue_entry_add_letter(entry, &command);
+        while (!last->is_dead && (entry = TAILQ_NEXT(last, link)) && !entry->is_dead) {
+            queue_command_add(&command, entry->id);
+            last = entry;
+        }
+        entry = TAILQ_NEXT(last, link);
+        queue_forget(queue, &command, last);
     }
-    if (queue->only_group)
-        queue_send(queue, queue->worker, &delete, 0, NULL);
-    queue_send(queue, queue->worker, &acknowledge, call, on_reply);
 }
 
 /* --- who lives ---------------------------------------------------------------------------------------------------- */
 
-static void on_kept(void *context, const redisReply *reply)
-{
-    if (queue_is_error(reply, "MOVED "))
-        queue_refused(context, reply);
-    queue_complain(context, "to keep what is held", reply);
-}
-
-/* A read of nothing: whoever has not been heard of for long, and holds nothing, is removed. */
-static void show_up(struct queue *queue)
-{
-    struct queue_command command;
-    begin_read(&command, queue, 1);
-    end_read(&command, queue, BEHIND_ALL);
-    queue_send(queue, queue->worker, &command, CALL_KEEP, on_kept);
-}
-
-/* XCLAIM to ourselves sets the idle time to 0, and with JUSTID counts as no delivery. */
+/* XCLAIM to ourselves sets the idle time to 0, and with JUSTID counts as no delivery: also for what is done, for Redis
+ * may refuse to forget it. Who holds nothing reads nothing: whoever has not been heard of for long, and holds nothing,
+ * is removed. */
 static void keep_alive(struct queue *queue)
 {
     struct queue_command command;
-    const struct queue_entry *entry = TAILQ_FIRST(&queue->held);
-    if (!entry)
-        show_up(queue);
+    const struct queue_entry *entry = queue_entries_next(&queue->entries, NULL);
+    if (!entry) {
+        begin_read(&command, queue, 1, 0, BEHIND_ALL);
+        queue_links_ask(&queue->links, &command, queue_on_kept);
+    }
     while (entry) {
-        begin_claim(&command, queue, 0);
+        queue_command_begin(&command, "XCLAIM", queue->keys[KEY_STREAM], GROUP, queue->consumer, "0");
         int without = command.argc;
-        for (; entry && command.argc < QUEUE_BATCH_MAX; entry = TAILQ_NEXT(entry, link))
+        for (; entry && command.argc < QUEUE_BATCH_MAX; entry = queue_entries_next(&queue->entries, entry))
             if (!entry->is_foreign)
                 queue_command_add(&command, entry->id);
         if (command.argc == without)
             return;
         queue_command_add(&command, "JUSTID");
-        queue_send(queue, queue->worker, &command, CALL_KEEP, on_kept);
+        queue_links_ask(&queue->links, &command, queue_on_kept);
     }
 }
 
@@ -401,141 +385,66 @@ static const char REMOVE_CONSUMERS[] =
     "end\n"
     "return 0";
 
-static void remove_consumers(struct queue *queue, const char *which, int call,
+static void remove_consumers(struct queue *queue, const char *which,
                              void (*on_reply)(void *context, const redisReply *reply))
 {
     struct queue_command command;
-    char idle[16];
-    (void)snprintf(idle, sizeof idle, "%d", GONE_MS);
-    queue_command_begin(&command, "EVAL");
-    queue_command_add(&command, REMOVE_CONSUMERS);
-    queue_command_add(&command, "1");
-    queue_command_add(&command, queue->keys[KEY_STREAM]);
-    queue_command_add(&command, GROUP);
-    queue_command_add(&command, queue->consumer);
-    queue_command_add(&command, idle);
+    queue_command_begin(&command, "EVAL", REMOVE_CONSUMERS, "1", queue->keys[KEY_STREAM], GROUP, queue->consumer);
+    queue_command_add_number(&command, GONE_MS);
     queue_command_add(&command, which);
-    queue_send(queue, queue->worker, &command, call, on_reply);
+    queue_links_ask(&queue->links, &command, on_reply);
 }
 
-/* --- the dead -------------------------------------------------------------------------------------------------------
- */
+/* --- the dead ----------------------------------------------------------------------------------------------------- */
 
-static void take_claimed(struct queue *queue, const struct queue_item *item)
-{
-    for (size_t i = 0; i < queue->poison_count; i++) {
-        if (strcmp(queue->poison[i], item->id) == 0) {
-            queue_bury(queue, item);
-            return;
-        }
-    }
-    queue_take(queue, item, true);
-}
-
-static void on_claimed(void *context, const redisReply *reply)
-{
-    struct queue *queue = context;
-    queue_complain(queue, "to take over what others have left", reply);
-    if (reply->type == REDIS_REPLY_ARRAY)
-        (void)each_entry(queue, reply, take_claimed);
-}
-
-/* Not what we hold ourselves: that is idle for so long only where keeping it was refused. */
-static bool is_held(const struct queue *queue, const char *id)
-{
-    const struct queue_entry *entry;
-    TAILQ_FOREACH(entry, &queue->held, link)
-    if (strcmp(entry->id, id) == 0)
-        return true;
-    TAILQ_FOREACH(entry, &queue->done, link)
-    if (strcmp(entry->id, id) == 0)
-        return true;
-    TAILQ_FOREACH(entry, &queue->acking, link)
-    if (strcmp(entry->id, id) == 0)
-        return true;
-    return false;
-}
-
-/* [[id, consumer, idle, deliveries], …] */
+/* What we hold ourselves is idle for so long only where keeping it was refused. */
 static void on_idle(void *context, const redisReply *reply)
 {
     struct queue *queue = context;
     struct queue_command command;
-    queue_complain(queue, "to say what others have left", reply);
-    begin_claim(&command, queue, QUEUE_TAKEOVER_MS);
+    queue_links_complain(&queue->links, "to say what others have left", reply);
+    begin_fetch(&command, queue, QUEUE_TAKEOVER_MS);
     int without = command.argc;
-    queue->poison_count = 0;
-    for (size_t i = 0; reply->type == REDIS_REPLY_ARRAY && i < reply->elements && i < PAGE; i++) {
-        const redisReply *entry = queue_array(reply, i);
-        if (!entry || entry->elements < 4 || entry->element[0]->type != REDIS_REPLY_STRING ||
-            is_held(queue, entry->element[0]->str))
-            continue;
-        const char *id = entry->element[0]->str;
-        if (entry->element[3]->integer >= QUEUE_DELIVERIES_MAX)
-            (void)snprintf(queue->poison[queue->poison_count++], QUEUE_ID_SIZE, "%s", id);
-        queue_command_add(&command, id);
-    }
+    (void)add_pending(queue, reply, &command, queue_entries_has);
     if (command.argc > without)
-        queue_send(queue, queue->worker, &command, CALL_CLAIM, on_claimed);
-}
-
-static void on_figures(void *context, const redisReply *reply)
-{
-    read_groups(context, reply);
+        queue_links_ask(&queue->links, &command, on_fetched);
 }
 
 /* XLEN, where the group does not know its lag: what was acknowledged is not there any more. */
 static void on_length(void *context, const redisReply *reply)
 {
-    struct queue *queue = context;
-    if (queue->knows_lag || reply->type != REDIS_REPLY_INTEGER)
-        return;
-    uint64_t length = (uint64_t)reply->integer;
-    queue->status.backlog = length > queue->status.pending ? length - queue->status.pending : 0;
-}
-
-static void on_dead(void *context, const redisReply *reply)
-{
-    struct queue *queue = context;
-    if (reply->type == REDIS_REPLY_INTEGER)
-        queue->status.dead_letters = (uint64_t)reply->integer;
-}
-
-static void ask_length(struct queue *queue, const char *key, int call,
-                       void (*on_reply)(void *context, const redisReply *reply))
-{
-    struct queue_command command;
-    queue_command_begin(&command, "XLEN");
-    queue_command_add(&command, key);
-    queue_send(queue, queue->worker, &command, call, on_reply);
+    struct source_stream *stream = context;
+    struct source_status *status = &stream->queue.status;
+    uint64_t length = queue_number(reply);
+    if (!stream->knows_lag && reply->type == REDIS_REPLY_INTEGER)
+        status->backlog = length > status->pending ? length - status->pending : 0;
 }
 
 static void on_removed(void *context, const redisReply *reply)
 {
-    queue_complain(context, "to remove consumers that are gone", reply);
+    struct queue *queue = context;
+    queue_links_complain(&queue->links, "to remove consumers that are gone", reply);
 }
 
 static void look(struct queue *queue)
 {
     struct queue_command command;
     size_t most = queue->room < queue_page(queue) ? queue->room : queue_page(queue);
-    ask_groups(queue, CALL_FIGURES, on_figures);
-    ask_length(queue, queue->keys[KEY_STREAM], CALL_LENGTH, on_length);
-    ask_length(queue, queue->keys[KEY_DEAD], CALL_DEAD, on_dead);
-    remove_consumers(queue, "others", CALL_REMOVE, on_removed);
+    ask_groups(queue, on_figures);
+    queue_command_begin(&command, "XLEN", queue->keys[KEY_STREAM]);
+    queue_links_ask(&queue->links, &command, on_length);
+    remove_consumers(queue, "others", on_removed);
     if (most == 0 || queue->is_stopped)
         return;
-    begin(&command, "XPENDING", queue);
-    queue_command_add(&command, "IDLE");
+    queue_command_begin(&command, "XPENDING", queue->keys[KEY_STREAM], GROUP, "IDLE");
     queue_command_add_number(&command, QUEUE_TAKEOVER_MS);
     queue_command_add(&command, "-");
     queue_command_add(&command, "+");
     queue_command_add_number(&command, (int64_t)most);
-    queue_send(queue, queue->worker, &command, CALL_IDLE, on_idle);
+    queue_links_ask(&queue->links, &command, on_idle);
 }
 
-/* --- the end --------------------------------------------------------------------------------------------------------
- */
+/* --- the end ------------------------------------------------------------------------------------------------------ */
 
 static void on_self_removed(void *context, const redisReply *reply)
 {
@@ -543,56 +452,39 @@ static void on_self_removed(void *context, const redisReply *reply)
     queue_given_back(context);
 }
 
-static void ask_mine(struct queue *queue);
-
 /* What is pending for us becomes idle for a day: whoever looks next claims it. */
 static void on_mine(void *context, const redisReply *reply)
 {
-    struct queue *queue = context;
+    struct source_stream *stream = context;
+    struct queue *queue = &stream->queue;
     struct queue_command command;
-    begin_claim(&command, queue, 0);
-    int without = command.argc;
-    for (size_t i = 0; reply->type == REDIS_REPLY_ARRAY && i < reply->elements && i < PAGE; i++) {
-        const redisReply *entry = queue_array(reply, i);
-        if (!entry || entry->elements < 1 || entry->element[0]->type != REDIS_REPLY_STRING)
-            continue;
-        queue_command_add(&command, entry->element[0]->str);
-        (void)snprintf(queue->verify_from, sizeof queue->verify_from, "(%s", entry->element[0]->str);
-    }
-    if (command.argc == without) {
-        remove_consumers(queue, "self", CALL_SELF, on_self_removed);
+    queue_command_begin(&command, "XCLAIM", queue->keys[KEY_STREAM], GROUP, queue->consumer, "0");
+    const char *last = add_pending(queue, reply, &command, NULL);
+    if (!last) {
+        remove_consumers(queue, "self", on_self_removed);
         return;
     }
+    (void)snprintf(stream->from, sizeof stream->from, "(%s", last);
     queue_command_add(&command, "IDLE");
     queue_command_add_number(&command, GIVEN_BACK_IDLE_MS);
     queue_command_add(&command, "RETRYCOUNT");
     queue_command_add(&command, "0"); /* whoever stops politely was not killed by it */
     queue_command_add(&command, "JUSTID");
-    queue_send(queue, queue->worker, &command, 0, NULL);
-    ask_mine(queue);
-}
-
-static void ask_mine(struct queue *queue)
-{
-    struct queue_command command;
-    begin(&command, "XPENDING", queue);
-    queue_command_add(&command, queue->verify_from[0] ? queue->verify_from : "-");
-    queue_command_add(&command, "+");
-    queue_command_add_number(&command, PAGE);
-    queue_command_add(&command, queue->consumer);
-    queue_send(queue, queue->worker, &command, CALL_MINE, on_mine);
+    queue_links_ask(&queue->links, &command, NULL);
+    ask_own(stream, on_mine);
 }
 
 static void give_back(struct queue *queue)
 {
-    queue->verify_from[0] = '\0';
-    ask_mine(queue);
+    stream_of(queue)->from[0] = '\0';
+    ask_own(stream_of(queue), on_mine);
 }
 
 struct source *source_stream_new(const struct source_options *options)
 {
     static const struct queue_kind kind = {
         .mode = "stream",
+        .size = sizeof(struct source_stream),
         .init = init,
         .set_up = set_up,
         .verify = verify,

@@ -197,24 +197,64 @@ def test_spool_is_not_used(start, queue, new_folder, database):
     assert promptd.settle(1).outcomes() == {"success": 1}
 
 
-def test_acknowledgement_that_redis_refuses_for_a_while(start, queue, own_redis, database):
-    """A Redis that is full takes no dead letter: the message stays with promptd until it does."""
-    own = Queue(own_redis, queue.mode)
-    promptd = start(redis_url=own_redis.url, redis_channel=own.name)
-    interview = database.interview("completed")
-    with database.cluster.connect(database.name) as holder:
-        holder.execute("begin")
-        holder.execute("select from interviews where id = %s for update", [interview])
-        own.push(interview)
-        wait_until(lambda: own.pending() == 1, "the message to be taken")
-        own_redis.admin.config_set("maxmemory", "1mb")
-        holder.execute("rollback")
+def test_dead_letter_that_redis_refuses_for_a_while(start, queue, database):
+    """The message stays in Redis, and with promptd, until its letter is kept. The others go on."""
+    admin = queue.server.admin
+    promptd = start()
+    admin.set(queue.dead_key, "something else")
+    late = queue.push(database.interview("completed"))
+    assert "WRONGTYPE" in promptd.wait_line("ERROR", "Redis refuses acknowledgements").fields["error"]
+    for interview in database.interviews(20):
+        queue.push(interview)
+    assert promptd.settle(21).outcomes() == {"failure": 1, "rollback": 1, "success": 20}
+    wait_until(lambda: queue.pending() == 1, "the good ones to be gone", seen=queue.pending)
+    if queue.mode == "stream":  # nobody else takes it meanwhile
+        def idle_ms():
+            return admin.xpending_range(queue.name, "promptd", "-", "+", 1)[0]["time_since_delivered"]
+
+        wait_until(lambda: idle_ms() > 3000, "it to be idle for a while", seen=idle_ms)
+        wait_until(lambda: idle_ms() < 3000, "it to be claimed anew", 20, seen=idle_ms)
+    assert promptd.find("INFO", "Redis takes acknowledgements again") == []
+    admin.delete(queue.dead_key)
+    promptd.wait_line("INFO", "Redis takes acknowledgements again")
+    wait_empty(queue)
+    assert [letter["message"].encode() for letter in queue.dead()] == [late.framed()]
+    promptd.one("ERROR", "Redis refuses acknowledgements")
+
+
+def test_dead_letter_that_redis_refuses_until_the_end(start, queue, database):
+    """Then the message is given back, and ends again with whoever is next."""
+    promptd = start()
+    queue.server.admin.set(queue.dead_key, "something else")
+    queue.push(database.interview("completed"))
     promptd.wait_line("ERROR", "Redis refuses acknowledgements")
-    assert own.pending() == 1 and own.dead() == []
-    own_redis.admin.config_set("maxmemory", "0")
+    promptd.stop()
+    assert promptd.one("WARNING", "before Redis has taken all acknowledgements").fields["messages"] == "1"
+    assert queue.left() == 1
+    queue.server.admin.delete(queue.dead_key)
+    second = start()
+    second.wait_counters(failure=1)
+    wait_empty(queue)
+    assert [letter["outcome"] for letter in queue.dead()] == ["rolled back"]
+
+
+def test_account_that_may_not_acknowledge(start, queue, own_redis, database):
+    """No letter is written that its message does not make way for."""
+    own = Queue(own_redis, queue.mode)
+    missing = {"list": "-lrem", "stream": "-xack"}[queue.mode]
+    own_redis.admin.execute_command("ACL", "SETUSER", "default", missing)
+    promptd = start(redis_url=own_redis.url, redis_channel=own.name)
+    own.push(database.interview("completed"))
+    refusal = promptd.wait_line("ERROR", "Redis refuses acknowledgements").fields["error"]
+    assert "NOPERM" in refusal or "can't run this command" in refusal
+    good = own.push(database.interview())
+    promptd.settle(2)
+    expect_stored(database, good)
+    assert own.pending() == 2 and own.dead() == []
+    own_redis.admin.execute_command("ACL", "SETUSER", "default", missing.replace("-", "+"))
     promptd.wait_line("INFO", "Redis takes acknowledgements again")
     wait_empty(own)
-    assert own.dead()[0]["outcome"] == "rolled back"
+    assert [letter["outcome"] for letter in own.dead()] == ["rolled back"]
 
 
 def test_redis_cluster(start, queue, new_folder, closing, database):
@@ -241,17 +281,19 @@ def held(queue, database):
         yield hold, lambda: holder.execute("rollback")
 
 
-def test_full_redis_is_drained(start, queue, own_redis, database, held):
-    """A Redis that is full takes no transaction: what ended well makes room without one."""
+@pytest.mark.parametrize("status, outcome", [("enhancing", "success"), ("completed", "rollback")])
+def test_full_redis_is_drained(start, queue, own_redis, database, held, status, outcome):
+    """What ended makes room, and a dead letter takes what its message had."""
     hold, release = held
     own = Queue(own_redis, queue.mode)
     promptd = start(redis_url=own_redis.url, redis_channel=own.name)
-    own.push(hold())
+    own.push(hold(status))
     wait_until(lambda: own.pending() == 1, "the message to be taken")
     own_redis.admin.config_set("maxmemory", "1mb")
     release()
-    assert promptd.settle(1).outcomes() == {"success": 1}
+    assert promptd.settle(1)[outcome] == 1
     wait_empty(own)
+    assert len(own.dead()) == (outcome == "rollback")
 
 
 def test_connections_that_come_back_are_no_deliveries(start, queue, database, new_proxy, held):

@@ -2,6 +2,8 @@
 """Several promptd on one list or stream: what a dead one had taken is another's, what a living one has is not."""
 
 import hashlib
+import pathlib
+import re
 
 import pytest
 
@@ -88,6 +90,100 @@ def test_what_was_delivered_too_often_is_a_dead_letter(start, queue, database):
     wait_empty(queue)
     assert promptd.settle(1).outcomes() == {"dropped": 1}
     assert database.prompts(message.interview) == []
+
+
+@pytest.mark.parametrize("queue", ["list"], indirect=True)
+def test_only_what_kills_is_delivered_a_fifth_time(start, queue, database):
+    """Whatever was taken four times together is put back one by one: who dies then dies of that one."""
+    admin = queue.server.admin
+    interviews = database.interviews(4)
+    killer, *innocent = [queue.message(interview, f"{number}: a good question") for number, interview in
+                         enumerate(interviews)]
+    leave_behind(queue, [killer, *innocent], deliveries=4)
+    with database.cluster.connect(database.name) as holder:
+        holder.execute("begin")
+        holder.execute("select from interviews where id = %s for update", [killer.interview])
+        first = start()
+        wait_until(lambda: database.prompt_count() == 3, "the innocent ones to be stored", 20, seen=database.prompt_count)
+        first.crash()
+        holder.execute("rollback")
+    admin.delete(*admin.keys(f"{{{queue.name}}}:consumer:*"))  # nobody waits for it to expire
+    second = start()
+    second.wait_line("ERROR", "delivered 5 times without an outcome", timeout=20)
+    wait_empty(queue)
+    assert [letter["message"].encode() for letter in queue.dead()] == [killer.framed()]
+    expect_stored(database, *innocent)
+    assert admin.hgetall(f"{{{queue.name}}}:deliveries").keys().isdisjoint([hashlib.sha1(killer.framed()).hexdigest()])
+
+
+@pytest.mark.parametrize("queue", ["list"], indirect=True)
+def test_fifth_deliveries_are_one_at_a_time(start, queue, database):
+    messages = [queue.message(interview, f"{number}: a good question") for number, interview in
+                enumerate(database.interviews(3))]
+    leave_behind(queue, messages, deliveries=4)
+    fresh = queue.message(database.interview())
+    queue.server.admin.lpush(f"{{{queue.name}}}:processing:ghost", fresh.framed())
+    promptd = start()
+    assert promptd.settle(4, timeout=40).outcomes() == {"success": 4}
+    lines = promptd.find("INFO", "a consumer that is gone had taken")
+    assert [line.fields["messages"] for line in lines] == ["2", "1", "1"]
+    stored = [line.fields["prompt_id"] for line in promptd.find("INFO", "prompt stored")]
+    assert [id for id in stored if id != fresh.id] == [each.id for each in messages]
+    wait_empty(queue)
+
+
+@pytest.mark.parametrize("queue", ["list"], indirect=True)
+def test_dead_letter_that_cannot_be_kept_holds_up_nobody(start, queue, database):
+    """What is to be buried stays where it is, and what the dead one had besides is put back."""
+    admin = queue.server.admin
+    promptd = start()
+    admin.set(queue.dead_key, "something else")
+    poison, message = queue.message(database.interview()), queue.message(database.interview(), "a good question")
+    leave_behind(queue, [poison], deliveries=5)
+    leave_behind(queue, [message])
+    admin.sadd(f"{{{queue.name}}}:consumers", "ghost")
+    assert promptd.settle(1, timeout=20).outcomes() == {"success": 1}
+    expect_stored(database, message)
+    promptd.wait_line("WARNING", "Redis refuses to take over what others have left")
+    assert queue.pending() == 1
+    admin.delete(queue.dead_key)
+    wait_empty(queue)
+    assert [letter["message"].encode() for letter in queue.dead()] == [poison.framed()]
+
+
+@pytest.mark.parametrize("queue", ["stream"], indirect=True)
+def test_entry_that_was_deleted_while_it_was_pending(start, queue):
+    """Nothing of it is there: it is forgotten, and a line says so."""
+    admin = queue.server.admin
+    message = queue.message("5f0c2a9e-3b1d-4c8e-9f7a-1d2e3f4a5b6c")
+    leave_behind(queue, [message])
+    id, = admin.xrange(queue.name)[0][:1]
+    admin.xdel(queue.name, id)
+    promptd = start()
+    assert promptd.wait_line("WARNING", "was deleted from the stream", timeout=20).fields["id"] == id.decode()
+    wait_until(lambda: queue.pending() == 0, "nothing to be pending", seen=queue.pending)
+
+
+def fetch_script():
+    source = (pathlib.Path(__file__).resolve().parents[2] / "src/intake/source_stream.c").read_text()
+    literal = re.search(r"static const char FETCH\[\] =(.*?);\n\n", source, re.DOTALL)[1]
+    return "".join(re.findall(r'"(.*?)"\n', literal + "\n")).replace("\\n", "\n")
+
+
+@pytest.mark.parametrize("queue", ["stream"], indirect=True)
+@pytest.mark.parametrize("reply", ["{}", "{false}"], ids=["7.0", "6.2"])
+def test_deleted_entry_as_each_redis_answers_xclaim(queue, reply):
+    """Redis 6.2 has a nil for it, later ones leave it out: either way just its id comes of it."""
+    admin = queue.server.admin
+    leave_behind(queue, [queue.message("5f0c2a9e-3b1d-4c8e-9f7a-1d2e3f4a5b6c")])
+    id = admin.xrange(queue.name)[0][0]
+    as_it_answers = ("local real = redis.call\n"
+                     "local redis = {call = function(name, ...)\n"
+                     f"  if name == 'XCLAIM' then return {reply} end\n"
+                     "  return real(name, ...)\n"
+                     "end}\n")
+    assert admin.eval(as_it_answers + fetch_script(), 1, queue.name, "promptd", "one", 45000, id) == [[id]]
+    assert admin.eval(fetch_script(), 1, queue.name, "promptd", "one", 45000, id)[0][::2] == [id, 2]
 
 
 def test_stop_leaves_no_consumer(start, queue, database):
