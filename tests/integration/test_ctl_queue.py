@@ -202,7 +202,7 @@ def test_check_when_redis_is_away(queue, check):
     assert {verdicts[step] for step in STEPS[queue.mode][1:]} == {"skipped"}
 
 
-# What promptd sends on each mode's keys, apart from transactions. Whoever may all of that is well.
+# What promptd sends on each mode's keys. Whoever may all of that, and MULTI, by which it is tried, is well.
 NEEDED = {"list": "+blmove +lmove +lrange +lindex +lrem +lset +lpop +llen +set +exists +del +sadd +srandmember +srem"
                   " +hincrby +hdel +expire +xadd +xlen +eval",
           "stream": "+xreadgroup +xack +xdel +xclaim +xpending +xgroup +xinfo +xlen +xadd +eval"}
@@ -219,21 +219,21 @@ def keys_of(queue):
 
 
 def test_check_of_an_account_with_just_what_is_needed(own_queue, check):
-    url = account(own_queue, *keys_of(own_queue), *NEEDED[own_queue.mode].split(), "+multi", "+exec")
+    url = account(own_queue, *keys_of(own_queue), *NEEDED[own_queue.mode].split(), "+multi")
     code, verdicts, details = check(own_queue, redis_url=url)
     assert code == 0 and verdicts["redis_permissions"] == "ok", details
     for step in ("redis_version", "redis_memory", "redis_queue", "redis_dead_letters", "redis_listeners"):
         assert verdicts[step] == "note" and "cannot be seen: " in details[step] and "NOPERM" in details[step]
 
 
-@pytest.mark.parametrize("missing", ["multi", "exec", "xadd", "eval"])
+@pytest.mark.parametrize("missing", ["multi", "xadd", "eval"])
 def test_check_names_each_command_that_is_refused(own_queue, check, missing):
     url = account(own_queue, *keys_of(own_queue), "+@all", f"-{missing}")
     code, verdicts, details = check(own_queue, redis_url=url)
     assert code == 78 and [step for step, verdict in verdicts.items() if verdict == "failed"] == ["redis_permissions"]
     lines = details["redis_permissions"].splitlines()
     assert lines[0].startswith(missing.upper()) and "NOPERM" in lines[0]
-    if missing in ("multi", "exec"):
+    if missing == "multi":
         assert len(lines) == 2 and "not tried" in lines[1]
     else:
         assert len(lines) == 1 and f"{missing.upper()} on " in lines[0]
