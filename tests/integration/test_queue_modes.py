@@ -20,7 +20,8 @@ def start(start_promptd, queue):
     def run(takes=True, **settings):
         promptd = start_promptd(on=queue, redis_mode=queue.mode, ready=False, **settings)
         if takes:
-                    promptd.wait_line("INFO", "database connected")
+            promptd.wait_line("INFO", "taking messages")
+            promptd.wait_line("INFO", "database connected")
         return promptd
 
     return run
