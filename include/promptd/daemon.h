@@ -5,11 +5,10 @@
 
 #include "promptd/settings.h"
 
-/* The command line and environment, to read the settings again. Borrowed. */
+/* The command line, to read the settings again. Borrowed. */
 struct daemon_arguments {
     int argc;
     char **argv;
-    char *const *environment;
     const struct settings_program *program;
 };
 

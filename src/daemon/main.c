@@ -79,7 +79,7 @@ static int run(struct settings *settings, const struct daemon_arguments *argumen
     struct error error = {.code = ERROR_NONE};
     if (!open_log(settings, &error))
         return fail(&error);
-    settings_warn(settings, arguments->environment); /* in the form that log_format asks for */
+    settings_warn(settings, environ); /* in the form that log_format asks for */
     log_capture_stderr();
     int status = daemon_run(settings, arguments);
     log_leave_stderr();
@@ -95,7 +95,7 @@ static int act(struct settings *settings, enum settings_action action, const str
         return fail(&error);
     if (action == SETTINGS_RUN)
         return run(settings, arguments);
-    settings_warn(settings, arguments->environment);
+    settings_warn(settings, environ);
     if (action == SETTINGS_PRINT)
         settings_print(settings, stdout);
     else
@@ -106,7 +106,7 @@ static int act(struct settings *settings, enum settings_action action, const str
 int main(int argc, char *argv[])
 {
     static const struct settings_program program = {.validate_redis_url = redis_address_validate};
-    const struct daemon_arguments arguments = {.argc = argc, .argv = argv, .environment = environ, .program = &program};
+    const struct daemon_arguments arguments = {.argc = argc, .argv = argv, .program = &program};
     struct settings settings;
     struct settings_command command;
     struct error error = {.code = ERROR_NONE};

@@ -4,6 +4,8 @@
 #include "daemon_private.h"
 #include "promptd/log.h"
 
+#include <unistd.h>
+
 /* Settings that others point into stay as they were at start. */
 static void apply_settings(struct daemon *daemon, struct settings *next)
 {
@@ -39,7 +41,7 @@ void reload_settings(struct daemon *daemon)
     if (!log_reopen(&error))
         log_error(LOG_FIELDS(log_text("error", error.text)), "the log file cannot be opened again; the old one stays");
     if (!settings_read_command(given->argc, given->argv, given->program, &next, &command, &error) ||
-        !settings_load(&next, &command, given->environment, &error) || !reload_tls(daemon, &next, &error)) {
+        !settings_load(&next, &command, environ, &error) || !reload_tls(daemon, &next, &error)) {
         log_error(LOG_FIELDS(log_text("error", error.text)), "settings not reloaded; nothing was changed");
         settings_free(&next);
         return;
