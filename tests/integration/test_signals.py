@@ -3,6 +3,7 @@
 
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -432,6 +433,24 @@ def test_log_level_is_changed(reloadable, database):
     promptd.wait_line("INFO", "reloaded")
     database.terminate_sessions()  # something to speak of
     promptd.wait_line("DEBUG")
+
+
+@pytest.mark.skipif(SLOW != 1, reason="needs a build without sanitizers: they do not bear a library in front of them")
+@pytest.mark.parametrize("variables", [1, 2])  # with one of the two the array has no room for one more where it is
+def test_reload_beside_a_library_that_sets_variables(reloadable, new_folder, variables):
+    """As agents do that are loaded into everything: then the array of the environment is on the heap, and moves."""
+    folder = new_folder("agent")
+    source, library = os.path.join(folder, "agent.c"), os.path.join(folder, "agent.so")
+    with open(source, "w", encoding="ascii") as file:
+        calls = " ".join(f'setenv("AGENT{number}", "is here", 1);' for number in range(variables))
+        file.write("#include <stdlib.h>\nvoid *wall; /* behind the array */\n__attribute__((constructor)) static void begin(void)\n"
+                   f"{{ {calls} wall = malloc(4096); }}\n")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+    promptd = reloadable.start(fixed={"extra": {"LD_PRELOAD": library, "PROMPTD_LOG_LEVEL": "info"}}, log_level="error")
+    promptd.kill(signal.SIGHUP)
+    promptd.wait_line("INFO", "reloaded")
+    promptd.kill(signal.SIGTERM)
+    assert promptd.wait_exit() == 0
 
 
 def test_rules_for_messages_are_changed(reloadable, database, channel):
