@@ -64,7 +64,7 @@ void queue_take(struct queue *queue, const struct queue_item *item, bool redeliv
 }
 
 /* A reply is in memory as a whole: so many messages fit, should each be as large as may be. */
-static size_t readable(const struct queue *queue)
+size_t queue_readable(const struct queue *queue)
 {
     size_t held_bytes = 2 * queue->entries.bytes; /* each has a job, too */
     size_t max_bytes = queue->options.tuning.memory_max_bytes;
@@ -84,9 +84,14 @@ size_t queue_page(const struct queue *queue)
 
 static void read_more(struct queue *queue)
 {
-    size_t count = readable(queue);
-    if (queue->state != QUEUE_READY || queue->is_stopped || queue->reading > 0 || queue->read_rests || count == 0 ||
-        !redis_link_is_up(queue->links.reader))
+    size_t count = queue_readable(queue);
+    if (queue->state != QUEUE_READY || queue->is_stopped || count == 0)
+        return;
+    if (queue->takes_over) {
+        queue->kind->take_over(queue);
+        return;
+    }
+    if (queue->reading > 0 || queue->read_rests || !redis_link_is_up(queue->links.reader))
         return;
     queue->reading = count;
     queue->read_ms = now_ms(queue);
@@ -150,6 +155,13 @@ void queue_is_set_up(struct queue *queue)
     verify(queue);
 }
 
+void queue_taken_over(struct queue *queue, bool is_more)
+{
+    queue->is_taking_over = false;
+    queue->takes_over = is_more;
+    queue_go_on(queue);
+}
+
 void queue_make_anew(struct queue *queue)
 {
     queue->reading = 0;
@@ -176,6 +188,7 @@ static void on_worker_login(void *context)
 {
     struct queue *queue = context;
     struct queue_command command;
+    queue->takes_over = queue->is_taking_over = false; /* the answer was lost with the connection */
     queue_command_begin(&command, "XLEN", queue->keys[QUEUE_KEY_DEAD]);
     queue_links_ask(&queue->links, &command, on_dead_length);
 }

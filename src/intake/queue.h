@@ -61,6 +61,9 @@ struct queue_kind {
     void (*keep_alive)(struct queue *queue);
     /* What the dead have left, and the figures in queue->status. */
     void (*look)(struct queue *queue);
+    /* Takes what others have left, as much as there is room for: comes before reading while queue->takes_over. NULL: it
+     * is put back for all, and read. */
+    void (*take_over)(struct queue *queue);
     /* The last command: what is held may be taken at once; ends with queue_given_back. */
     void (*give_back)(struct queue *queue);
 };
@@ -79,13 +82,15 @@ struct queue {
     enum queue_state state;
     size_t room;
     size_t room_bytes;
-    size_t reading;    /* asked for, not answered; 0: no read is under way */
-    uint64_t read_ms;  /* when that was */
-    bool read_rests;   /* the server does not block: not before the next tick */
-    bool has_released; /* something that Redis holds for us is not known here: verified soon */
-    uint64_t alive_ms; /* when we last said that we live */
-    uint64_t look_ms;  /* when the next look is due */
-    bool ack_refused;  /* Redis refuses acknowledgements, and that stands in the log */
+    size_t reading;      /* asked for, not answered; 0: no read is under way */
+    uint64_t read_ms;    /* when that was */
+    bool read_rests;     /* the server does not block: not before the next tick */
+    bool takes_over;     /* others have left more than was taken so far */
+    bool is_taking_over; /* an answer is outstanding */
+    bool has_released;   /* something that Redis holds for us is not known here: verified soon */
+    uint64_t alive_ms;   /* when we last said that we live */
+    uint64_t look_ms;    /* when the next look is due */
+    bool ack_refused;    /* Redis refuses acknowledgements, and that stands in the log */
     bool was_ready;
     bool is_stopped;
     bool is_giving_back;
@@ -101,11 +106,13 @@ struct queue {
 struct source *queue_new(const struct source_options *options, const struct queue_kind *kind);
 bool queue_name_keys(struct queue *queue, const char *const suffixes[]); /* "" for redis_channel itself */
 size_t queue_page(const struct queue *queue); /* messages that one reply may have, should each be as large as may be */
+size_t queue_readable(const struct queue *queue); /* messages that there is room for */
 
 void queue_is_set_up(struct queue *queue);
 void queue_verified(struct queue *queue);
 void queue_take(struct queue *queue, const struct queue_item *item, bool redelivered);
 void queue_read_done(struct queue *queue, size_t taken);
+void queue_taken_over(struct queue *queue, bool is_more); /* what there was room for */
 void queue_doubt(struct queue *queue);     /* a reply had more than could be read: Redis is asked for it */
 void queue_make_anew(struct queue *queue); /* Redis has lost what we made there */
 void queue_given_back(struct queue *queue);

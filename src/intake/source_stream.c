@@ -28,6 +28,8 @@ struct source_stream {
     struct queue queue;       /* first: the queue is this */
     bool only_group;          /* nobody else reads the stream */
     bool knows_lag;           /* Redis says how much nobody has read yet */
+    size_t asked_idle;        /* entries of others that were asked for at most */
+    bool has_more_idle;       /* than are being taken */
     char from[QUEUE_ID_SIZE]; /* where a walk over what is pending for us goes on; "": at its beginning */
 };
 
@@ -397,17 +399,49 @@ static void remove_consumers(struct queue *queue, const char *which,
 
 /* --- the dead ----------------------------------------------------------------------------------------------------- */
 
+/* Nothing: another was faster, and takes the rest. */
+static void on_taken_over(void *context, const redisReply *reply)
+{
+    struct queue *queue = context;
+    bool has_some = reply->type == REDIS_REPLY_ARRAY && reply->elements > 0;
+    on_fetched(queue, reply);
+    queue_taken_over(queue, has_some && stream_of(queue)->has_more_idle);
+}
+
 /* What we hold ourselves is idle for so long only where keeping it was refused. */
 static void on_idle(void *context, const redisReply *reply)
 {
     struct queue *queue = context;
     struct queue_command command;
+    size_t found = reply->type == REDIS_REPLY_ARRAY ? reply->elements : 0;
     queue_links_complain(&queue->links, "to say what others have left", reply);
     begin_fetch(&command, queue, QUEUE_TAKEOVER_MS);
     int without = command.argc;
-    (void)add_pending(queue, reply, &command, queue_entries_has);
+    bool has_room = queue_readable(queue) > 0;
+    if (has_room)
+        (void)add_pending(queue, reply, &command, queue_entries_has);
+    stream_of(queue)->has_more_idle = found >= stream_of(queue)->asked_idle;
     if (command.argc > without)
-        queue_links_ask(&queue->links, &command, on_fetched);
+        queue_links_ask(&queue->links, &command, on_taken_over);
+    else
+        queue_taken_over(queue, found > 0 && !has_room);
+}
+
+/* Without room to know that there is something: it comes first then. */
+static void take_over(struct queue *queue)
+{
+    struct queue_command command;
+    size_t room = queue_readable(queue);
+    if (queue->is_taking_over)
+        return;
+    queue->is_taking_over = true;
+    stream_of(queue)->asked_idle = room == 0 ? 1 : room < queue_page(queue) ? room : queue_page(queue);
+    queue_command_begin(&command, "XPENDING", queue->keys[KEY_STREAM], GROUP, "IDLE");
+    queue_command_add_number(&command, QUEUE_TAKEOVER_MS);
+    queue_command_add(&command, "-");
+    queue_command_add(&command, "+");
+    queue_command_add_number(&command, (int64_t)stream_of(queue)->asked_idle);
+    queue_links_ask(&queue->links, &command, on_idle);
 }
 
 /* XLEN, where the group does not know its lag: what was acknowledged is not there any more. */
@@ -429,19 +463,12 @@ static void on_removed(void *context, const redisReply *reply)
 static void look(struct queue *queue)
 {
     struct queue_command command;
-    size_t most = queue->room < queue_page(queue) ? queue->room : queue_page(queue);
     ask_groups(queue, on_figures);
     queue_command_begin(&command, "XLEN", queue->keys[KEY_STREAM]);
     queue_links_ask(&queue->links, &command, on_length);
     remove_consumers(queue, "others", on_removed);
-    if (most == 0 || queue->is_stopped)
-        return;
-    queue_command_begin(&command, "XPENDING", queue->keys[KEY_STREAM], GROUP, "IDLE");
-    queue_command_add_number(&command, QUEUE_TAKEOVER_MS);
-    queue_command_add(&command, "-");
-    queue_command_add(&command, "+");
-    queue_command_add_number(&command, (int64_t)most);
-    queue_links_ask(&queue->links, &command, on_idle);
+    if (!queue->is_stopped)
+        take_over(queue);
 }
 
 /* --- the end ------------------------------------------------------------------------------------------------------ */
@@ -492,6 +519,7 @@ struct source *source_stream_new(const struct source_options *options)
         .forget = forget,
         .keep_alive = keep_alive,
         .look = look,
+        .take_over = take_over,
         .give_back = give_back,
     };
     return queue_new(options, &kind);

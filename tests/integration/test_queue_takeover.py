@@ -80,6 +80,25 @@ def test_what_a_dead_one_had_taken_keeps_its_order(start, queue, database):
     assert [line.fields["prompt_id"] for line in promptd.find("INFO", "prompt stored")] == [each.id for each in messages]
 
 
+def test_much_is_taken_over_soon(start_promptd, queue, database, database_proxy):
+    """And before what nobody has taken yet, although there is never room for much of it."""
+    abandoned = [queue.message(interview, "a good question") for interview in database.interviews(1500)]
+    leave_behind(queue, abandoned)
+    queue.push_burst([queue.message(interview, "a good question") for interview in database.interviews(1500)])
+    database_proxy.refuse()
+    promptd = start_promptd(on=queue, redis_mode=queue.mode, ready=False, queue_max_messages=50,
+                            breaker_reset_s=1, database_url=database.url(database_proxy.port))
+    promptd.wait_line("INFO", "taking messages")
+    wait_until(lambda: queue.backlog() == 3000 or queue.mode == "stream" and promptd.counters()["uptime_s"] > 2,
+               "promptd to know of them", 20, seen=queue.backlog)
+    database_proxy.restore()
+    assert promptd.settle(3000, timeout=40).outcomes() == {"success": 3000}
+    assert promptd.counters()["redelivered"] == 1500
+    stored = [line.fields["prompt_id"] for line in promptd.find("INFO", "prompt stored")]
+    assert set(stored[:1500]) == {message.id for message in abandoned}
+    wait_empty(queue)
+
+
 def test_what_was_delivered_too_often_is_a_dead_letter(start, queue, database):
     message = queue.message(database.interview())
     leave_behind(queue, [message], deliveries=5)
