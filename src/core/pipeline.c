@@ -211,6 +211,7 @@ static bool return_to_source(struct pipeline *pipeline, struct job *job)
     if (!job->receipt || !job->receipt->returns)
         return false;
     pipeline->options.record.metrics->received--;
+    trace(job, "returned");
     source_release(pipeline->source, job->receipt);
     job_free(job);
     return true;
