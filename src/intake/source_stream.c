@@ -444,14 +444,16 @@ static void take_over(struct queue *queue)
     queue_links_ask(&queue->links, &command, on_idle);
 }
 
-/* XLEN, where the group does not know its lag: what was acknowledged is not there any more. */
+/* XLEN, where the group does not know its lag, or knows it wrong, as Redis 7 does once it has read its append-only
+ * file: more cannot wait than is there and not pending. Without other groups that is just what waits. */
 static void on_length(void *context, const redisReply *reply)
 {
     struct source_stream *stream = context;
     struct source_status *status = &stream->queue.status;
     uint64_t length = queue_number(reply);
-    if (!stream->knows_lag && reply->type == REDIS_REPLY_INTEGER)
-        status->backlog = length > status->pending ? length - status->pending : 0;
+    uint64_t most = length > status->pending ? length - status->pending : 0;
+    if (reply->type == REDIS_REPLY_INTEGER && (!stream->knows_lag || status->backlog > most))
+        status->backlog = most;
 }
 
 static void on_removed(void *context, const redisReply *reply)

@@ -5,7 +5,7 @@ import pytest
 
 from support.expect import expect_stored
 from support.queue import MODES, Queue, new_cluster
-from support.redis_server import frame
+from support.redis_server import RedisServer, frame
 from support.wait import wait_until
 
 
@@ -127,6 +127,28 @@ def test_redis_restarts_empty(start, new_folder, queue, database, own_redis):
     message = own.push(database.interview())
     wait_until(lambda: database.status(message.interview) == "ready", "the message after a restart to be stored", 30)
     wait_empty(own)
+
+
+def test_backlog_after_redis_has_read_its_commands_again(start_promptd, new_folder, closing, database):
+    """Redis 7 takes what was delivered since it wrote its commands anew for what nobody has read."""
+    server = closing(RedisServer(new_folder("redis"), "--appendonly", "yes"))
+    stream = Queue(server, "stream")
+    promptd = start_promptd(on=stream, redis_mode="stream", ready=False)
+    promptd.wait_line("INFO", "taking messages")
+    stream.push(database.interview())
+    promptd.settle(1)
+    wait_empty(stream)
+    server.admin.bgrewriteaof()
+    wait_until(lambda: not server.admin.info("persistence")["aof_rewrite_in_progress"], "the rewriting to end")
+    stream.push_burst([stream.message(interview) for interview in database.interviews(100)])
+    promptd.settle(101)
+    wait_empty(stream)
+    server.stop()
+    server.start()
+    promptd.wait_line("INFO", "taking messages", count=2)
+    looked = promptd.counters()["uptime_s"] + 6  # every 5 s
+    wait_until(lambda: promptd.counters()["uptime_s"] > looked, "another look", 20, interval=0.5)
+    assert promptd.counters()["source_backlog"] == 0
 
 
 def test_key_of_another_type(start, queue):
