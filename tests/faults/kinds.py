@@ -12,6 +12,7 @@ import threading
 import time
 
 import psycopg
+import redis
 
 from support.postgres import ROLE
 from support.proxy import POSTGRES_READY
@@ -23,7 +24,7 @@ class Fault:
     place = ""
     seconds = (0.5, 3.0)   # how long it lasts; (0, 0): a moment
     disturbs = EVERYONE    # whose messages may have to wait meanwhile
-    needs = None           # the disk that must be small
+    needs = None           # what the world must have: the disk that must be small; a queue in Redis, another promptd
 
     def __init__(self, world, seed):
         self.world = world
@@ -63,8 +64,8 @@ def _fault(name, place, begin, lift, seconds, more):
 
 # Redis: what was received does not need it any more.
 
-def _redis(name, act, undo=None, seconds=(0.5, 3.0)):
-    return of_the_world(name, "redis", act, undo, seconds, disturbs=NOBODY)
+def _redis(name, act, undo=None, seconds=(0.5, 3.0), needs=None):
+    return of_the_world(name, "redis", act, undo, seconds, disturbs=NOBODY, needs=needs)
 
 
 def _redis_link(name, act, seconds=(0.5, 3.0)):
@@ -72,15 +73,24 @@ def _redis_link(name, act, seconds=(0.5, 3.0)):
                      disturbs=NOBODY)
 
 
-def _kill_subscribers(world):
-    world.redis.admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+def _kill_clients(world):
+    """Those of promptd, which come by TCP."""
+    for client in world.redis.admin.client_list():
+        if not client["addr"].startswith(world.redis.socket):
+            with contextlib.suppress(redis.ResponseError):  # it has gone meanwhile
+                world.redis.admin.client_kill(client["addr"])
+
+
+def _memory(most):
+    return lambda world: world.redis.admin.config_set("maxmemory", most)
 
 
 REDIS = [
     _redis("redis restart", lambda w: w.redis.stop(), lambda w: w.redis.start()),
     _redis("redis kill -9", lambda w: w.redis.stop(signal.SIGKILL), lambda w: w.redis.start()),
     _redis("redis SIGSTOP", lambda w: w.redis.freeze(), lambda w: w.redis.thaw(), (0.5, 4.0)),
-    _redis("redis CLIENT KILL", _kill_subscribers),
+    _redis("redis CLIENT KILL", _kill_clients),
+    _redis("redis full", _memory("1kb"), _memory("0"), needs="queue"),
     of_a_node("redis link cut", "redis link", lambda n: n.redis_link.cut(), disturbs=NOBODY),
     _redis_link("redis link refused", lambda link: link.refuse()),
     _redis_link("redis link hangs up", lambda link: link.hang_up()),
@@ -269,6 +279,8 @@ PROMPTD = [
     _promptd("promptd SIGHUP", lambda n: n.reload(), disturbs=NOBODY),
     _promptd("promptd SIGHUP, mistake", lambda n: n.reload_with_mistake(), lambda n: n.mend_mistake(), (0.5, 1.0), NOBODY),
     _promptd("promptd SIGSTOP", lambda n: n.freeze(), lambda n: n.thaw(), (0.3, 3.0)),
+    of_a_node("promptd silent for 50 s", "promptd", lambda n: n.freeze_for_long(), lambda n: n.thaw(), (48.0, 55.0),
+              disturbs=TARGET, needs="another"),
     of_a_node("spool disk full", "disk", lambda n: n.disk.fill(), lambda n: n.disk.free(), needs="spool"),
 ]
 
@@ -282,13 +294,13 @@ KILLED = 0.3
 ALL = REDIS + POSTGRES + PROMPTD
 
 
-def schedule(seed, disks, pace=1.0, without=()):
+def schedule(seed, has, pace=1.0, without=()):
     """Rounds without end: [(kind, begins after so many seconds, lasts so many)], the same for the same seed.
 
-    Every kind comes before any comes again; about every second round has several at once. disks: those that can be full.
+    Every kind comes before any comes again; about every second round has several at once. has: what some kinds need.
     """
     chance = random.Random(f"schedule {seed}")
-    kinds = [kind for kind in ALL if (kind.needs is None or kind.needs in disks) and kind.name not in without]
+    kinds = [kind for kind in ALL if (kind.needs is None or kind.needs in has) and kind.name not in without]
     killing = KILLED if Kill in kinds else 0.0
     bag = []
     while True:

@@ -114,6 +114,7 @@ class Ledger:
         self.life = self.kills = 0
         self._killed_lives = set()
         self.started = False       # this life has said so: signals are caught from then on
+        self.consumer = ""         # what this life calls itself in Redis, where that keeps messages
         self._way = deque()        # received, not yet known to be on disk
         self._memory = Counter()   # received, in memory only
         self.on_disk = {}          # number: key
@@ -169,10 +170,17 @@ class Ledger:
         """Killed: without a last word. Returns how many messages went with its memory."""
         self.follow()
         self._file.close()
-        gone = +self._memory
         if killed:
             self.kills += 1
             self._killed_lives.add(self.life)
+        gone = self._abandon(killed)
+        self.gone += gone
+        return gone
+
+    def _abandon(self, killed):
+        """Whatever has no outcome. Returns how much of it is gone with the memory."""
+        gone = +self._memory
+        if killed:
             self._limbo.update(self._way)
             self.killed_in_memory.update(prompt for _, prompt, _ in (*gone, *self._way))
             for key in (*gone, *self._way):
@@ -184,7 +192,6 @@ class Ledger:
                 self.innocents.forget(key)
         if not killed and self._disk_refuses:
             self._killed_lives.add(self.life)  # its last outcomes could not be written, and it said so
-        self.gone += sum(gone.values())
         self._memory.clear()
         self._way.clear()
         return sum(gone.values())
@@ -224,7 +231,7 @@ class Ledger:
         elif level == "CRITICAL":
             self._critical(text)
         elif level == "ERROR":
-            self._error(pairs(text))
+            self._error(text)
         elif level == "WARNING" and "prompt_id=" in text:
             self.named.add(pairs(text)["prompt_id"])
         elif "ORPHANED PROMPT RESOLVED" in text:
@@ -242,6 +249,11 @@ class Ledger:
             self.gaps.append(float(GAP.match(text)[1]))
         elif text.startswith("spool can be written again"):
             self._disk_refuses = False
+        else:
+            self._line_of_its_own(text)
+
+    def _line_of_its_own(self, text):
+        """For a kind of ledger that reads more than others."""
 
     def _critical(self, text):
         orphan, stuck = ORPHAN.match(text), STUCK.match(text)
@@ -268,7 +280,8 @@ class Ledger:
         self.orphans.pop(prompt, None)
         self._told.pop((self.life, prompt), None)
 
-    def _error(self, fields):
+    def _error(self, text):
+        fields = pairs(text)
         if "prompt_id" in fields:
             self.sqlstates[fields["prompt_id"]] = fields.get("sqlstate", "")
 
@@ -295,7 +308,7 @@ class Ledger:
     def _message(self, text):
         fields = pairs(text)
         if text.startswith("message received "):
-            self._received(key_of(fields))
+            self._received(key_of(fields), int(fields["sequence"]))
         elif text.startswith("message is on disk"):
             self._put(int(fields["sequence"]))
         elif text.startswith("message is not on disk"):
@@ -305,12 +318,20 @@ class Ledger:
         elif text.startswith("message ended "):
             self._end(int(fields["sequence"]), key_of(fields), fields["outcome"])
 
-    def _received(self, key):
+    def _received(self, key, number):
         self._came["received"] += 1
         message = self.heard.received_one(key, self._epoch)
         if message and message.kind == INNOCENT:
             self._at[key] = message.at
-            self.innocents.came(key, self._now)
+            self.innocents.came(key, self._now, self._before_it())
+        self._keep(key, number)
+
+    @staticmethod
+    def _before_it():
+        """Messages that may be worked on first without anybody's fault: none, for they come as they are published."""
+        return 0
+
+    def _keep(self, key, _number):
         if self._with_spool:
             self._way.append(key)
         else:
@@ -356,6 +377,10 @@ class Ledger:
             self.outcomes[prompt][outcome] += 1
         if interview:
             self.by_interview[interview][outcome] += 1
+        self._let_go(key, number, outcome)
+
+    def _let_go(self, key, number, outcome):
+        interview = key[0]
         if number:
             if number not in self.on_disk:
                 self.ended_twice += 1

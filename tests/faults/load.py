@@ -38,6 +38,7 @@ CODES = {"outage_insert": OUTAGE_CODES, "outage_ready": OUTAGE_CODES, "refuse_de
 
 WORDS = ("Tell me about a project.", "'; DROP TABLE interviews; --", "<script>alert(1)</script>", "$(reboot)", "Größe", "面接",
          "a\\b\"c\"", "tab\there", "🎤")
+WHITE = str.maketrans("01", " \t")
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Published:
     payload: bytes
     kind: str
     at: float = 0.0     # monotonic
-    uncertain: bool = False  # Redis did not say that it was taken
+    uncertain: bool = False  # Redis did not say that it has it
 
     @property
     def key(self):
@@ -103,9 +104,11 @@ class Plan:
         if not self._heap:
             return None
         _, _, interview, prompt, payload = heapq.heappop(self._heap)
-        # Trailing white space is skipped by promptd, and tells copies of a message apart here.
+        # Trailing white space is skipped by promptd. It makes each payload the only one of its kind, and its length tells
+        # copies of a message apart, near each other.
         index = len(self.published)
-        payload = payload + b" " * (index % 997) if interview else payload.ljust(300 + index % 997)
+        payload = (payload if interview else payload.ljust(300)) + f"{index:024b}".translate(WHITE).encode()
+        payload += b" " * (index % 997)
         message = Published(index, interview, prompt, payload, self.kinds.get(interview, "poison"))
         self.published.append(message)
         return message
@@ -148,20 +151,21 @@ class Plan:
 
 
 class Publisher(threading.Thread):
-    """Publishes at about `rate` messages a second, in small groups and now and then in a burst; at less while many wait: the
-    campaign does not ask how much a busy machine can do."""
+    """Sends about `rate` messages a second, in small groups and now and then in a burst; less while many wait: the campaign
+    does not ask how much a busy machine can do."""
 
     ROOM = 200     # messages that may wait at the full rate
     LEAST = 0.1    # of the rate, however many wait
 
-    def __init__(self, plan, server, channel, rate, seed):
+    def __init__(self, plan, channel, rate, seed):
         super().__init__(name="publisher", daemon=True)
-        self._plan, self._server, self._channel, self._rate = plan, server, channel, rate
+        self._plan, self._channel, self._rate = plan, channel, rate
         self._chance = random.Random(f"pace {seed}")
         self._stopping = threading.Event()
         self._client = None
         self._debt = 0.0
-        self.waiting = 0   # messages without an outcome, as far as is known
+        self.taken = 0     # messages that were taken and have no outcome, as far as is known
+        self._waiting = 0  # and those that Redis has, in a list or stream
 
     def burst(self):
         """As much as comes in a second, at once."""
@@ -176,7 +180,7 @@ class Publisher(threading.Thread):
         while not self._stopping.wait(0.02):
             if not self._answers():
                 continue
-            share = max(self.LEAST, min(1.0, self.ROOM / max(self.waiting, 1)))
+            share = max(self.LEAST, min(1.0, self.ROOM / max(self.taken, self._waiting, 1)))
             self._debt += self._rate * share * 0.02 * self._chance.uniform(0.2, 1.4)
             if self._chance.random() < 0.005:
                 self._debt += self._rate * self._chance.uniform(0.5, 2)
@@ -188,7 +192,7 @@ class Publisher(threading.Thread):
         """After a failure: whatever was sent before has been dealt with once a new connection is answered."""
         if self._client is not None:
             return True
-        client = redis.Redis(unix_socket_path=self._server.socket, socket_timeout=2)
+        client = self._channel.server.client(2)
         try:
             client.ping()
         except redis.RedisError:
@@ -203,15 +207,16 @@ class Publisher(threading.Thread):
         now = time.monotonic()
         for message in messages:
             message.at = now
-            pipeline.publish(self._channel, message.payload)
+            self._channel.add(pipeline, message.payload)
         try:
-            if messages:
-                pipeline.execute()
+            answers = pipeline.execute(raise_on_error=False)
+            self._waiting = self._channel.length(self._client)
         except redis.RedisError:
-            for message in messages:
-                message.uncertain = True
+            answers = [None] * len(messages)
             self._client.close()
             self._client = None
+        for message, answer in zip(messages, answers):
+            message.uncertain = answer is None or isinstance(answer, redis.RedisError)
 
 
 def is_own(id, interview, source, prompt):

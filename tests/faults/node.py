@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
 """One promptd of the world: with links, spool, settings, log and ledger of its own."""
 
+import contextlib
 import os
+import random
 import signal
 import time
+
+import redis
 
 from support.admin import Admin
 from support.postgres import ROLE
@@ -12,7 +16,6 @@ from support.proxy import Proxy
 from support.spool import Spool
 
 from .disk import Disk
-from .ledger import Ledger
 
 EXIT_SPOOL = 73
 SHUTDOWN_GRACE_S = 2.0
@@ -22,10 +25,12 @@ PROGRAM = "the program's behaviour"
 
 
 class Node:
-    def __init__(self, world, name, settings, with_spool):
+    def __init__(self, world, name, settings, run):
         """settings: those that all have in common."""
-        self.name, self._world = name, world
-        self.ledger = Ledger(world.plan.published, with_spool, world.violations.add, name)
+        self.name, self._world, self._run = name, world, run
+        with_spool = run.with_spool
+        self._chance = random.Random(f"node {name} {run.seed}")
+        self.ledger = world.mode.ledger(world.plan.published, with_spool, world.violations.add, name)
         self.redis_link = world.own(Proxy(("127.0.0.1", world.redis.port)))
         self.database_link = world.own(Proxy(("127.0.0.1", world.cluster.port)))
         self.spool_folder = world.make_folder(f"spool-{name}", 0o700) if with_spool else None
@@ -43,6 +48,7 @@ class Node:
         self._shutdown_s = float(settings.get("shutdown_timeout_s", 10)) + SHUTDOWN_GRACE_S
         self.promptd = None
         self.stopped_in = []   # seconds of each SIGTERM
+        self._dead = []        # consumers that were killed, and that Redis shall hear of no longer
 
     def _write_config(self, text):
         with open(self._config, "w", encoding="ascii") as file:
@@ -81,8 +87,20 @@ class Node:
         return gone
 
     def kill(self):
+        """What Redis holds for it is another's after 45 s; of every second one, in a short run of each, at once."""
         self.promptd.crash()
-        return self._end_life(killed=True)
+        gone = self._end_life(killed=True)
+        if self.ledger.consumer and (self._run.short or self._chance.random() < 0.5):
+            self._dead.append(self.ledger.consumer)
+            self.give_up_the_dead()
+        return gone
+
+    def give_up_the_dead(self):
+        """As far as Redis answers now."""
+        with contextlib.suppress(redis.RedisError), self._world.redis.client(0.5) as client:
+            while self._dead:
+                self._world.channel.give_up(self._dead[-1], client)
+                self._dead.pop()
 
     def stop(self):
         began = time.monotonic()
@@ -109,6 +127,11 @@ class Node:
         self._write_config("batch_max = 256\n")
 
     def freeze(self):
+        self.promptd.freeze()
+
+    def freeze_for_long(self):
+        """Others take what it holds."""
+        self.ledger.given_up.add(self.ledger.life)
         self.promptd.freeze()
 
     def thaw(self):

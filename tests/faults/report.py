@@ -88,7 +88,8 @@ def run_of(campaign):
 
 LEGEND = """\
 in flight: the most messages without an outcome when the fault began. lost: taken in, and no outcome. in memory: gone with
-SIGKILL and on no disk, as the contract says (without a spool: all that waited; with it: what had just arrived).
+SIGKILL and on no disk, as the contract says (without a spool: all that waited; with it: what had just arrived; of a list or
+a stream it is what Redis gives to another).
 duplicated: ended twice, but for what ends again after SIGKILL. gap max: the longest time without a subscription. recovery:
 from the lifting of a round's last fault to the first outcome `stored` or `duplicate`, in each promptd, of a message that was
 published after that, median and max. cuts: faults of links. recovered: settled and rolled back by recovery. failed: not

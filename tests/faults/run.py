@@ -20,6 +20,8 @@ from .book import Book, Reader
 from .latency import SHIPPED_LIMIT_S
 from .ledger import COUNTERS
 from .load import UNDELETABLE, Plan, Publisher
+from .modes import MODES
+from .queue_verdict import QueueVerdict
 from .report import Row
 from .verdict import Verdict
 from .violations import Violations
@@ -37,6 +39,7 @@ CAMPAIGN = "the campaign could not go on"
 @dataclass(frozen=True)
 class RunPlan:
     """How one run differs from the others."""
+    mode: str              # redis_mode
     seed: int
     with_spool: bool
     atomicity: str
@@ -55,8 +58,8 @@ class RunPlan:
 
     @property
     def name(self):
-        return (f"{'spool' if self.with_spool else 'memory'}-{self.atomicity}-{self.promptds}-"
-                f"{'sequential' if self.sequential else 'random'}-{self.seed}")
+        where = self.mode if MODES[self.mode].keeps_queue else "spool" if self.with_spool else "memory"
+        return (f"{where}-{self.atomicity}-{self.promptds}-{'sequential' if self.sequential else 'random'}-{self.seed}")
 
 
 class Campaign:
@@ -79,7 +82,7 @@ class Campaign:
         self._book, self._reader = Book(self.plan.statuses(), self.violations.add), Reader()
         began = time.monotonic()
         self.world = world = World(self.folder, self._repository, self.plan, self.violations, run)
-        self._publisher = Publisher(self.plan, world.redis, world.channel, run.rate, run.seed)
+        self._publisher = Publisher(self.plan, world.channel, run.rate, run.seed)
         world.burst = self._publisher.burst
         try:
             self._campaign(seconds)
@@ -121,9 +124,7 @@ class Campaign:
         self._end_disturbances()
         world.application.start()
         deadline = time.monotonic() + seconds
-        disks = {name for name, disk in (("spool", world.nodes[0].disk), ("database", world.database_disk))
-                 if disk and disk.works}
-        for round in kinds.schedule(f"{run.seed} {run.with_spool} {run.atomicity}", disks, 0.5 if run.short else 1.0,
+        for round in kinds.schedule(f"{run.seed} {run.with_spool} {run.atomicity}", self._has(), 0.5 if run.short else 1.0,
                                     run.without):
             if time.monotonic() >= deadline or (self.violations and not run.go_on):
                 break
@@ -131,6 +132,17 @@ class Campaign:
         self._publisher.stop()
         world.application.stop()
         self._finish()
+
+    def _has(self):
+        """What some faults need."""
+        world = self.world
+        has = {name for name, disk in (("spool", world.nodes[0].disk), ("database", world.database_disk))
+               if disk and disk.works}
+        if world.mode.keeps_queue:
+            has.add("queue")
+            if len(world.nodes) > 1 and not self._run.short:
+                has.add("another")
+        return has
 
     # Rounds
 
@@ -170,7 +182,7 @@ class Campaign:
 
     def _pace(self):
         """The publisher goes by the promptd that is behind."""
-        self._publisher.waiting = max(ledger.in_flight() for ledger in self.ledgers())
+        self._publisher.taken = max(ledger.in_flight() for ledger in self.ledgers())
 
     def _play(self, faults):
         """Begins and lifts the faults, each at its time."""
@@ -240,8 +252,16 @@ class Campaign:
     # The end
 
     def _finish(self):
+        world = self.world
         self._note("settling")
         limit = SHIPPED_SETTLE_LIMIT_S if self._run.shipped_timers else SETTLE_LIMIT_S
+        for node in world.nodes:
+            node.give_up_the_dead()
+        if world.mode.keeps_queue:
+            self._settle(world.channel.payloads, limit, "Redis to have no message left")
+            self._settle(self._say_that_some_wait, 10, "the state to say so")
+            for name, count in self._say_that_some_wait():
+                self.violations.add(COUNTERS, f"promptd {name} says that {count} messages wait in Redis, and none does")
         self._until(lambda: self._in_flight() == 0, limit, "all messages to have an outcome")
         with self.world.connect() as connection:
             self._settle(lambda: self._unsettled(connection), limit, "recovery to settle or undo")
@@ -257,6 +277,12 @@ class Campaign:
         with self.world.connect() as connection:
             self._judge_so_far(to_the_end=True)
             verdict = Verdict(self.ledgers(), self.plan, self._book, self.violations.add)
+            if world.mode.keeps_queue:
+                dead = [(letter["message"].encode(), letter["outcome"]) for letter in world.channel.dead()]
+                queue = QueueVerdict(verdict, world.channel.payloads(), dead)
+                queue.judge()
+                world.notes.append(f"{len(dead)} dead letters, {queue.buried} of them delivered too often; "
+                                   f"{queue.again} deliveries of what was received before")
             verdict.judge(connection)
         for node in self.world.nodes:
             if node.spool_folder:
@@ -283,6 +309,10 @@ class Campaign:
         """Left behind and not named, or named and not left behind."""
         left = {str(id) for id, in connection.execute("select prompt_id from promptd_unsettled").fetchall()}
         return [id for ledger in self.ledgers() for id in left ^ ledger.open_orphans().keys()]
+
+    def _say_that_some_wait(self):
+        self._ask_states()
+        return [(ledger.name, ledger.in_redis) for ledger in self.ledgers() if ledger.in_redis]
 
     def _stuck(self):
         return [interview for ledger in self.ledgers() for interview, life in ledger.stuck.items()

@@ -8,11 +8,13 @@ from support.redis_server import RedisServer
 
 from .application import NAME, Application
 from .disk import Disk
+from .modes import MODES
 from .node import Node
 
 FAST = {"heartbeat_interval_s": 1, "heartbeat_timeout_s": 1, "backoff_max_s": 1, "breaker_reset_s": 2,
         "statement_timeout_ms": 1000, "retry_base_ms": 20, "retry_max_ms": 200, "lock_patience_s": 3, "recover_after_s": 3,
         "reconcile_interval_s": 2, "shutdown_timeout_s": 3}
+CHANNEL = "interviewly:prompt-ready:campaign"
 DATABASE_MB = 4096     # used is only what is written
 WAL_MB = 1024
 
@@ -34,7 +36,7 @@ class World:
         self.notes = []
         self._closing = []
         self.burst = lambda: None  # has the publisher send many messages at once
-        self.channel = "interviewly:prompt-ready:campaign"
+        self.mode = MODES[run.mode]
         self.database = "campaign"
         try:
             self._open(repository, run)
@@ -43,15 +45,17 @@ class World:
             raise
 
     def _open(self, repository, run):
-        self.redis = self.own(RedisServer(self.make_folder("redis"), "--client-output-buffer-limit", "pubsub 8mb 4mb 5"))
+        self.redis = self.own(RedisServer(self.make_folder("redis"), "--client-output-buffer-limit", "pubsub 8mb 4mb 5",
+                                          *self.mode.redis_options))
+        self.channel = self.mode.open(self.redis, CHANNEL)
         self.database_disk = self.own(Disk(self.make_folder("pg-tables"), DATABASE_MB, 0o700))
         self.wal_disk = self.own(Disk(self.make_folder("pg-wal"), WAL_MB, 0o700))
         self.cluster = self.own(Cluster(self.make_folder("pg"), os.path.join(repository, "sql"), CONFIGURATION,
                                         wal_folder=self.wal_disk.folder))
         self._make_database()
-        settings = {"redis_channel": self.channel, "log_level": "debug", "queue_max_messages": 5000,
+        settings = {"redis_channel": CHANNEL, "log_level": "debug", "queue_max_messages": 5000, **self.mode.settings,
                     **({} if run.shipped_timers else FAST)}
-        self.nodes = [self.own(Node(self, name, {**settings, "atomicity": atomicity}, run.with_spool))
+        self.nodes = [self.own(Node(self, name, {**settings, "atomicity": atomicity}, run))
                       for name, atomicity in zip("ab", run.atomicities)]
         self.application = Application(lambda: self.cluster.connect(self.database, application_name=NAME),
                                        self.plan, run.seed)

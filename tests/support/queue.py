@@ -47,16 +47,22 @@ def new_cluster(new_folder, closing):
 class Queue(Channel):
     """Keys as the contract names them; `mode` is promptd's redis_mode."""
 
-    def __init__(self, server, mode):
-        super().__init__(server)
+    def __init__(self, server, mode, name=None):
+        super().__init__(server, name)
         self.mode = mode
         self.dead_key = f"{{{self.name}}}:dead"
 
-    def push_raw(self, payload):
+    def add(self, client, payload):
         if self.mode == "list":
-            self.server.admin.lpush(self.name, payload)
+            client.lpush(self.name, payload)
         else:
-            self.server.admin.xadd(self.name, {"message": payload})
+            client.xadd(self.name, {"message": payload})
+
+    def length(self, client):
+        return client.llen(self.name) if self.mode == "list" else client.xlen(self.name)
+
+    def push_raw(self, payload):
+        self.add(self.server.admin, payload)
 
     def push(self, interview, text=None, source="rag"):
         message = self.message(interview, text, source)
@@ -73,10 +79,7 @@ class Queue(Channel):
             if isinstance(payload, Message):
                 self.published.append(payload.prompt)
                 payload = payload.framed()
-            if self.mode == "list":
-                pipeline.lpush(self.name, payload)
-            else:
-                pipeline.xadd(self.name, {"message": payload})
+            self.add(pipeline, payload)
         pipeline.execute()
 
     def subscribers(self):
@@ -105,6 +108,26 @@ class Queue(Channel):
         if self.mode == "stream":
             return self.server.admin.xlen(self.name)
         return self.backlog() + self.pending()
+
+    def payloads(self):
+        """Of all that is left, whoever has taken it."""
+        admin = self.server.admin
+        if self.mode == "stream":
+            return [fields[b"message"] for _, fields in admin.xrange(self.name)]
+        pipeline = admin.pipeline(transaction=True)
+        for key in (self.name, *admin.keys(f"{{{self.name}}}:processing:*")):
+            pipeline.lrange(key, 0, -1)
+        return [payload for payloads in pipeline.execute() for payload in payloads]
+
+    def give_up(self, consumer, client):
+        """As if nothing had been heard of this one for as long as others wait before they take what it had."""
+        if self.mode == "list":
+            client.delete(f"{{{self.name}}}:consumer:{consumer}")
+            return
+        pending = client.xpending_range(self.name, "promptd", "-", "+", 100_000, consumer)
+        ids = [entry["message_id"] for entry in pending]
+        if ids:
+            client.xclaim(self.name, "promptd", consumer, 0, ids, idle=60000, justid=True)
 
     def dead(self):
         return [{name.decode(): value.decode("utf-8", "replace") for name, value in fields.items()}

@@ -78,6 +78,10 @@ class RedisServer:
                                   stdout=log, stderr=log)
         wait_for_server(self._process, self._answers, "Redis", self.log_path)
 
+    def client(self, patience_s):
+        """Another connection: an answer is there within so many seconds, or it fails."""
+        return redis.Redis(unix_socket_path=self.socket, socket_timeout=patience_s)
+
     def listening(self):
         return ["--port", str(self.port)]
 
@@ -154,6 +158,14 @@ class Channel:
         self.published.append(message.prompt)
         self.publish_raw(message.framed(), listeners)
 
+    def add(self, client, payload):
+        """One command that sends it; client: a connection, or a pipeline."""
+        client.publish(self.name, payload)
+
+    def length(self, _client):
+        """Messages that Redis keeps."""
+        return 0
+
     def publish_raw(self, payload, listeners=1):
         """Bytes as they are. Someone must listen, unless `listeners` is 0: else the test would wait in vain."""
         heard = self.server.admin.publish(self.name, payload)
@@ -166,7 +178,7 @@ class Channel:
             if isinstance(payload, Message):
                 self.published.append(payload.prompt)
                 payload = payload.framed()
-            pipeline.publish(self.name, payload)
+            self.add(pipeline, payload)
         heard = pipeline.execute()
         assert all(count >= 1 for count in heard), f"{heard.count(0)} of {len(heard)} messages had no listener"
 
