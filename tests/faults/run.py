@@ -32,6 +32,7 @@ RECOVERY_LIMIT_S = 60
 SETTLE_LIMIT_S = 90
 SHIPPED_SETTLE_LIMIT_S = 300   # recovery takes up what is a minute old, once a minute
 MESSAGES_AN_INTERVIEW = 1.4
+LAST_ROUND_S = 120   # at most; there must be messages until it ends
 
 CAMPAIGN = "the campaign could not go on"
 
@@ -77,8 +78,8 @@ class Campaign:
 
     def run(self, seconds):
         run = self._run
-        self.plan = Plan(run.seed, "zq" + uuid.uuid4().hex, int(seconds * run.rate / MESSAGES_AN_INTERVIEW * 1.3) + 1000,
-                         run.sequential, run.without)
+        interviews = int((seconds * 1.3 + LAST_ROUND_S) * run.rate / MESSAGES_AN_INTERVIEW)
+        self.plan = Plan(run.seed, "zq" + uuid.uuid4().hex, interviews, run.sequential, run.without)
         self._book, self._reader = Book(self.plan.statuses(), self.violations.add), Reader()
         began = time.monotonic()
         self.world = world = World(self.folder, self._repository, self.plan, self.violations, run)
