@@ -300,7 +300,7 @@ def dial_hangs(start_promptd, database, channel, database_proxy):
     promptd.wait_line("INFO", "subscribed")
     message = channel.publish(database.interview())
     promptd.wait_counters(received=1)
-    assert database_proxy.accepted
+    wait_until(lambda: database_proxy.accepted, "the dial to be taken")
     return promptd, message
 
 
