@@ -16,7 +16,8 @@
 
 struct inbox;
 
-/* Both count every job that was admitted and not finished, also those in work. */
+/* Both count every message that was admitted and not finished, also those in work. Jobs that are no messages need no
+ * room: whoever makes them bounds their number. */
 struct inbox_limits {
     size_t max_messages;
     size_t max_bytes; /* held_bytes of each */
@@ -42,7 +43,7 @@ void inbox_evict(struct inbox *inbox, inbox_evicted evicted, void *context);
 /* Is there any message of this interview, ready, waiting or in work? Jobs that are no messages do not count. */
 bool inbox_has_message(const struct inbox *inbox, const uint8_t id[UUID_SIZE]);
 
-size_t inbox_messages(const struct inbox *inbox);
+size_t inbox_messages(const struct inbox *inbox); /* as the limits count */
 size_t inbox_bytes(const struct inbox *inbox);
 
 #endif

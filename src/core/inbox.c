@@ -94,11 +94,24 @@ void inbox_set_limits(struct inbox *inbox, const struct inbox_limits *limits)
     inbox->limits = *limits;
 }
 
+static bool has_room(const struct inbox *inbox, const struct job *job)
+{
+    size_t max_bytes = inbox->limits.max_bytes;
+    return job->kind != JOB_MESSAGE || (inbox->messages < inbox->limits.max_messages && job->held_bytes <= max_bytes &&
+                                        inbox->bytes <= max_bytes - job->held_bytes);
+}
+
+static void forget(struct inbox *inbox, const struct job *job)
+{
+    if (job->kind != JOB_MESSAGE)
+        return;
+    inbox->messages--;
+    inbox->bytes -= job->held_bytes;
+}
+
 bool inbox_admit(struct inbox *inbox, struct job *job)
 {
-    size_t size = job->held_bytes;
-    if (inbox->messages >= inbox->limits.max_messages || size > inbox->limits.max_bytes ||
-        inbox->bytes > inbox->limits.max_bytes - size)
+    if (!has_room(inbox, job))
         return false;
     const uint8_t *id = job->content.interview_id;
     unsigned hash = hash_of(inbox, id);
@@ -113,8 +126,10 @@ bool inbox_admit(struct inbox *inbox, struct job *job)
         TAILQ_INSERT_TAIL(&inbox->ready, job, link);
     }
     job->interview = interview;
-    inbox->messages++;
-    inbox->bytes += size;
+    if (job->kind == JOB_MESSAGE) {
+        inbox->messages++;
+        inbox->bytes += job->held_bytes;
+    }
     return true;
 }
 
@@ -130,8 +145,7 @@ struct job *inbox_take(struct inbox *inbox)
 void inbox_finish(struct inbox *inbox, struct job *job)
 {
     struct interview *interview = job->interview;
-    inbox->messages--;
-    inbox->bytes -= job->held_bytes;
+    forget(inbox, job);
     struct job *next = TAILQ_FIRST(&interview->waiting);
     if (!next) {
         interview_remove(inbox, interview);
@@ -153,8 +167,7 @@ void inbox_evict(struct inbox *inbox, inbox_evicted evicted, void *context)
         struct job *job;
         while ((job = TAILQ_FIRST(&interview->waiting))) {
             TAILQ_REMOVE(&interview->waiting, job, link);
-            inbox->messages--;
-            inbox->bytes -= job->held_bytes;
+            forget(inbox, job);
             evicted(context, job);
         }
     }

@@ -18,7 +18,6 @@ struct pipeline {
     struct inbox *inbox;
     struct prompt_id_maker *ids;
     bool stopped;          /* nothing is demanded any more */
-    size_t recoveries;     /* jobs in the inbox that are no messages */
     size_t released;       /* messages that the source keeps for the next start */
     size_t left_unsettled; /* messages in memory only that were given up at the end, for the recovery to settle */
 };
@@ -205,7 +204,7 @@ void pipeline_demand(struct pipeline *pipeline)
         source_demand(pipeline->source, 0, 0);
 }
 
-/* No room after all, as when the recovery has taken it: the message is received when it comes again. */
+/* No room after all, as when a reload has made the bounds smaller: the message is received when it comes again. */
 static bool return_to_source(struct pipeline *pipeline, struct job *job)
 {
     if (!job->receipt || !job->receipt->returns)
@@ -295,12 +294,10 @@ struct job *pipeline_take(struct pipeline *pipeline)
 void pipeline_finish(struct pipeline *pipeline, struct job *job)
 {
     inbox_finish(pipeline->inbox, job);
-    if (job->kind == JOB_MESSAGE) {
+    if (job->kind == JOB_MESSAGE)
         record(pipeline, job);
-    } else {
-        pipeline->recoveries--;
+    else
         outcome_tell_recovery(&pipeline->options.record, job);
-    }
     job_free(job);
     pipeline_demand(pipeline);
 }
@@ -310,9 +307,7 @@ bool pipeline_admit_recovery(struct pipeline *pipeline, struct job *job)
     if (pipeline->stopped || inbox_has_message(pipeline->inbox, job->content.interview_id) ||
         !inbox_admit(pipeline->inbox, job))
         return false;
-    pipeline->recoveries++;
     pipeline->options.on_ready(pipeline->options.context);
-    pipeline_demand(pipeline); /* it has taken a place */
     return true;
 }
 
@@ -348,7 +343,6 @@ static void abandon(void *context, struct job *job)
 {
     struct pipeline *pipeline = context;
     if (job->kind != JOB_MESSAGE) {
-        pipeline->recoveries--;
         job_free(job);
         return;
     }
@@ -386,7 +380,7 @@ void pipeline_abandon_rest(struct pipeline *pipeline)
 
 size_t pipeline_in_memory(const struct pipeline *pipeline)
 {
-    return inbox_messages(pipeline->inbox) - pipeline->recoveries;
+    return inbox_messages(pipeline->inbox);
 }
 
 size_t pipeline_waiting(const struct pipeline *pipeline)

@@ -57,7 +57,7 @@ static void wait_for_next(struct recovery *recovery)
         (void)uv_timer_stop(&recovery->timer);
 }
 
-/* false: its interview is in work here, there is no room, or no memory. The next round tries again. */
+/* false: its interview is in work here, too many are, or there is no memory. The next round tries again. */
 static bool admit(struct recovery *recovery, struct job *job)
 {
     if (job && recovery->in_work < IN_WORK_MAX && recovery->options.admit(recovery->options.context, job)) {

@@ -171,6 +171,34 @@ static void test_has_message(void **state)
     inbox_free(inbox);
 }
 
+/* Else a message that was asked for would find its place taken, and a younger one could overtake it. */
+static void test_recovery_takes_no_room(void **state)
+{
+    (void)state;
+    static const struct inbox_limits one = {.max_messages = 1, .max_bytes = SIZE_MAX};
+    struct inbox *inbox = inbox_new(&one);
+    struct job *message = make_job(1, 1);
+    for (uint8_t i = 0; i < 3; i++) {
+        const uint8_t id[UUID_SIZE] = {9, i};
+        assert_true(inbox_admit(inbox, job_new_recovery(sizeof(struct job), id, id)));
+    }
+    assert_int_equal(inbox_messages(inbox), 0);
+    assert_int_equal(inbox_bytes(inbox), 0);
+    assert_true(inbox_admit(inbox, message));
+    assert_int_equal(inbox_bytes(inbox), message->held_bytes);
+    const uint8_t id[UUID_SIZE] = {9, 9};
+    assert_true(inbox_admit(inbox, job_new_recovery(sizeof(struct job), id, id)));
+    struct job *second = make_job(2, 2);
+    assert_false(inbox_admit(inbox, second));
+    job_free(second);
+    for (int i = 0; i < 3; i++)
+        finish(inbox, inbox_take(inbox));
+    assert_int_equal(inbox_messages(inbox), 1);
+    finish(inbox, inbox_take(inbox));
+    assert_int_equal(inbox_messages(inbox), 0);
+    inbox_free(inbox);
+}
+
 enum { OOM_INTERVIEWS = 1000 };
 
 static void test_out_of_memory(void **state)
@@ -329,6 +357,7 @@ int main(void)
         cmocka_unit_test(test_bounds),
         cmocka_unit_test(test_evict_leaves_what_is_in_work),
         cmocka_unit_test(test_has_message),
+        cmocka_unit_test(test_recovery_takes_no_room),
         cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_ids_that_differ_in_one_byte_spread),
         cmocka_unit_test(test_ids_counted_upwards_spread),
