@@ -15,6 +15,7 @@
 #define LOG_COMPONENT "redis"
 #include "promptd/log.h"
 #include "queue.h"
+#include "stream_scripts.h"
 
 #define GROUP "promptd"
 /* Behind every entry. (The highest of all is what Redis makes of > itself: a read of it would take a message.) */
@@ -156,29 +157,9 @@ static void set_up(struct queue *queue)
 
 /* --- fetching ----------------------------------------------------------------------------------------------------- */
 
-/* Entries that are pending, for us, or for others who have left them alone for so long: then it is one delivery more,
- * while to look at our own is none. Of an entry comes its message alone, so that the reply has room for it whatever
- * else is in it: {id, {"message", payload}, deliveries}; just the id where the entry was deleted. (For that Redis 6.2
- * gives XCLAIM a nil, and later versions leave it out.) */
-static const char FETCH[] =
-    "local found, idle = {}, tonumber(ARGV[3])\n"
-    "for i = 4, #ARGV do\n"
-    "  local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1)[1]\n"
-    "  if pending and (pending[2] == ARGV[2] or (idle > 0 and pending[3] >= idle)) then\n"
-    "    local times = pending[4] + (idle > 0 and 1 or 0)\n"
-    "    local entry = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'RETRYCOUNT', times)[1]\n"
-    "    local message = {}\n"
-    "    for at = 1, entry and #entry[2] or 0, 2 do\n"
-    "      if entry[2][at] == 'message' then message = {'message', entry[2][at + 1]} break end\n"
-    "    end\n"
-    "    found[#found + 1] = entry and {ARGV[i], message, times} or {ARGV[i]}\n"
-    "  end\n"
-    "end\n"
-    "return found";
-
 static void begin_fetch(struct queue_command *command, const struct queue *queue, int64_t idle_ms)
 {
-    queue_command_begin(command, "EVAL", FETCH, "1", queue->keys[KEY_STREAM], GROUP, queue->consumer);
+    queue_command_begin(command, "EVAL", stream_fetch_script, "1", queue->keys[KEY_STREAM], GROUP, queue->consumer);
     queue_command_add_number(command, idle_ms);
 }
 
@@ -311,15 +292,6 @@ static void read_stream(struct queue *queue, size_t count)
 
 /* --- after the outcome -------------------------------------------------------------------------------------------- */
 
-static const char FORGET[] = "if ARGV[3] == 'delete' then redis.call('XDEL', KEYS[1], unpack(ARGV, 4)) end\n"
-                             "return redis.call('XACK', KEYS[1], ARGV[2], unpack(ARGV, 4))";
-
-/* First, without effect, what would be refused after the letter: there would be another one at each try. */
-static const char BURY[] = "if ARGV[3] == 'delete' then redis.call('XDEL', KEYS[1], '0-0') end\n"
-                           "redis.call('XACK', KEYS[1], ARGV[2], '0-0')\n" QUEUE_LETTER_SCRIPT
-                           "if ARGV[3] == 'delete' then redis.call('XDEL', KEYS[1], ARGV[4]) end\n"
-                           "return redis.call('XACK', KEYS[1], ARGV[2], ARGV[4])";
-
 static void begin_forget(struct queue_command *command, const struct queue *queue, const char *script)
 {
     const struct source_stream *stream = (const struct source_stream *)queue;
@@ -336,7 +308,7 @@ static void forget(struct queue *queue)
     struct queue_entry *entry = queue_entries_first(&queue->entries, QUEUE_ENTRY_ACKING);
     while (entry) {
         struct queue_entry *last = entry;
-        begin_forget(&command, queue, entry->is_dead ? BURY : FORGET);
+        begin_forget(&command, queue, entry->is_dead ? stream_bury_script : stream_forget_script);
         queue_command_add(&command, entry->id);
         if (entry->is_dead)
             queue_entry_add_letter(entry, &command);
@@ -375,23 +347,12 @@ static void keep_alive(struct queue *queue)
     }
 }
 
-/* Consumers that hold nothing are removed, atomically, for what is pending for a consumer goes with it: ourselves, or
- * those of whom nothing was heard for long. */
-static const char REMOVE_CONSUMERS[] =
-    "for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do\n"
-    "  local field = {}\n"
-    "  for i = 1, #consumer, 2 do field[consumer[i]] = consumer[i + 1] end\n"
-    "  local gone = field.idle >= tonumber(ARGV[3])\n"
-    "  if ARGV[4] == 'self' then gone = field.name == ARGV[2] end\n"
-    "  if field.pending == 0 and gone then redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], field.name) end\n"
-    "end\n"
-    "return 0";
-
 static void remove_consumers(struct queue *queue, const char *which,
                              void (*on_reply)(void *context, const redisReply *reply))
 {
     struct queue_command command;
-    queue_command_begin(&command, "EVAL", REMOVE_CONSUMERS, "1", queue->keys[KEY_STREAM], GROUP, queue->consumer);
+    queue_command_begin(&command, "EVAL", stream_remove_consumers_script, "1", queue->keys[KEY_STREAM], GROUP,
+                        queue->consumer);
     queue_command_add_number(&command, GONE_MS);
     queue_command_add(&command, which);
     queue_links_ask(&queue->links, &command, on_reply);

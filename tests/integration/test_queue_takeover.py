@@ -184,8 +184,8 @@ def test_entry_that_was_deleted_while_it_was_pending(start, queue):
 
 
 def fetch_script():
-    source = (pathlib.Path(__file__).resolve().parents[2] / "src/intake/source_stream.c").read_text()
-    literal = re.search(r"static const char FETCH\[\] =(.*?);\n\n", source, re.DOTALL)[1]
+    source = (pathlib.Path(__file__).resolve().parents[2] / "src/intake/stream_scripts.c").read_text()
+    literal = re.search(r"const char stream_fetch_script\[\] =(.*?);\n\n", source, re.DOTALL)[1]
     return "".join(re.findall(r'"(.*?)"\n', literal + "\n")).replace("\\n", "\n")
 
 

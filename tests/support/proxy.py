@@ -77,6 +77,7 @@ class Proxy:
         self.fired = 0         # how often a pattern has matched
         self._port = Port()
         self._connections = set()
+        self._cuts = 0
         self._rules = []
         self._delay = 0.0
         self._swallowing = frozenset()
@@ -216,6 +217,7 @@ class Proxy:
         await asyncio.sleep(0)
 
     def _cut_all(self):
+        self._cuts += 1
         for connection in list(self._connections):
             connection.cut()
 
@@ -225,6 +227,7 @@ class Proxy:
             self._hanging_up_next = False
             client_writer.transport.abort()
             return
+        cuts = self._cuts
         try:
             if isinstance(self.target, str):
                 server_reader, server_writer = await asyncio.open_unix_connection(self.target)
@@ -234,6 +237,9 @@ class Proxy:
             client_writer.transport.abort()
             return
         connection = _Connection(client_writer, server_writer)
+        if cuts != self._cuts:  # it was on its way meanwhile
+            connection.cut()
+            return
         connection.deaf = self._deafening_new
         self._connections.add(connection)
         pumps = [asyncio.ensure_future(self._pump(connection, TO_SERVER, client_reader, server_writer)),
