@@ -40,8 +40,9 @@ void inbox_finish(struct inbox *inbox, struct job *job);
 typedef void (*inbox_evicted)(void *context, struct job *job);
 void inbox_evict(struct inbox *inbox, inbox_evicted evicted, void *context);
 
-/* Is there any message of this interview, ready, waiting or in work? Jobs that are no messages do not count. */
-bool inbox_has_message(const struct inbox *inbox, const uint8_t id[UUID_SIZE]);
+/* For a job that is no message: is there a message of its interview, which sees to it, or another job of its prompt;
+ * ready, waiting or in work? */
+bool inbox_has_same(const struct inbox *inbox, const struct job *job);
 
 size_t inbox_messages(const struct inbox *inbox); /* as the limits count */
 size_t inbox_bytes(const struct inbox *inbox);

@@ -52,7 +52,8 @@ struct job *pipeline_take(struct pipeline *pipeline);
 void pipeline_finish(struct pipeline *pipeline, struct job *job);
 
 /* A job that is no message: it is worked on in its interview's turn, and ends through pipeline_finish as well. false:
- * a message of its interview is in work already, or there is no memory; the job stays with the caller. */
+ * a message of its interview, or a job of its prompt, is in work already, or there is no memory; the job stays with the
+ * caller. */
 bool pipeline_admit_recovery(struct pipeline *pipeline, struct job *job);
 
 /* Demands of the source what there is room for. Now and then, besides what events bring. */

@@ -173,15 +173,21 @@ void inbox_evict(struct inbox *inbox, inbox_evicted evicted, void *context)
     }
 }
 
-bool inbox_has_message(const struct inbox *inbox, const uint8_t id[UUID_SIZE])
+static bool is_done_by(const struct job *job, const struct job *other)
 {
+    return other->kind == JOB_MESSAGE || memcmp(other->prompt_id, job->prompt_id, UUID_SIZE) == 0;
+}
+
+bool inbox_has_same(const struct inbox *inbox, const struct job *job)
+{
+    const uint8_t *id = job->content.interview_id;
     const struct interview *interview = interview_find(inbox, id, hash_of(inbox, id));
-    if (!interview || interview->head->kind == JOB_MESSAGE)
+    if (!interview || is_done_by(job, interview->head))
         return interview != NULL;
-    const struct job *job = TAILQ_FIRST(&interview->waiting);
-    while (job && job->kind != JOB_MESSAGE)
-        job = TAILQ_NEXT(job, link);
-    return job != NULL;
+    const struct job *other = TAILQ_FIRST(&interview->waiting);
+    while (other && !is_done_by(job, other))
+        other = TAILQ_NEXT(other, link);
+    return other != NULL;
 }
 
 size_t inbox_messages(const struct inbox *inbox)

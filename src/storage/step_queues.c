@@ -101,11 +101,23 @@ void step_queues_add_later(struct step_queues *queues, struct task *task, int64_
 
 /* --- out of them ------------------------------------------------------------------------------------------------ */
 
-enum job_step step_queues_take(struct step_queue *queue, struct batch *batch, size_t max)
+/* What has begun is finished first. But for the recovery an undo comes last: orphans are undone and refused again in
+ * each round, and what can be settled must not wait for the last of them. */
+static enum job_step first_step(const struct step_queue *queue, bool is_recovery)
 {
-    int step = JOB_STEP_COUNT - 1;
-    while (TAILQ_EMPTY(&queue->of[step]))
-        step--;
+    static const enum job_step orders[][JOB_STEP_COUNT] = {
+        {JOB_VERIFY, JOB_MARK, JOB_UNDO, JOB_RECOVER, JOB_SETTLE, JOB_TRANSACT, JOB_INSERT},
+        {JOB_VERIFY, JOB_MARK, JOB_RECOVER, JOB_SETTLE, JOB_TRANSACT, JOB_INSERT, JOB_UNDO},
+    };
+    const enum job_step *step = orders[is_recovery];
+    while (TAILQ_EMPTY(&queue->of[*step]))
+        step++;
+    return *step;
+}
+
+enum job_step step_queues_take(struct step_queues *queues, struct step_queue *queue, struct batch *batch, size_t max)
+{
+    enum job_step step = first_step(queue, queue == &queues->recoveries);
     size_t limit = max < batch->capacity ? max : batch->capacity;
     size_t bytes = 0;
     struct job *job;
@@ -120,7 +132,7 @@ enum job_step step_queues_take(struct step_queue *queue, struct batch *batch, si
         queue->count--;
         batch->jobs[batch->count++] = job;
     }
-    return (enum job_step)step;
+    return step;
 }
 
 static struct job *pop(struct job_queue *queue, size_t *count)

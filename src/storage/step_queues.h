@@ -2,7 +2,7 @@
 /*
  * What waits in the store: a queue for each step, and the jobs that come back later.
  *
- *     add ─▶ [insert] [settle] [undo] [mark] … ─▶ take: from the latest step that has jobs
+ *     add ─▶ [insert] [settle] [undo] [mark] … ─▶ take: from the first step in line that has jobs
  *               ▲
  *            [later]
  *
@@ -38,9 +38,9 @@ void step_queues_add(struct step_queues *queues, struct task *task);
 void step_queues_add_later(struct step_queues *queues, struct task *task, int64_t wait_ms);
 void step_queues_look_again(struct step_queues *queues, int64_t wait_ms);
 
-/* Fills the batch from the queue of the latest step, which is returned, with at most `max` jobs and as many as each of
- * them allows. Not from an empty queue. */
-enum job_step step_queues_take(struct step_queue *queue, struct batch *batch, size_t max);
+/* Fills the batch from `queue`, one of the two and not empty: with jobs of the step that is first in line, which is
+ * returned, at most `max`, and as many as each of them allows. */
+enum job_step step_queues_take(struct step_queues *queues, struct step_queue *queue, struct batch *batch, size_t max);
 /* All of the batch, to the head of the queues, in the same order. */
 void step_queues_put_back(struct step_queues *queues, struct batch *batch);
 

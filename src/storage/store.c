@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A queue for each step, and one rule: an idle session takes a batch from the latest step that has jobs.
+ * A queue for each step, and one rule: an idle session takes a batch from the latest step that has jobs. (Of the
+ * recovery's an undo comes last.)
  *
  *     take ─▶ [insert] ─▶ [settle] ─▶ outcome       what has begun is finished first
  *                 ▲            │
@@ -117,7 +118,7 @@ static bool send_batch(struct store *store, struct step_queue *queue, struct pg_
     struct slot *slot = store->free_slots;
     struct run *run = &slot->run;
     struct batch *batch = &run->batch;
-    run->step = step_queues_take(queue, batch, store->options.tuning.batch_max);
+    run->step = step_queues_take(store->queues, queue, batch, store->options.tuning.batch_max);
     batch->settles = may_settle_at_once(run->step, session);
     struct pg_statement statements[PG_STATEMENTS_MAX];
     int count = step_of(run->step)->build(store->statements, batch, statements);

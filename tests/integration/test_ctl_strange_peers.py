@@ -170,7 +170,7 @@ def test_check_of_a_channel(ask, closing, command, fine):
 
 
 @pytest.mark.parametrize("mode, command, fine", [
-    ("list", "INFO", ("string",)), ("list", "SRANDMEMBER", ARRAYS), ("list", "EXEC", ARRAYS),
+    ("list", "INFO", ("string",)), ("list", "SRANDMEMBER", ARRAYS), ("list", "EVAL", ("status",)),
     ("list", "BLMOVE", ("status",)), ("stream", "XINFO", ARRAYS), ("stream", "XREADGROUP", ("status",))])
 def test_check_of_a_queue(ask, closing, mode, command, fine):
     expect_refusals(ask, closing, command, ["check"], but(*fine), redis_mode=mode)

@@ -146,6 +146,21 @@ def test_more_than_a_page(start_promptd, atomicity, database, channel):
     assert promptd.find("WARNING|ERROR|CRITICAL") == []
 
 
+def test_what_can_be_settled_does_not_wait_for_orphans(start_promptd, database, channel, left):
+    """Which are undone, and refused, again and again: with many of them a round takes longer than the interval."""
+    for _ in range(250):
+        left("timeout")
+    database.trigger(PROMPTS, "delete", "perform pg_sleep(0.05); raise exception 'never';")
+    promptd = start_promptd(reconcile_interval_s=1)
+    promptd.wait_line("CRITICAL", "ORPHANED PROMPT DETECTED")
+    message = left()
+    promptd.wait_line("INFO", SETTLED, message.interview, timeout=6)
+    late = left()
+    channel.publish_message(late)  # it waits for the recovery's job of its interview, should there be one already
+    promptd.settle(1, timeout=6)
+    expect_stored(database, message, late)
+
+
 def test_recovery_leaves_room_for_messages(start_promptd, database, channel):
     """However much was left behind, and however long it takes: queue_max_messages is for messages."""
     promptd = start_promptd(queue_max_messages=1000, reconcile_interval_s=1)
