@@ -304,8 +304,7 @@ void pipeline_finish(struct pipeline *pipeline, struct job *job)
 
 bool pipeline_admit_recovery(struct pipeline *pipeline, struct job *job)
 {
-    if (pipeline->stopped || inbox_has_same(pipeline->inbox, job) ||
-        !inbox_admit(pipeline->inbox, job))
+    if (pipeline->stopped || inbox_has_same(pipeline->inbox, job) || !inbox_admit(pipeline->inbox, job))
         return false;
     pipeline->options.on_ready(pipeline->options.context);
     return true;
