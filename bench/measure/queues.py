@@ -34,7 +34,7 @@ def waiting_peak_kib(stand, corpus, mode, count, worked_on):
         publisher = stand.publisher(corpus, corpus.count, place=place_of(mode))
         stand.publish(publisher)
         stand.publish_end(publisher)
-    (process,) = stand.start_promptds(1, redis_mode=mode)
+    process = stand.start_promptd(wait=False, redis_mode=mode)
     wait_until(lambda: stand.ready_count() >= worked_on, "some of the messages to be stored", 120)
     peak = process.status_kib("VmHWM")
     process.stop()
