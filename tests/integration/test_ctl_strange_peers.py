@@ -8,36 +8,13 @@ import time
 
 import pytest
 
-from support.peer import Peer
+from support.peer import NONSENSE, Peer
 from support.wait import SLOW
 
 INTERVIEW = "5f0c2a9e-3b1d-4c8e-9f7a-1d2e3f4a5b6c"
 
 # What the text of the error may be; all of them name the server besides.
 WORDS = r"is no Redis|this is not the protocol of Redis|this port speaks TLS|as of Redis before 6"
-
-# What no Redis answers to anything.
-NONSENSE = {
-    "nothing but a line end": b"\r\n",
-    "HTTP": b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
-    "noise": bytes(range(128, 256)) * 100,
-    "zeros": bytes(1000),
-    "a TLS alert": b"\x15\x03\x01\x00\x02\x02\x46",
-    "RESP3 push": b">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\na\r\n",
-    "RESP3 map": b"%1\r\n+a\r\n+b\r\n",
-    "RESP3 null": b"_\r\n",
-    "RESP3 attribute": b"|1\r\n+a\r\n+b\r\n",
-    "nested too deep": b"*1\r\n" * 10,
-    "huge array": b"*2147483647\r\n",
-    "many arrays": b"*65535\r\n" * 7,
-    "array beyond numbers": b"*99999999999999999999999\r\n",
-    "negative count": b"*-5\r\n",
-    "string beyond 512 MB": b"$536870913\r\n",
-    "negative length": b"$-5\r\n",
-    "length that is no number": b"$1x\r\n",
-    "endless line": b"+" + b"a" * 100_000,
-    "string without an end": b"$2\r\nOKOK\r\n",
-}
 
 # Some is what it answers to other commands.
 OTHER_ANSWERS = {

@@ -35,12 +35,9 @@ def queue(request, own_redis):
 
 
 @pytest.fixture
-def start(start_promptd, queue):
+def start(start_taking, queue):
     def run(**settings):
-        url = f"redis://promptd:{PASSWORD}@127.0.0.1:{queue.server.port}"
-        promptd = start_promptd(on=queue, redis_url=url, redis_mode=queue.mode, ready=False, **settings)
-        promptd.wait_line("INFO", "taking messages")
-        promptd.wait_line("INFO", "database connected")
+        promptd = start_taking(redis_url=f"redis://promptd:{PASSWORD}@127.0.0.1:{queue.server.port}", **settings)
         promptd.secrets.append(PASSWORD)
         return promptd
 

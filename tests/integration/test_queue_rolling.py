@@ -7,17 +7,11 @@ from datetime import datetime, timezone
 import pytest
 
 from support.admin import Admin
-from support.queue import MODES, Queue
 from support.wait import SLOW, wait_until
 
 REPLICAS = 3
 PAUSE_S = 0.02
 LONGEST_WAIT_S = 8  # nobody looks for what was given back more often than every 5 s
-
-
-@pytest.fixture(params=MODES)
-def queue(request, redis_server):
-    return Queue(redis_server, request.param)
 
 
 class Workflow(threading.Thread):

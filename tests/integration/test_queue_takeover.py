@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Several promptd on one list or stream: what a dead one had taken is another's, what a living one has is not."""
 
+import functools
 import hashlib
 import pathlib
 import re
@@ -8,26 +9,14 @@ import re
 import pytest
 
 from support.expect import expect_stored
-from support.queue import MODES, Queue
 from support.wait import wait_until
 
 LOCK_PATIENCE_S = 180
 
 
-@pytest.fixture(params=MODES)
-def queue(request, redis_server):
-    return Queue(redis_server, request.param)
-
-
 @pytest.fixture
-def start(start_promptd, queue):
-    def run(**settings):
-        promptd = start_promptd(on=queue, redis_mode=queue.mode, ready=False, lock_patience_s=LOCK_PATIENCE_S, **settings)
-        promptd.wait_line("INFO", "taking messages")
-        promptd.wait_line("INFO", "database connected")
-        return promptd
-
-    return run
+def start(start_taking):
+    return functools.partial(start_taking, lock_patience_s=LOCK_PATIENCE_S)
 
 
 def leave_behind(queue, messages, deliveries=1):
@@ -55,11 +44,6 @@ def consumers(queue):
     return len(admin.xinfo_consumers(queue.name, "promptd"))
 
 
-def wait_empty(queue, timeout=20.0):
-    wait_until(lambda: queue.left() == 0, "Redis to have no message left", timeout,
-               seen=lambda: (queue.backlog(), queue.pending()))
-
-
 def test_what_a_dead_one_had_taken(start, queue, database):
     messages = [queue.message(interview, f"{number}: a good question") for number, interview in
                 enumerate(database.interviews(150))]
@@ -68,7 +52,7 @@ def test_what_a_dead_one_had_taken(start, queue, database):
     assert promptd.settle(150, timeout=40).outcomes() == {"success": 150}
     assert promptd.counters()["redelivered"] == 150
     expect_stored(database, messages[0])
-    wait_empty(queue)
+    queue.wait_empty()
 
 
 def test_what_a_dead_one_had_taken_keeps_its_order(start, queue, database):
@@ -96,7 +80,7 @@ def test_much_is_taken_over_soon(start_promptd, queue, database, database_proxy)
     assert promptd.counters()["redelivered"] == 1500
     stored = [line.fields["prompt_id"] for line in promptd.find("INFO", "prompt stored")]
     assert set(stored[:1500]) == {message.id for message in abandoned}
-    wait_empty(queue)
+    queue.wait_empty()
 
 
 def test_what_was_delivered_too_often_is_a_dead_letter(start, queue, database):
@@ -106,7 +90,7 @@ def test_what_was_delivered_too_often_is_a_dead_letter(start, queue, database):
     promptd.wait_line("ERROR", "delivered 5 times without an outcome", timeout=20)
     wait_until(lambda: len(queue.dead()) == 1, "the dead letter")
     assert queue.dead()[0]["message"].encode() == message.framed()
-    wait_empty(queue)
+    queue.wait_empty()
     assert promptd.settle(1).outcomes() == {"dropped": 1}
     assert database.prompts(message.interview) == []
 
@@ -129,7 +113,7 @@ def test_only_what_kills_is_delivered_a_fifth_time(start, queue, database):
     admin.delete(*admin.keys(f"{{{queue.name}}}:consumer:*"))  # nobody waits for it to expire
     second = start()
     second.wait_line("ERROR", "delivered 5 times without an outcome", timeout=20)
-    wait_empty(queue)
+    queue.wait_empty()
     assert [letter["message"].encode() for letter in queue.dead()] == [killer.framed()]
     expect_stored(database, *innocent)
     assert admin.hgetall(f"{{{queue.name}}}:deliveries").keys().isdisjoint([hashlib.sha1(killer.framed()).hexdigest()])
@@ -148,7 +132,7 @@ def test_fifth_deliveries_are_one_at_a_time(start, queue, database):
     assert [line.fields["messages"] for line in lines] == ["2", "1", "1"]
     stored = [line.fields["prompt_id"] for line in promptd.find("INFO", "prompt stored")]
     assert [id for id in stored if id != fresh.id] == [each.id for each in messages]
-    wait_empty(queue)
+    queue.wait_empty()
 
 
 @pytest.mark.parametrize("queue", ["list"], indirect=True)
@@ -166,7 +150,7 @@ def test_dead_letter_that_cannot_be_kept_holds_up_nobody(start, queue, database)
     promptd.wait_line("WARNING", "Redis refuses to take over what others have left")
     assert queue.pending() == 1
     admin.delete(queue.dead_key)
-    wait_empty(queue)
+    queue.wait_empty()
     assert [letter["message"].encode() for letter in queue.dead()] == [poison.framed()]
 
 
@@ -239,7 +223,7 @@ def test_three_of_which_one_is_killed_one_frozen_and_one_cut_off(start, queue, d
     wait_until(lambda: database.prompt_count() >= each[2], "the third to store its own", 20, seen=database.prompt_count)
     proxy.restore()
     wait_until(lambda: database.statuses() == {"ready": 300}, "all to be stored", 75, interval=0.5, seen=database.statuses)
-    wait_empty(queue)
+    queue.wait_empty()
     frozen.thaw()
     frozen.wait_counters(waiting=0)
     third.wait_counters(waiting=0)

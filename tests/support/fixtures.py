@@ -16,6 +16,7 @@ from .process import tail
 from .promptctl import Promptctl
 from .promptd import Promptd
 from .proxy import Proxy
+from .queue import MODES, Queue
 from .redis_server import Channel, RedisServer
 
 ATOMICITIES = ("compensate", "transaction")
@@ -115,6 +116,11 @@ def channel(redis_server):
     return Channel(redis_server)
 
 
+@pytest.fixture(params=MODES)
+def queue(request, redis_server):
+    return Queue(redis_server, request.param)
+
+
 @pytest.fixture(params=ATOMICITIES)
 def atomicity(request):
     return request.param
@@ -185,6 +191,18 @@ def start_promptd(request, new_folder, database, channel, closing):
         except AssertionError as error:
             failures.append(str(error))
     assert not failures, "\n".join(failures)
+
+
+@pytest.fixture
+def start_taking(start_promptd, queue):
+    """start_taking(**settings): a promptd that takes messages from the test's queue and has the database."""
+    def start(**settings):
+        promptd = start_promptd(on=queue, redis_mode=queue.mode, ready=False, **settings)
+        promptd.wait_line("INFO", "taking messages")
+        promptd.wait_line("INFO", "database connected")
+        return promptd
+
+    return start
 
 
 @pytest.fixture

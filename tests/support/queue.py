@@ -109,6 +109,10 @@ class Queue(Channel):
             return self.server.admin.xlen(self.name)
         return self.backlog() + self.pending()
 
+    def wait_empty(self, timeout=20.0):
+        wait_until(lambda: self.left() == 0, "Redis to have no message left", timeout,
+                   seen=lambda: (self.backlog(), self.pending()))
+
     def payloads(self):
         """Of all that is left, whoever has taken it."""
         admin = self.server.admin
