@@ -34,7 +34,7 @@ enum {
 struct resp_guard_limits {
     size_t bulk_bytes;  /* longer bulk strings are left out */
     size_t reply_bytes; /* a longer reply, without what is left out, is a fault */
-    bool leaves_out;    /* it is none */
+    bool leaves_out;    /* a longer reply is no fault: what has no room is left out */
 };
 
 enum resp_guard_state {

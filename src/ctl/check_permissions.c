@@ -104,10 +104,9 @@ static bool try_command(struct redis_client *client, const struct settings *sett
     struct tried_command command;
     struct error cause = {.code = ERROR_INTERNAL, .text = "out of memory"};
     bool split = split_command(settings, row, &command);
-    int type = strcmp(row, "EXEC") == 0 ? REDIS_REPLY_ARRAY : REDIS_REPLY_STATUS; /* of the rest: OK, or QUEUED */
     redisReply *reply = NULL;
     if (split)
-        reply = redis_client_call_for(client, type, command.count, command.words, NULL, &cause);
+        reply = redis_client_call_for(client, REDIS_REPLY_STATUS, command.count, command.words, NULL, &cause);
     const char *key = key_in(settings, &command);
     if (!reply)
         (void)error_set(error, cause.code, "%.*s%s%.128s: %s", (int)strcspn(row, " "), row, key ? " on " : "",

@@ -388,7 +388,7 @@ static void finish_close(struct queue *queue)
     queue_entries_free(&queue->entries);
     if (left > 0)
         log_warning(LOG_FIELDS(log_number("messages", left)),
-                    "stopping before Redis has taken all acknowledgements; these messages come again, as duplicates");
+                    "stopping before Redis has taken all acknowledgements; these messages come again");
     queue_links_close(&queue->links);
 }
 

@@ -46,6 +46,14 @@ const redisReply *queue_array(const redisReply *reply, size_t index)
     return has && reply->element[index]->type == REDIS_REPLY_ARRAY ? reply->element[index] : NULL;
 }
 
+const redisReply *queue_field(const redisReply *map, const char *name)
+{
+    for (size_t i = 0; i + 1 < map->elements; i += 2)
+        if (map->element[i]->type == REDIS_REPLY_STRING && strcmp(map->element[i]->str, name) == 0)
+            return map->element[i + 1];
+    return NULL;
+}
+
 uint64_t queue_number(const redisReply *reply)
 {
     return reply && reply->type == REDIS_REPLY_INTEGER && reply->integer > 0 ? (uint64_t)reply->integer : 0;

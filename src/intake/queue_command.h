@@ -27,8 +27,9 @@ void queue_command_add_number(struct queue_command *command, int64_t number);
 void queue_command_add_bytes(struct queue_command *command, const char *bytes, size_t length);
 
 bool queue_is_error(const redisReply *reply, const char *beginning);
-const redisReply *queue_array(const redisReply *reply, size_t index); /* NULL: there is no such array */
-uint64_t queue_number(const redisReply *reply);                       /* 0 where it is none; NULL may be given */
+const redisReply *queue_array(const redisReply *reply, size_t index);   /* NULL: there is no such array */
+const redisReply *queue_field(const redisReply *map, const char *name); /* of name and value in turn; NULL: none */
+uint64_t queue_number(const redisReply *reply);                         /* 0 where it is none; NULL may be given */
 
 /* Of an error reply, fit for the log: an unknown command is quoted with its arguments, which may be a message. */
 void queue_copy_error(const redisReply *reply, char text[QUEUE_ERROR_SIZE]);

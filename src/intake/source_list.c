@@ -210,8 +210,9 @@ static void read_list(struct queue *queue, size_t count)
 
 /* --- after the outcome -------------------------------------------------------------------------------------------- */
 
-/* First, without effect, what would be refused after the letter: there would be another one at each try. What was too
- * large to be read is known by its length alone. */
+/* First, without effect, what would be refused after the letter: there would be another one at each try. And once a
+ * script has written, a full Redis takes the letter, too. What was too large to be read is known by its length alone.
+ */
 static const char BURY[] = "redis.call('LREM', KEYS[1], 1, ARGV[2])\n" QUEUE_LETTER_SCRIPT
                            "if ARGV[3] == 'read' then return redis.call('LREM', KEYS[1], -1, ARGV[6]) end\n"
                            "for i = redis.call('LLEN', KEYS[1]) - 1, 0, -1 do\n"

@@ -89,12 +89,15 @@ static void forget_deleted(struct queue *queue, const char *id)
 
 /* --- setting up --------------------------------------------------------------------------------------------------- */
 
-/* XINFO GROUPS: a list of name and value in turn, for each group. */
-static const redisReply *field_of(const redisReply *map, const char *name)
+/* Of XINFO GROUPS; NULL where it is not there, or nobody may ask. */
+static const redisReply *own_group(const redisReply *reply)
 {
-    for (size_t i = 0; i + 1 < map->elements; i += 2)
-        if (map->element[i]->type == REDIS_REPLY_STRING && strcmp(map->element[i]->str, name) == 0)
-            return map->element[i + 1];
+    for (size_t i = 0; reply->type == REDIS_REPLY_ARRAY && i < reply->elements; i++) {
+        const redisReply *group = queue_array(reply, i);
+        const redisReply *name = group ? queue_field(group, "name") : NULL;
+        if (name && name->type == REDIS_REPLY_STRING && strcmp(name->str, GROUP) == 0)
+            return group;
+    }
     return NULL;
 }
 
@@ -112,18 +115,15 @@ static void on_figures(void *context, const redisReply *reply)
                  is_only ? "no other group reads the stream: entries are deleted after their outcome"
                          : "other groups read the stream: its entries stay there, and trimming them is theirs");
     stream->only_group = is_only;
-    for (size_t i = 0; i < groups; i++) {
-        const redisReply *group = queue_array(reply, i);
-        const redisReply *name = group ? field_of(group, "name") : NULL;
-        if (!name || name->type != REDIS_REPLY_STRING || strcmp(name->str, GROUP) != 0)
-            continue;
-        const redisReply *lag = field_of(group, "lag"); /* from Redis 7.0 on */
-        status->pending = queue_number(field_of(group, "pending"));
-        status->consumers = queue_number(field_of(group, "consumers"));
-        stream->knows_lag = lag && lag->type == REDIS_REPLY_INTEGER;
-        if (stream->knows_lag)
-            status->backlog = queue_number(lag);
-    }
+    const redisReply *group = own_group(reply);
+    if (!group)
+        return;
+    const redisReply *lag = queue_field(group, "lag"); /* from Redis 7.0 on */
+    status->pending = queue_number(queue_field(group, "pending"));
+    status->consumers = queue_number(queue_field(group, "consumers"));
+    stream->knows_lag = lag && lag->type == REDIS_REPLY_INTEGER;
+    if (stream->knows_lag)
+        status->backlog = queue_number(lag);
 }
 
 static void on_groups(void *context, const redisReply *reply)
@@ -148,11 +148,22 @@ static void on_group_made(void *context, const redisReply *reply)
         ask_groups(queue, on_groups);
 }
 
-static void set_up(struct queue *queue)
+static void on_asked(void *context, const redisReply *reply)
 {
+    struct queue *queue = context;
     struct queue_command command;
+    if (own_group(reply)) {
+        on_groups(queue, reply);
+        return;
+    }
     queue_command_begin(&command, "XGROUP", "CREATE", queue->keys[KEY_STREAM], GROUP, "0", "MKSTREAM");
     queue_links_ask(&queue->links, &command, on_group_made);
+}
+
+/* Asked first: to make a group that is there already a full Redis refuses as well, and then nothing would make room. */
+static void set_up(struct queue *queue)
+{
+    ask_groups(queue, on_asked);
 }
 
 /* --- fetching ----------------------------------------------------------------------------------------------------- */

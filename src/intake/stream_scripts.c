@@ -27,7 +27,8 @@ const char stream_fetch_script[] =
 const char stream_forget_script[] = "if ARGV[3] == 'delete' then redis.call('XDEL', KEYS[1], unpack(ARGV, 4)) end\n"
                                     "return redis.call('XACK', KEYS[1], ARGV[2], unpack(ARGV, 4))";
 
-/* First, without effect, what would be refused after the letter: there would be another one at each try. */
+/* First, without effect, what would be refused after the letter: there would be another one at each try. And once a
+ * script has written, a full Redis takes the letter, too. */
 const char stream_bury_script[] = "if ARGV[3] == 'delete' then redis.call('XDEL', KEYS[1], '0-0') end\n"
                                   "redis.call('XACK', KEYS[1], ARGV[2], '0-0')\n" QUEUE_LETTER_SCRIPT
                                   "if ARGV[3] == 'delete' then redis.call('XDEL', KEYS[1], ARGV[4]) end\n"

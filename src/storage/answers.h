@@ -38,7 +38,7 @@ struct run {
 /* The answer to its statements: pg_answered. Others may be asked before it is over, on the same session. */
 void run_answered(void *context, struct pg_session *session, const struct pg_answer *answer);
 
-/* No answer will come: whoever's statements were under way may or may not have been committed. */
+/* No answer will come: the statements that were under way may have been committed, or not. */
 void run_note_unanswered(struct run *run);
 
 #endif

@@ -52,7 +52,7 @@ static bool has_changed_after(const struct pg_run *run, int statement)
  * gone, comes with a context, too; it is worth another try in any case. But what a later transaction has changed is not
  * undone by that, and would not be known any more.
  */
-bool pg_run_is_maybe_of_names(const struct pg_run *run)
+bool pg_run_may_have_failed_by_names(const struct pg_run *run)
 {
     const char *sqlstate = run->answer.error.sqlstate;
     if (run->answer.status != PG_FAILED || !run->is_named || has_changed_after(run, run->answer.failed_statement))
@@ -72,7 +72,7 @@ void pg_run_repeat(struct pg_run *run)
     run->again = true;
 }
 
-bool pg_run_was_of_names(const struct pg_run *run)
+bool pg_run_failed_by_names(const struct pg_run *run)
 {
     return run->again && run->answer.status == PG_OK;
 }
@@ -261,7 +261,7 @@ enum pg_run_progress pg_run_read(struct pg_run *run, struct pg_names *names, PGc
 
 void pg_run_lose(struct pg_run *run, const char *reason)
 {
-    if (!run->answered || (run->is_complete && !pg_run_is_maybe_of_names(run)))
+    if (!run->answered || (run->is_complete && !pg_run_may_have_failed_by_names(run)))
         return;
     pg_answer_clear(&run->answer, run->transaction);
     /* An error that came before the loss is the better explanation, but only a sync confirms anything. */

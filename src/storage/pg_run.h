@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One run on a connection: statements are sent, by name where that is possible, and their results read. Whose the
- * connection is sends and reads when it is time to, and is told by what is returned: nothing is called back.
+ * One run on a connection: statements are sent, by name where that is possible, and their results read. The
+ * connection's owner sends and reads when it is time to, and is told by what is returned: nothing is called back.
  */
 #ifndef PROMPTD_PG_RUN_H
 #define PROMPTD_PG_RUN_H
@@ -73,12 +73,12 @@ enum pg_run_progress {
 enum pg_run_progress pg_run_read(struct pg_run *run, struct pg_names *names, PGconn *connection, int64_t now_ms);
 
 /* Complete, but failed, and perhaps for the names of prepared statements: it should go again without them. */
-bool pg_run_is_maybe_of_names(const struct pg_run *run);
+bool pg_run_may_have_failed_by_names(const struct pg_run *run);
 /* Then: from the transaction on that failed. Nothing of it, and of those after it, is in the database. */
 void pg_run_repeat(struct pg_run *run);
 
 /* It was repeated, and went well: then it was the names. */
-bool pg_run_was_of_names(const struct pg_run *run);
+bool pg_run_failed_by_names(const struct pg_run *run);
 
 /* No more results will come, for `reason`: PG_LOST is the answer, unless a final one is there. */
 void pg_run_lose(struct pg_run *run, const char *reason);

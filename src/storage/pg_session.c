@@ -402,12 +402,12 @@ static void complete_run(struct pg_session *session)
         await_cancel(session);
         return;
     }
-    if (pg_run_is_maybe_of_names(&session->run)) {
+    if (pg_run_may_have_failed_by_names(&session->run)) {
         pg_run_repeat(&session->run);
         send_run(session);
         return;
     }
-    if (pg_run_was_of_names(&session->run)) {
+    if (pg_run_failed_by_names(&session->run)) {
         log_info(NULL, "prepared statements do not work on a connection; it goes on without");
         session->names.is_direct = false;
     }

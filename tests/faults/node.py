@@ -131,7 +131,7 @@ class Node:
 
     def freeze_for_long(self):
         """Others take what it holds."""
-        self.ledger.given_up.add(self.ledger.life)
+        self.ledger.given_up[self.ledger.life] = time.time()  # as the lines say it
         self.promptd.freeze()
 
     def thaw(self):

@@ -57,7 +57,7 @@ class QueueLedger(Ledger):
         self.endings = defaultdict(Counter)     # key: outcomes
         self.over = {}                          # life: when it was killed, or asked to stop
         self.in_redis = 0                       # by the last state: messages that wait there, taken or not
-        self.given_up = set()                   # lives that were silent for so long that others took what they held
+        self.given_up = {}                      # life: since when it was silent for so long that others took what it held
 
     def begin_life(self, log_path):
         super().begin_life(log_path)

@@ -69,7 +69,7 @@ class QueueVerdict:
     def _judge_outcomes(self, key, messages):
         """Those of one key cannot be told apart in the logs: of several, so many outcomes are needed."""
         endings = self._endings[key]
-        well = sum(count for outcome, count in endings.items() if outcome not in FAILED)
+        well = endings["stored"] + endings["duplicate"]
         letters = Counter()
         lost = []
         for message in messages:
@@ -77,11 +77,9 @@ class QueueVerdict:
             letters.update(dead)
             if message.payload in self._waiting or dead or message.uncertain:
                 continue
-            if well == 0 and endings:
-                self._complain(LOST, f"{key} failed, and is no dead letter: {dict(endings)}", key[0])
             lost.append(message.index)
-        if len(lost) > sum(endings.values()):
-            self._complain(LOST, f"pushed as number {lost}, neither told of nor in Redis: {key}", key[0])
+        if len(lost) > well:
+            self._complain(LOST, f"pushed as number {lost}, neither told of as stored nor in Redis: {key}, {dict(endings)}", key[0])
         for outcome in FAILED:
             if letters[outcome] > endings[outcome]:
                 self._complain(TWICE, f"{key} has {letters[outcome]} dead letters as {outcome}, and ended so "
@@ -90,9 +88,10 @@ class QueueVerdict:
     def _judge_deliveries(self, key):
         deliveries = sorted(self._deliveries[key], key=lambda delivery: delivery.at)
         over = {(ledger.name, life): at for ledger in self._ledgers for life, at in ledger.over.items()}
-        silent = {(ledger.name, life) for ledger in self._ledgers for life in ledger.given_up}
+        silent = {(ledger.name, life): at for ledger in self._ledgers for life, at in ledger.given_up.items()}
         for earlier, later in zip(deliveries, deliveries[1:]):
-            lives = {(earlier.name, earlier.life), (later.name, later.life)}
-            if over.get((earlier.name, earlier.life), later.at + 1) > later.at and not lives & silent:
+            lives = (earlier.name, earlier.life), (later.name, later.life)
+            is_silence = any(silent.get(life, later.at + 1) <= later.at for life in lives)
+            if over.get(lives[0], later.at + 1) > later.at and not is_silence:
                 self._complain(TWICE, f"{key} was given to promptd {later.name}{later.life} while "
                                f"{earlier.name}{earlier.life} had it and lived", key[0])

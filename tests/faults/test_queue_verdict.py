@@ -139,20 +139,21 @@ def test_what_must_not_happen(story, lines, rule):
     assert rule in story.violations.counts()
 
 
-@pytest.mark.parametrize("lines, end, silent, rules", [
-    ([received(second=3)], LIVES, "", {TWICE: 1}),
-    ([received(second=3), ended(second=3)], LIVES, "", {TWICE: 1}),
-    ([received(second=3)], KILLED, "", {}),
-    ([received(second=3), STOPPING], LIVES, "", {}),
-    ([received(second=3), returned()], LIVES, "", {}),
-    ([received(second=3)], LIVES, "a", {}),
-    ([received(second=3), ended(second=3)], LIVES, "b", {}),
+@pytest.mark.parametrize("lines, end, silent, since, rules", [
+    ([received(second=3)], LIVES, "", 4, {TWICE: 1}),
+    ([received(second=3), ended(second=3)], LIVES, "", 4, {TWICE: 1}),
+    ([received(second=3)], KILLED, "", 4, {}),
+    ([received(second=3), STOPPING], LIVES, "", 4, {}),
+    ([received(second=3), returned()], LIVES, "", 4, {}),
+    ([received(second=3)], LIVES, "a", 4, {}),
+    ([received(second=3)], LIVES, "a", 8, {TWICE: 1}),  # it was silent later
+    ([received(second=3), ended(second=3)], LIVES, "b", 4, {}),
 ])
-def test_message_is_given_to_another(story, lines, end, silent, rules):
+def test_message_is_given_to_another(story, lines, end, silent, since, rules):
     story.life("a", lines, end)
     story.life("b", [received(second=6), ended(second=7)])
     for name in silent:
-        story.ledgers[name].given_up.add(1)
+        story.ledgers[name].given_up[1] = BEGAN + since
     assert story.judge() == rules
 
 
@@ -164,6 +165,7 @@ def test_message_is_given_twice_to_the_same(story):
 @pytest.mark.parametrize("outcome, letters, rules", [
     ("rolled back", ["rolled back"], {}),
     ("rolled back", [], {LOST: 1}),
+    ("dropped", [], {LOST: 1}),
     ("rolled back", ["rolled back"] * 2, {TWICE: 1}),
     ("rolled back", ["rejected"], {TWICE: 1}),
     ("stored", ["rolled back"], {TWICE: 1}),

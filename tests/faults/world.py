@@ -11,6 +11,7 @@ from .disk import Disk
 from .modes import MODES
 from .node import Node
 
+# Patience outlasts a table that a fault keeps locked: the transaction that waits for it holds its interviews' rows.
 FAST = {"heartbeat_interval_s": 1, "heartbeat_timeout_s": 1, "backoff_max_s": 1, "breaker_reset_s": 2,
         "statement_timeout_ms": 1000, "retry_base_ms": 20, "retry_max_ms": 200, "lock_patience_s": 8, "recover_after_s": 3,
         "reconcile_interval_s": 2, "shutdown_timeout_s": 3}

@@ -13,6 +13,8 @@ from support.wait import SLOW
 
 INTERVIEW = "5f0c2a9e-3b1d-4c8e-9f7a-1d2e3f4a5b6c"
 
+SET_UP = "this port speaks TLS"  # the only one of them that is a fault of set-up
+
 # What the text of the error may be; all of them name the server besides.
 WORDS = r"is no Redis|this is not the protocol of Redis|this port speaks TLS|as of Redis before 6"
 
@@ -123,7 +125,8 @@ def expect_refusals(ask, closing, command, arguments, data, **settings):
     *_, memory = ask(impostor, *arguments, **settings)
     for name, impostor.data in data.items():
         code, written, seconds, peak = ask(impostor, *arguments, **settings)
-        assert code in (69, 78) and re.search(WORDS, written), (name, code, written)
+        expected = (69, 78) if SET_UP in written else (69,)  # by which answer it is
+        assert code in expected and re.search(WORDS, written), (name, code, written)
         assert seconds < 4 * SLOW, (name, seconds)
         assert peak < memory + 20_000 * SLOW, (name, peak)
 

@@ -60,7 +60,7 @@ def leave_behind(queue, message, poison):
 
 
 def test_rules_suffice_and_none_is_too_much(start, queue, database, promptctl):
-    """Stored, rejected, too large, taken over, given up, given back."""
+    """Stored, rejected, too large, taken over, given up, given back, and the group made again."""
     admin = queue.server.admin
     left = queue.message(database.interview(), "what another one left behind")
     leave_behind(queue, left, queue.message(database.interview(), "what kills whoever takes it"))
@@ -84,6 +84,11 @@ def test_rules_suffice_and_none_is_too_much(start, queue, database, promptctl):
         wait_until(lambda: queue.pending() == 1, "the last to be taken", seen=queue.pending)
         promptd.stop()
         holder.execute("rollback")
+    if queue.mode == "stream":
+        admin.xgroup_destroy(queue.name, "promptd")  # as of a Redis that was emptied
+    second = start()
+    assert second.settle(1).outcomes() == {"success": 1}
+    second.stop()
     assert admin.acl_log() == []
     used = {name.removeprefix("cmdstat_").split("|")[0] for name in admin.info("commandstats")}
     spare = [rule for rule in rules(queue.mode) if rule.startswith("+") and command(rule) not in used]

@@ -282,6 +282,10 @@ def held(queue, database):
         yield hold, lambda: holder.execute("rollback")
 
 
+def fill(redis_server):
+    redis_server.admin.config_set("maxmemory", "1mb")
+
+
 @pytest.mark.parametrize("status, outcome", [("enhancing", "success"), ("completed", "rollback")])
 def test_full_redis_is_drained(start_taking, queue, own_redis, database, held, status, outcome):
     """What ended makes room, and a dead letter takes what its message had."""
@@ -290,11 +294,36 @@ def test_full_redis_is_drained(start_taking, queue, own_redis, database, held, s
     promptd = start_taking(redis_url=own_redis.url, redis_channel=own.name)
     own.push(hold(status))
     wait_until(lambda: own.pending() == 1, "the message to be taken")
-    own_redis.admin.config_set("maxmemory", "1mb")
+    fill(own_redis)
     release()
     assert promptd.settle(1)[outcome] == 1
     own.wait_empty()
     assert len(own.dead()) == (outcome == "rollback")
+
+
+@pytest.mark.parametrize("queue", ["stream"], indirect=True)
+def test_full_redis_is_drained_after_a_start(start_taking, queue, own_redis, database):
+    """The group is there: nothing that needs room is needed."""
+    own = Queue(own_redis, "stream")
+    own_redis.admin.xgroup_create(own.name, "promptd", "0", mkstream=True)
+    messages = [own.push(interview) for interview in database.interviews(20)]
+    fill(own_redis)
+    promptd = start_taking(redis_url=own_redis.url, redis_channel=own.name)
+    assert promptd.settle(20).outcomes() == {"success": 20}
+    expect_stored(database, *messages)
+    own.wait_empty()
+
+
+def test_full_redis_gives_nothing_of_a_list(start_promptd, own_redis, database):
+    """Redis takes no LMOVE then. That is said, and it goes on once there is room."""
+    own = Queue(own_redis, "list")
+    message = own.push(database.interview())
+    fill(own_redis)
+    promptd = start_promptd(on=own, redis_mode="list", ready=False)
+    promptd.wait_line("ERROR", "OOM")
+    own_redis.admin.config_set("maxmemory", 0)
+    assert promptd.settle(1).outcomes() == {"success": 1}
+    expect_stored(database, message)
 
 
 def test_connections_that_come_back_are_no_deliveries(start_taking, queue, database, new_proxy, held):
