@@ -233,10 +233,14 @@ void queue_links_refuse_worker(struct queue_links *links, const redisReply *repl
 
 void queue_links_refuse_reader(struct queue_links *links, const redisReply *reply)
 {
+    struct redis_endpoint server;
+    char host[HOST_SIZE];
     char text[QUEUE_ERROR_SIZE];
+    if (is_moved(reply, host, &server)) { /* the worker is told by its own commands, or was already */
+        redis_link_redirect(links->reader, &server);
+        return;
+    }
     queue_copy_error(reply, text);
-    if (queue_is_error(reply, "MOVED ")) /* the worker's first question tells where */
-        redis_link_drop(links->worker, "the queue has moved within the Redis Cluster");
     redis_link_refuse(links->reader, text);
 }
 

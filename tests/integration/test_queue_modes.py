@@ -269,6 +269,20 @@ def test_redis_cluster(start_taking, queue, new_folder, closing, database):
     own.wait_empty()
 
 
+def test_redis_cluster_that_is_busy_at_first(start_promptd, queue, new_folder, closing, database):
+    """One connection learns where the keys are while the other waits to be dialled: it asks for itself later."""
+    first, second = new_cluster(new_folder, closing)
+    own = Queue(first, queue.mode)
+    second.admin.config_set("maxclients", 1)
+    promptd = start_promptd(on=own, redis_mode=queue.mode, redis_url=second.url, ready=False)
+    promptd.wait_line("ERROR", "max number of clients")
+    second.admin.config_set("maxclients", 1000)
+    message = own.push(database.interview())
+    assert promptd.settle(1).outcomes() == {"success": 1}
+    expect_stored(database, message)
+    own.wait_empty()
+
+
 @pytest.fixture
 def held(queue, database):
     """held(): an interview whose row the application holds, so that promptd keeps its message; then release()."""
