@@ -116,10 +116,12 @@ static bool is_same(const struct queue_entry *entry, const struct queue_item *it
            (entry->is_skipped || (item->bytes && memcmp(entry->payload, item->bytes, item->length) == 0));
 }
 
+/* An id is found again also where it was taken since the verification began; each of the same bytes stands for itself.
+ */
 bool queue_entries_compare(struct queue_entries *entries, const struct queue_item *item)
 {
     struct queue_entry *entry = queue_entries_next(entries, NULL);
-    while (entry && (entry->is_seen || !is_same(entry, item)))
+    while (entry && ((entry->is_seen && !entry->id[0]) || !is_same(entry, item)))
         entry = queue_entries_next(entries, entry);
     if (entry)
         entry->is_seen = true;

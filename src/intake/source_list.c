@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define LOG_COMPONENT "redis"
+#include "list_scripts.h"
 #include "promptd/clock.h"
 #include "promptd/log.h"
 #include "queue.h"
@@ -36,6 +37,7 @@ struct source_list {
     size_t moves;        /* answers that this read waits for */
     size_t moved;        /* messages that it has brought */
     bool is_blocking;    /* its first command waits for a message */
+    bool found_no_room;  /* Redis' memory is full */
     bool is_full;        /* the last read brought as many as it asked for */
     size_t members_left; /* consumers whose answer is outstanding */
     uint64_t pending_sum;
@@ -94,9 +96,8 @@ static void on_length(void *context, const redisReply *reply)
 static void keep_alive(struct queue *queue)
 {
     struct queue_command command;
-    queue_command_begin(&command, "SADD", queue->keys[KEY_CONSUMERS], queue->consumer);
-    queue_links_ask(&queue->links, &command, queue_on_kept);
-    queue_command_begin(&command, "SET", queue->keys[KEY_ALIVE], "1", "PX");
+    queue_command_begin(&command, "EVAL", list_keep_alive_script, "3", queue->keys[KEY_CONSUMERS],
+                        queue->keys[KEY_ALIVE], queue->keys[KEY_DELIVERIES], queue->consumer);
     queue_command_add_number(&command, QUEUE_TAKEOVER_MS);
     queue_links_ask(&queue->links, &command, queue_on_kept);
 }
@@ -155,30 +156,69 @@ static void verify(struct queue *queue)
 
 static void send_moves(struct source_list *list, size_t count);
 
+static void finish_read(struct source_list *list)
+{
+    list->is_full = list->moved == list->queue.reading;
+    queue_read_done(&list->queue, list->moved);
+}
+
+static void take_item(struct source_list *list, const redisReply *reply)
+{
+    struct queue_item item;
+    if (!read_item(reply, &item))
+        return;
+    list->moved++;
+    queue_take(&list->queue, &item, false);
+}
+
+static void on_taken(void *context, const redisReply *reply)
+{
+    struct source_list *list = context;
+    if (reply->type != REDIS_REPLY_ARRAY) {
+        queue_links_refuse_reader(&list->queue.links, reply);
+        return;
+    }
+    for (size_t i = 0; i < reply->elements; i++)
+        take_item(list, reply->element[i]);
+    finish_read(list);
+}
+
+/* A full Redis moves nothing for LMOVE, and would stay full. */
+static void take_by_script(struct source_list *list, size_t count)
+{
+    struct queue *queue = &list->queue;
+    struct queue_command command;
+    queue_command_begin(&command, "EVAL", list_take_script, "3", queue->keys[KEY_LIST], queue->keys[KEY_PROCESSING],
+                        queue->keys[KEY_DELIVERIES]);
+    queue_command_add_number(&command, (int64_t)count);
+    queue_links_read(&queue->links, &command, on_taken);
+}
+
 static void on_moved(void *context, const redisReply *reply)
 {
     struct source_list *list = context;
     struct queue *queue = &list->queue;
-    struct queue_item item;
-    if (reply->type == REDIS_REPLY_ERROR) {
+    bool finds_no_room = queue_is_error(reply, "OOM");
+    if (reply->type == REDIS_REPLY_ERROR && !finds_no_room) {
         queue_links_refuse_reader(&queue->links, reply);
         return;
     }
     bool was_blocking = list->is_blocking;
     list->is_blocking = false;
+    list->found_no_room = list->found_no_room || finds_no_room;
     list->moves--;
-    if (read_item(reply, &item)) {
-        list->moved++;
-        queue_take(queue, &item, false);
-    }
+    take_item(list, reply);
+    if (finds_no_room)
+        queue_links_complain(&queue->links, "to move messages other than by a script", reply);
     if (list->moves > 0)
         return;
-    if (was_blocking && list->moved > 0 && queue->reading > 1 && !queue->is_stopped) {
-        send_moves(list, queue->reading - 1);
-        return;
-    }
-    list->is_full = list->moved == queue->reading;
-    queue_read_done(queue, list->moved);
+    size_t left = queue->reading - list->moved;
+    if (list->found_no_room && !queue->is_stopped)
+        take_by_script(list, left);
+    else if (was_blocking && list->moved > 0 && left > 0 && !queue->is_stopped)
+        send_moves(list, left);
+    else
+        finish_read(list);
 }
 
 static void send_moves(struct source_list *list, size_t count)
@@ -197,6 +237,7 @@ static void read_list(struct queue *queue, size_t count)
     struct source_list *list = list_of(queue);
     struct queue_command command;
     list->moved = 0;
+    list->found_no_room = false;
     list->is_blocking = !list->is_full;
     if (list->is_full) {
         send_moves(list, count);
@@ -210,20 +251,6 @@ static void read_list(struct queue *queue, size_t count)
 
 /* --- after the outcome -------------------------------------------------------------------------------------------- */
 
-/* First, without effect, what would be refused after the letter: there would be another one at each try. And once a
- * script has written, a full Redis takes the letter, too. What was too large to be read is known by its length alone.
- */
-static const char BURY[] = "redis.call('LREM', KEYS[1], 1, ARGV[2])\n" QUEUE_LETTER_SCRIPT
-                           "if ARGV[3] == 'read' then return redis.call('LREM', KEYS[1], -1, ARGV[6]) end\n"
-                           "for i = redis.call('LLEN', KEYS[1]) - 1, 0, -1 do\n"
-                           "  local message = redis.call('LINDEX', KEYS[1], i)\n"
-                           "  if message and #message == tonumber(ARGV[4]) then\n"
-                           "    redis.call('LSET', KEYS[1], i, ARGV[2])\n"
-                           "    return redis.call('LREM', KEYS[1], 1, ARGV[2])\n"
-                           "  end\n"
-                           "end\n"
-                           "return 0";
-
 static void forget(struct queue *queue)
 {
     struct queue_command command;
@@ -232,7 +259,7 @@ static void forget(struct queue *queue)
     TAILQ_FOREACH(entry, &queue->entries.lists[QUEUE_ENTRY_ACKING], link)
     {
         if (entry->is_dead) {
-            queue_command_begin(&command, "EVAL", BURY, "2", processing, queue->keys[KEY_DEAD]);
+            queue_command_begin(&command, "EVAL", list_bury_script, "2", processing, queue->keys[KEY_DEAD]);
             queue_command_add_number(&command, (int64_t)queue->options.tuning.dead_max);
             queue_command_add(&command, queue->consumer); /* no message: it is no JSON */
             queue_command_add(&command, entry->is_skipped ? "skipped" : "read");
@@ -248,57 +275,13 @@ static void forget(struct queue *queue)
 
 /* --- putting back ------------------------------------------------------------------------------------------------- */
 
-/* Atomic: whoever looks meanwhile sees each message in one place. Walks once over what the consumer had taken, from the
- * newest on; what stays there goes around it, and is in order again at the end. Returns how many were put back, how
- * many were delivered too often, and how many wait to be put back alone; where the consumer lives, nothing. */
-static const char PUT_BACK[] =
-    "local other, most = ARGV[5] == 'other', tonumber(ARGV[2])\n"
-    "if other and redis.call('EXISTS', KEYS[1]) == 1 then return {} end\n"
-    "if not other then redis.call('DEL', KEYS[1]) end\n"
-    "local function taken(message)\n" /* times, this one included */
-    "  return redis.call('HINCRBY', KEYS[4], redis.sha1hex(message), 0) + 1\n"
-    "end\n"
-    "local function put_back(from)\n"
-    "  local message = redis.call('LMOVE', KEYS[2], KEYS[3], from, 'RIGHT')\n"
-    "  if other then redis.call('HINCRBY', KEYS[4], redis.sha1hex(message), 1) end\n"
-    "end\n"
-    "local moved, buried, alone, refusal = 0, 0, 0, nil\n"
-    "for _ = 1, redis.call('LLEN', KEYS[2]) do\n"
-    "  local message = redis.call('LINDEX', KEYS[2], 0)\n"
-    "  local times = other and taken(message) or 0\n"
-    "  if times >= most and tonumber(ARGV[3]) > 0 then\n"
-    "    refusal = redis.pcall('XADD', KEYS[5], 'MAXLEN', ARGV[3], '*', 'message', message, 'outcome', 'dropped',\n"
-    "                          'error', 'delivered 5 times without an outcome', 'at', ARGV[4])\n"
-    "    refusal = type(refusal) == 'table' and refusal or nil\n"
-    "  end\n"
-    "  if times >= most and not refusal then\n"
-    "    redis.call('HDEL', KEYS[4], redis.sha1hex(message))\n"
-    "    redis.call('LPOP', KEYS[2])\n"
-    "    buried = buried + 1\n"
-    "  elseif times >= most - 1 then\n"
-    "    redis.call('LMOVE', KEYS[2], KEYS[2], 'LEFT', 'RIGHT')\n"
-    "    alone = alone + (times < most and 1 or 0)\n"
-    "  else\n"
-    "    put_back('LEFT')\n"
-    "    moved = moved + 1\n"
-    "  end\n"
-    "end\n"
-    "local next = redis.call('LINDEX', KEYS[3], -1)\n"
-    "if alone > 0 and not refusal and not (next and taken(next) >= most) then\n"
-    "  put_back('RIGHT')\n"
-    "  moved, alone = moved + 1, alone - 1\n"
-    "end\n"
-    "if other then redis.call('EXPIRE', KEYS[4], 3600) end\n"
-    "if redis.call('LLEN', KEYS[2]) == 0 then redis.call('SREM', KEYS[6], ARGV[1]) end\n"
-    "return refusal or {moved, buried, alone}";
-
 static void put_back(struct queue *queue, const char *consumer, const char *alive, const char *processing,
                      const char *whose, void (*on_reply)(void *context, const redisReply *reply))
 {
     struct queue_command command;
     char at[CLOCK_TEXT_SIZE];
     clock_format_wall(clock_wall_ms(), at);
-    queue_command_begin(&command, "EVAL", PUT_BACK, "6", alive, processing, queue->keys[KEY_LIST],
+    queue_command_begin(&command, "EVAL", list_put_back_script, "6", alive, processing, queue->keys[KEY_LIST],
                         queue->keys[KEY_DELIVERIES], queue->keys[KEY_DEAD], queue->keys[KEY_CONSUMERS], consumer);
     queue_command_add_number(&command, QUEUE_DELIVERIES_MAX);
     queue_command_add_number(&command, (int64_t)queue->options.tuning.dead_max);
@@ -329,7 +312,8 @@ static uint64_t number_at(const redisReply *reply, size_t index)
 static void on_taken_over(void *context, const redisReply *reply)
 {
     struct queue *queue = context;
-    queue_links_complain(&queue->links, "to take over what others have left", reply);
+    bool has_refusal = reply->type == REDIS_REPLY_ARRAY && reply->elements > 3;
+    queue_links_complain(&queue->links, "to take over what others have left", has_refusal ? reply->element[3] : reply);
     uint64_t moved = number_at(reply, 0);
     if (moved > 0) {
         queue->status.redelivered += moved;

@@ -148,22 +148,11 @@ static void on_group_made(void *context, const redisReply *reply)
         ask_groups(queue, on_groups);
 }
 
-static void on_asked(void *context, const redisReply *reply)
-{
-    struct queue *queue = context;
-    struct queue_command command;
-    if (own_group(reply)) {
-        on_groups(queue, reply);
-        return;
-    }
-    queue_command_begin(&command, "XGROUP", "CREATE", queue->keys[KEY_STREAM], GROUP, "0", "MKSTREAM");
-    queue_links_ask(&queue->links, &command, on_group_made);
-}
-
-/* Asked first: to make a group that is there already a full Redis refuses as well, and then nothing would make room. */
 static void set_up(struct queue *queue)
 {
-    ask_groups(queue, on_asked);
+    struct queue_command command;
+    queue_command_begin(&command, "EVAL", stream_create_group_script, "1", queue->keys[KEY_STREAM], GROUP);
+    queue_links_ask(&queue->links, &command, on_group_made);
 }
 
 /* --- fetching ----------------------------------------------------------------------------------------------------- */

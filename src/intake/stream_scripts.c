@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* What a stream's source has Redis do in one step. */
+/*
+ * What a stream's source has Redis do in one step. Once a script has written, a full Redis takes everything from it:
+ * some begin with a command that changes nothing.
+ */
 #include "stream_scripts.h"
 
 #include "queue.h"
+
+const char stream_create_group_script[] = "redis.pcall('XACK', KEYS[1], ARGV[1], '0-0')\n"
+                                          "return redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')";
 
 /* Entries that are pending, for us, or for others who have left them alone for so long: then it is one delivery more,
  * while to look at our own is none. Of an entry comes its message alone, so that the reply has room for it whatever
@@ -27,8 +33,7 @@ const char stream_fetch_script[] =
 const char stream_forget_script[] = "if ARGV[3] == 'delete' then redis.call('XDEL', KEYS[1], unpack(ARGV, 4)) end\n"
                                     "return redis.call('XACK', KEYS[1], ARGV[2], unpack(ARGV, 4))";
 
-/* First, without effect, what would be refused after the letter: there would be another one at each try. And once a
- * script has written, a full Redis takes the letter, too. */
+/* First, without effect, what would be refused after the letter: there would be another one at each try. */
 const char stream_bury_script[] = "if ARGV[3] == 'delete' then redis.call('XDEL', KEYS[1], '0-0') end\n"
                                   "redis.call('XACK', KEYS[1], ARGV[2], '0-0')\n" QUEUE_LETTER_SCRIPT
                                   "if ARGV[3] == 'delete' then redis.call('XDEL', KEYS[1], ARGV[4]) end\n"

@@ -315,29 +315,41 @@ def test_full_redis_is_drained(start_taking, queue, own_redis, database, held, s
     assert len(own.dead()) == (outcome == "rollback")
 
 
-@pytest.mark.parametrize("queue", ["stream"], indirect=True)
-def test_full_redis_is_drained_after_a_start(start_taking, queue, own_redis, database):
-    """The group is there: nothing that needs room is needed."""
-    own = Queue(own_redis, "stream")
-    own_redis.admin.xgroup_create(own.name, "promptd", "0", mkstream=True)
-    messages = [own.push(interview) for interview in database.interviews(20)]
+@pytest.mark.parametrize("queue, had_group", [("list", False), ("stream", False), ("stream", True)], indirect=["queue"])
+def test_full_redis_is_drained_after_a_start(start_taking, queue, own_redis, database, had_group):
+    """What came while nobody listened has filled it: whatever it refuses then, it is emptied, and taken from later."""
+    own = Queue(own_redis, queue.mode)
+    if had_group:
+        own_redis.admin.xgroup_create(own.name, "promptd", "0", mkstream=True)
+    messages = [own.push(interview) for interview in database.interviews(200)]
+    bad = own.push(database.interview("completed"))
     fill(own_redis)
-    promptd = start_taking(redis_url=own_redis.url, redis_channel=own.name)
-    assert promptd.settle(20).outcomes() == {"success": 20}
+    promptd = start_taking(redis_url=own_redis.url, redis_channel=own.name, queue_max_messages=30)
+    assert promptd.settle(201).outcomes() == {"success": 200, "failure": 1, "rollback": 1}
     expect_stored(database, *messages)
     own.wait_empty()
-
-
-def test_full_redis_gives_nothing_of_a_list(start_promptd, own_redis, database):
-    """Redis takes no LMOVE then. That is said, and it goes on once there is room."""
-    own = Queue(own_redis, "list")
-    message = own.push(database.interview())
-    fill(own_redis)
-    promptd = start_promptd(on=own, redis_mode="list", ready=False)
-    promptd.wait_line("ERROR", "OOM")
+    assert [letter["message"].encode() for letter in own.dead()] == [bad.framed()]
     own_redis.admin.config_set("maxmemory", 0)
-    assert promptd.settle(1).outcomes() == {"success": 1}
+    own.push(database.interview())
+    assert promptd.settle(202)["success"] == 201
+
+
+@pytest.mark.parametrize("queue", ["list"], indirect=True)
+def test_full_redis_keeps_what_the_dead_had_taken(start_taking, queue, own_redis, database, held):
+    """Who lives is said there, too, and what a dead consumer had is put back."""
+    hold, release = held
+    own = Queue(own_redis, "list")
+    first = start_taking(redis_url=own_redis.url, redis_channel=own.name)
+    message = own.push(hold())
+    wait_until(lambda: own.pending() == 1, "the message to be taken")
+    fill(own_redis)
+    first.crash()
+    own_redis.admin.delete(*own_redis.admin.keys(f"{{{own.name}}}:consumer:*"))  # nobody waits for it to expire
+    second = start_taking(redis_url=own_redis.url, redis_channel=own.name)
+    release()
+    second.wait_counters(success=1)
     expect_stored(database, message)
+    own.wait_empty()
 
 
 def test_connections_that_come_back_are_no_deliveries(start_taking, queue, database, new_proxy, held):
