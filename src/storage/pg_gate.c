@@ -130,6 +130,7 @@ bool pg_gate_close_circuit(struct pg_gate *gate)
     bool was_open = breaker_close(&gate->breaker);
     if (was_open)
         log_info(NULL, "database circuit closed by hand");
+    gate->is_of_surplus = false;
     (void)uv_timer_stop(gate->timer);
     return was_open;
 }

@@ -79,7 +79,10 @@ static void on_timer(uv_timer_t *timer)
 
 void step_queues_look_again(struct step_queues *queues, int64_t wait_ms)
 {
-    (void)uv_timer_start(&queues->timer, on_timer, (uint64_t)wait_ms, 0);
+    bool comes_sooner = uv_is_active((const uv_handle_t *)&queues->timer) &&
+                        uv_timer_get_due_in(&queues->timer) <= (uint64_t)wait_ms;
+    if (!comes_sooner)
+        (void)uv_timer_start(&queues->timer, on_timer, (uint64_t)wait_ms, 0);
 }
 
 void step_queues_add_later(struct step_queues *queues, struct task *task, int64_t wait_ms)

@@ -53,6 +53,7 @@ class QueueLedger(Ledger):
         super().__init__(published, False, complain, name)
         self.heard = Taken(published, lambda what, interview="": self.complain(NOT_RECEIVED, what, interview))
         self.held = {}                          # number: key
+        self.just_came = deque()                # when the latest messages did, of any key
         self.deliveries = defaultdict(list)     # key: [Delivery]
         self.endings = defaultdict(Counter)     # key: outcomes
         self.over = {}                          # life: when it was killed, or asked to stop
@@ -95,13 +96,16 @@ class QueueLedger(Ledger):
         self.in_redis = int(fields["source_backlog"]) + int(fields["source_pending"])
 
     def _before_it(self):
-        """After a SIGKILL or an outage all that waits in Redis comes at once."""
-        return len(self.held)
+        """After a SIGKILL or an outage all that waits in Redis comes at once: those of the last second are before it."""
+        while self.just_came and self.just_came[0] < self._now - 1:
+            self.just_came.popleft()
+        return len(self.just_came)
 
     def _keep(self, key, number):
         if number in self.held:
             self.complain(TWICE, f"number {number} was given twice", key[0])
         self.held[number] = key
+        self.just_came.append(self._now)
         self.deliveries[key].append(Delivery(self._now, self.name, self.life))
 
     def _let_go(self, key, number, outcome):

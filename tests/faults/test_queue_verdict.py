@@ -195,12 +195,13 @@ def test_counters_know_what_was_delivered_too_often(story):
     assert not story.violations.counts()
 
 
-@pytest.mark.parametrize("before, rules", [(0, {HELD_UP: 1}), (200, {})])
-def test_many_that_come_at_once_are_no_hold_up(story, before, rules):
+@pytest.mark.parametrize("before, since, rules", [(0, 2, {HELD_UP: 1}), (5, 2, {HELD_UP: 1}), (200, 2, {}),
+                                                   (200, 0, {HELD_UP: 1})])
+def test_many_that_come_at_once_are_no_hold_up(story, before, since, rules):
     for message in story.published:
         message.kind = INNOCENT
     story.published += [Published(i, INTERVIEW, PROMPT, b"x" * (100 + i), "many", at=1.0) for i in range(2, 2 + before)]
-    waiting = [received(index=2 + i, number=2 + i) for i in range(before)]
+    waiting = [received(index=2 + i, number=2 + i, second=since) for i in range(before)]
     ledger = story.life("a", [*waiting, received(number=1, second=2), ended(number=1, second=2 + int(LIMIT_S) + 2)])
     ledger.judge_innocents(BEGAN)
     assert story.violations.counts() == rules
