@@ -33,7 +33,7 @@ struct outcome_record {
 void outcome_record(const struct outcome_record *record, const struct job *job);
 
 /* A job that is no message has ended: where the recovery has changed something, on_outcome is told of it as well. */
-void outcome_tell_recovery(const struct outcome_record *record, const struct job *job);
+void outcome_report_recovery(const struct outcome_record *record, const struct job *job);
 
 /* An orphan that was reported and is not known to be gone. */
 struct open_orphan {

@@ -22,7 +22,7 @@ enum { LOG_MESSAGE_STACK = 1024, LOG_HELD_BYTES = 65536 };
 static struct {
     atomic_int level;
     atomic_int format;
-    atomic_uint_fast64_t said; /* lost lines that the log has owned up to */
+    atomic_uint_fast64_t said; /* lost lines that the log has reported */
     char *file;                /* NULL: standard error */
 } sink = {.level = LOG_LEVEL_INFO, .format = LOG_FORMAT_TEXT};
 
@@ -234,7 +234,7 @@ static void write_held(void)
     buffer_reset(&held.lines, LOG_HELD_BYTES);
 }
 
-/* false: the line must go alone, for it does not wait, or memory is out. */
+/* false: the line must go alone, for it does not wait, or there is no memory. */
 static bool hold_line(enum log_level level, const char *component, const char *message, const struct log_field *fields)
 {
     size_t start = held.lines.length;

@@ -139,17 +139,17 @@ static struct recent_failure *count_rejected(const struct outcome_record *record
     return failure;
 }
 
-static void tell(const struct outcome_record *record, const struct job *job)
+static void report(const struct outcome_record *record, const struct job *job)
 {
     if (record->on_outcome)
         record->on_outcome(record->context, job);
 }
 
-void outcome_tell_recovery(const struct outcome_record *record, const struct job *job)
+void outcome_report_recovery(const struct outcome_record *record, const struct job *job)
 {
     bool is_settled = job->kind == JOB_RECOVERY && job->outcome == OUTCOME_STORED;
     if (is_settled || job->undone || (job->kind == JOB_MARKING && job->is_failed))
-        tell(record, job);
+        report(record, job);
 }
 
 void outcome_record_lost_memory(const struct outcome_record *record, size_t payload_bytes)
@@ -160,7 +160,7 @@ void outcome_record_lost_memory(const struct outcome_record *record, size_t payl
     log_error(LOG_FIELDS(log_number("bytes", payload_bytes)), "message dropped: out of memory");
     struct job_failure failure = {.sqlstate = ""};
     memcpy(failure.text, reason, sizeof reason);
-    tell(record, &(struct job){.outcome = OUTCOME_DROPPED, .failure = &failure});
+    report(record, &(struct job){.outcome = OUTCOME_DROPPED, .failure = &failure});
 }
 
 void outcome_report_stuck(const struct job *job)
@@ -274,5 +274,5 @@ void outcome_record(const struct outcome_record *record, const struct job *job)
         record->metrics->stuck++;
         outcome_report_stuck(job);
     }
-    tell(record, job);
+    report(record, job);
 }

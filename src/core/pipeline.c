@@ -297,7 +297,7 @@ void pipeline_finish(struct pipeline *pipeline, struct job *job)
     if (job->kind == JOB_MESSAGE)
         record(pipeline, job);
     else
-        outcome_tell_recovery(&pipeline->options.record, job);
+        outcome_report_recovery(&pipeline->options.record, job);
     job_free(job);
     pipeline_demand(pipeline);
 }

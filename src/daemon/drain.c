@@ -53,7 +53,7 @@ static void on_source_closed(void *context)
     close_events(daemon);
 }
 
-/* After the store has given its jobs back: the last outcomes are written, and told. */
+/* After the store has given its jobs back: the last outcomes are written, and published. */
 static void close_source(struct daemon *daemon)
 {
     if (daemon->source_closing)

@@ -21,16 +21,16 @@ const char list_take_script[] = "redis.call('HDEL', KEYS[3], '')\n"
 
 /* First, without effect, what would be refused after the letter: there would be another one at each try. What was too
  * large to be read is known by its length alone. */
-const char list_bury_script[] = "redis.call('LREM', KEYS[1], 1, ARGV[2])\n" QUEUE_LETTER_SCRIPT
-                                "if ARGV[3] == 'read' then return redis.call('LREM', KEYS[1], -1, ARGV[6]) end\n"
-                                "for i = redis.call('LLEN', KEYS[1]) - 1, 0, -1 do\n"
-                                "  local message = redis.call('LINDEX', KEYS[1], i)\n"
-                                "  if message and #message == tonumber(ARGV[4]) then\n"
-                                "    redis.call('LSET', KEYS[1], i, ARGV[2])\n"
-                                "    return redis.call('LREM', KEYS[1], 1, ARGV[2])\n"
-                                "  end\n"
-                                "end\n"
-                                "return 0";
+const char list_dead_letter_script[] = "redis.call('LREM', KEYS[1], 1, ARGV[2])\n" QUEUE_LETTER_SCRIPT
+                                       "if ARGV[3] == 'read' then return redis.call('LREM', KEYS[1], -1, ARGV[6]) end\n"
+                                       "for i = redis.call('LLEN', KEYS[1]) - 1, 0, -1 do\n"
+                                       "  local message = redis.call('LINDEX', KEYS[1], i)\n"
+                                       "  if message and #message == tonumber(ARGV[4]) then\n"
+                                       "    redis.call('LSET', KEYS[1], i, ARGV[2])\n"
+                                       "    return redis.call('LREM', KEYS[1], 1, ARGV[2])\n"
+                                       "  end\n"
+                                       "end\n"
+                                       "return 0";
 
 /* Atomic: whoever looks meanwhile sees each message in one place. Walks once over what the consumer had taken, from the
  * newest on; what stays there goes around it, and is in order again at the end. Returns how many were put back, how
@@ -47,7 +47,7 @@ const char list_put_back_script[] =
     "  local message = redis.call('LMOVE', KEYS[2], KEYS[3], from, 'RIGHT')\n"
     "  if other then redis.call('HINCRBY', KEYS[4], redis.sha1hex(message), 1) end\n"
     "end\n"
-    "local moved, buried, alone, refusal = 0, 0, 0, nil\n"
+    "local moved, dead, alone, refusal = 0, 0, 0, nil\n"
     "for _ = 1, redis.call('LLEN', KEYS[2]) do\n"
     "  local message = redis.call('LINDEX', KEYS[2], 0)\n"
     "  local times = other and taken(message) or 0\n"
@@ -59,7 +59,7 @@ const char list_put_back_script[] =
     "  if times >= most and not refusal then\n"
     "    redis.call('HDEL', KEYS[4], redis.sha1hex(message))\n"
     "    redis.call('LPOP', KEYS[2])\n"
-    "    buried = buried + 1\n"
+    "    dead = dead + 1\n"
     "  elseif times >= most - 1 then\n"
     "    redis.call('LMOVE', KEYS[2], KEYS[2], 'LEFT', 'RIGHT')\n"
     "    alone = alone + (times < most and 1 or 0)\n"
@@ -75,4 +75,4 @@ const char list_put_back_script[] =
     "end\n"
     "if other then redis.call('EXPIRE', KEYS[4], 3600) end\n"
     "if redis.call('LLEN', KEYS[2]) == 0 then redis.call('SREM', KEYS[6], ARGV[1]) end\n"
-    "return {moved, buried, alone, refusal}";
+    "return {moved, dead, alone, refusal}";

@@ -4,7 +4,7 @@
  *
  *     keep_alive   KEYS: consumers, alive, deliveries; ARGV: consumer, ms until it counts as gone
  *     take         KEYS: list, processing, deliveries; ARGV: how many at most. Returns the messages
- *     bury         KEYS: processing, dead; ARGV: redis_dead_max, consumer, "read" or "skipped", bytes, fields of the
+ *     dead_letter  KEYS: processing, dead; ARGV: redis_dead_max, consumer, "read" or "skipped", bytes, fields of the
  *                  letter, with the message first where it was read
  *     put_back     KEYS: alive, processing, list, deliveries, dead, consumers; ARGV: consumer, most deliveries,
  *                  redis_dead_max, time, "own" or "other". Returns how many were put back, how many were delivered too
@@ -16,7 +16,7 @@
 
 extern const char list_keep_alive_script[];
 extern const char list_take_script[];
-extern const char list_bury_script[];
+extern const char list_dead_letter_script[];
 extern const char list_put_back_script[];
 
 #endif

@@ -136,10 +136,10 @@ void queue_acknowledge_more(struct queue *queue);
 void queue_forget(struct queue *queue, const struct queue_command *command, struct queue_entry *last);
 
 /* An entry that was delivered too often: a dead letter without having been looked at. */
-void queue_bury(struct queue *queue, const struct queue_item *item);
+void queue_add_dead_letter(struct queue *queue, const struct queue_item *item);
 
 /* So many became dead letters like that in Redis itself. */
-void queue_buried(struct queue *queue, uint64_t messages);
+void queue_count_dead_letters(struct queue *queue, uint64_t messages);
 
 static inline bool queue_has(const struct queue *queue, enum queue_entry_state state)
 {

@@ -73,7 +73,7 @@ void queue_acknowledge_more(struct queue *queue)
     queue->kind->forget(queue);
 }
 
-void queue_bury(struct queue *queue, const struct queue_item *item)
+void queue_add_dead_letter(struct queue *queue, const struct queue_item *item)
 {
     const struct disposition disposition = {.outcome = "dropped", .error = "delivered 5 times without an outcome"};
     struct queue_entry *entry = queue_entry_new(&queue->entries, item);
@@ -84,10 +84,10 @@ void queue_bury(struct queue *queue, const struct queue_item *item)
         return;
     }
     queue_entry_move(&queue->entries, entry, QUEUE_ENTRY_DONE);
-    queue_buried(queue, 1);
+    queue_count_dead_letters(queue, 1);
 }
 
-void queue_buried(struct queue *queue, uint64_t messages)
+void queue_count_dead_letters(struct queue *queue, uint64_t messages)
 {
     const struct source_sink *sink = &queue->options.sink;
     if (messages == 0)

@@ -259,7 +259,7 @@ static void forget(struct queue *queue)
     TAILQ_FOREACH(entry, &queue->entries.lists[QUEUE_ENTRY_ACKING], link)
     {
         if (entry->is_dead) {
-            queue_command_begin(&command, "EVAL", list_bury_script, "2", processing, queue->keys[KEY_DEAD]);
+            queue_command_begin(&command, "EVAL", list_dead_letter_script, "2", processing, queue->keys[KEY_DEAD]);
             queue_command_add_number(&command, (int64_t)queue->options.tuning.dead_max);
             queue_command_add(&command, queue->consumer); /* no message: it is no JSON */
             queue_command_add(&command, entry->is_skipped ? "skipped" : "read");
@@ -319,7 +319,7 @@ static void on_taken_over(void *context, const redisReply *reply)
         queue->status.redelivered += moved;
         log_info(LOG_FIELDS(log_number("messages", moved)), "what a consumer that is gone had taken waits again");
     }
-    queue_buried(queue, number_at(reply, 1));
+    queue_count_dead_letters(queue, number_at(reply, 1));
     if (number_at(reply, 2) > 0)
         queue->look_ms = 0; /* the next of them soon */
 }

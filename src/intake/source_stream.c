@@ -177,7 +177,7 @@ static void on_fetched(void *context, const redisReply *reply)
         else if (found == FOUND_PART)
             queue->has_released = true;
         else if (deliveries > QUEUE_DELIVERIES_MAX)
-            queue_bury(queue, &item);
+            queue_add_dead_letter(queue, &item);
         else
             queue_take(queue, &item, deliveries > 1);
     }
@@ -308,7 +308,7 @@ static void forget(struct queue *queue)
     struct queue_entry *entry = queue_entries_first(&queue->entries, QUEUE_ENTRY_ACKING);
     while (entry) {
         struct queue_entry *last = entry;
-        begin_forget(&command, queue, entry->is_dead ? stream_bury_script : stream_forget_script);
+        begin_forget(&command, queue, entry->is_dead ? stream_dead_letter_script : stream_forget_script);
         queue_command_add(&command, entry->id);
         if (entry->is_dead)
             queue_entry_add_letter(entry, &command);

@@ -55,7 +55,7 @@ void spooled_memory_take_out(struct spooled_memory *memory, size_t bytes);
 void spooled_memory_take_back(struct spooled_memory *memory, size_t bytes);
 
 /* A message begins its way to disk, and goes on at once if it may and there is room for it. NULL: there is none even
- * for the way, or memory is out. It is the caller's to free, after `end`. */
+ * for the way, or there is no memory. It is the caller's to free, after `end`. */
 struct spooled_put *spooled_memory_begin_put(struct spooled_memory *memory, const struct delivery *delivery,
                                              bool may_go_on);
 void spooled_memory_end_put(struct spooled_memory *memory, const struct spooled_put *put);

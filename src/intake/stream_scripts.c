@@ -34,10 +34,10 @@ const char stream_forget_script[] = "if ARGV[3] == 'delete' then redis.call('XDE
                                     "return redis.call('XACK', KEYS[1], ARGV[2], unpack(ARGV, 4))";
 
 /* First, without effect, what would be refused after the letter: there would be another one at each try. */
-const char stream_bury_script[] = "if ARGV[3] == 'delete' then redis.call('XDEL', KEYS[1], '0-0') end\n"
-                                  "redis.call('XACK', KEYS[1], ARGV[2], '0-0')\n" QUEUE_LETTER_SCRIPT
-                                  "if ARGV[3] == 'delete' then redis.call('XDEL', KEYS[1], ARGV[4]) end\n"
-                                  "return redis.call('XACK', KEYS[1], ARGV[2], ARGV[4])";
+const char stream_dead_letter_script[] = "if ARGV[3] == 'delete' then redis.call('XDEL', KEYS[1], '0-0') end\n"
+                                         "redis.call('XACK', KEYS[1], ARGV[2], '0-0')\n" QUEUE_LETTER_SCRIPT
+                                         "if ARGV[3] == 'delete' then redis.call('XDEL', KEYS[1], ARGV[4]) end\n"
+                                         "return redis.call('XACK', KEYS[1], ARGV[2], ARGV[4])";
 
 /* Consumers that hold nothing are removed, atomically, for what is pending for a consumer goes with it: ourselves, or
  * those of whom nothing was heard for long. */

@@ -15,19 +15,19 @@
 struct notify {
     uv_timer_t watchdog; /* active where the unit has one */
     char status[512];    /* as systemd has it */
-    bool told_failure;
+    bool has_failed;
 };
 
 static void send_state(struct notify *notify, const char *state)
 {
     int result = sd_notify(0, state);
     if (result >= 0) {
-        notify->told_failure = false;
+        notify->has_failed = false;
         return;
     }
-    if (!notify->told_failure)
+    if (!notify->has_failed)
         log_warning(LOG_FIELDS(log_text("error", strerror(-result))), "the service's state cannot be sent to systemd");
-    notify->told_failure = true;
+    notify->has_failed = true;
 }
 
 static void on_watchdog(uv_timer_t *timer)

@@ -27,7 +27,7 @@ struct statsd {
     uv_getaddrinfo_t lookup;
     bool looking;
     bool stopped;
-    bool told_unknown; /* that the name is not found stands in the log */
+    bool is_unknown; /* its name is not found, and that stands in the log */
     int64_t look_due_ms;
     struct buffer lines;
 };
@@ -95,10 +95,10 @@ static void use_address(struct statsd *statsd, const struct addrinfo *found)
 /* Once each time that it begins. The address that was known goes on being used. */
 static void report_unknown(struct statsd *statsd, int status)
 {
-    if (!statsd->told_unknown)
+    if (!statsd->is_unknown)
         log_warning(LOG_FIELDS(log_text("server", statsd->server.host), log_text("error", uv_strerror(status))),
                     "StatsD server's name is not found; trying again");
-    statsd->told_unknown = true;
+    statsd->is_unknown = true;
 }
 
 static void on_found(uv_getaddrinfo_t *lookup, int status, struct addrinfo *found)
@@ -106,7 +106,7 @@ static void on_found(uv_getaddrinfo_t *lookup, int status, struct addrinfo *foun
     struct statsd *statsd = lookup->data;
     statsd->looking = false;
     if (status == 0 && found && !statsd->stopped) {
-        statsd->told_unknown = false;
+        statsd->is_unknown = false;
         use_address(statsd, found);
     } else if (!statsd->stopped) {
         report_unknown(statsd, status);

@@ -51,7 +51,7 @@ def key_of(fields):
 
 
 class Heard:
-    """Which of the published messages were received: in order, and nothing missing but in a gap that was owned up to."""
+    """Which of the published messages were received: in order, and nothing missing but in a gap that was reported."""
 
     def __init__(self, published, complain):
         """complain(what, interview)"""

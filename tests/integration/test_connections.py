@@ -228,7 +228,7 @@ def test_redis_is_restarted(start_promptd, atomicity, database, channel, own_red
 
 def test_subscriber_is_killed(promptd, database, channel, redis_server):
     redis_server.admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-    wait_until(lambda: gaps(promptd), "the gap to be owned up to")
+    wait_until(lambda: gaps(promptd), "the gap to be reported")
     message = channel.publish(database.interview())
     assert promptd.settle(1).outcomes() == {"success": 1}
     expect_stored(database, message)
@@ -252,7 +252,7 @@ def test_redis_away_is_said_once_and_so_is_its_return(start_promptd, database, c
         assert len(said()) == 2 * outage - 1, said()
         proxy.restore()
         channel.wait_subscribers(1)
-        wait_until(lambda: len(gaps(promptd)) == outage, "the gap to be owned up to")
+        wait_until(lambda: len(gaps(promptd)) == outage, "the gap to be reported")
         assert len(said()) == 2 * outage, said()
     channel.publish(database.interview())
     assert promptd.settle(1).outcomes() == {"success": 1}
@@ -275,7 +275,7 @@ def test_connection_is_cut_within_a_message(start_promptd, database, channel, re
     promptd = start_promptd(redis_url=f"redis://127.0.0.1:{proxy.port}")
     proxy.truncate(TO_CLIENT, 1000)
     channel.publish(database.interview(), "h" * 40000)
-    wait_until(lambda: gaps(promptd), "the gap to be owned up to")
+    wait_until(lambda: gaps(promptd), "the gap to be reported")
     message = channel.publish(database.interview())
     assert promptd.settle(1).outcomes() == {"success": 1}
     expect_stored(database, message)

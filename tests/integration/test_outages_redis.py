@@ -34,14 +34,14 @@ def through_proxy(start_promptd, proxy):
 
 
 def gaps(promptd):
-    """Each gap that was owned up to: (seconds, cause)."""
+    """Each gap that was reported: (seconds, cause)."""
     found = [(RESTORED.search(line.text), line) for line in promptd.find("WARNING", "subscription restored")]
     assert all(match for match, _ in found), found
     return [(float(match[1]), line.fields["cause"]) for match, line in found]
 
 
 def wait_gaps(promptd, count, timeout=15.0):
-    wait_until(lambda: len(gaps(promptd)) >= count, f"{count} gap(s) to be owned up to", timeout,
+    wait_until(lambda: len(gaps(promptd)) >= count, f"{count} gap(s) to be reported", timeout,
                seen=lambda: promptd.tail(8))
     found = gaps(promptd)
     assert len(found) == count, found

@@ -337,7 +337,7 @@ static void test_what_cannot_be_written_yet_follows(void **state)
                                         "<6>INFO test: back\n");
 }
 
-static void test_lost_lines_are_counted_and_owned_up_to(void **state)
+static void test_lost_lines_are_counted_and_reported(void **state)
 {
     (void)state;
     signal(SIGXFSZ, SIG_IGN);
@@ -530,7 +530,7 @@ static void test_held_lines_without_memory_go_alone(void **state)
     assert_string_equal(read_log(path), "<6>INFO test: poor\n<6>INFO test: rich\n");
 }
 
-static void test_speaks_when_memory_is_out(void **state)
+static void test_speaks_without_memory(void **state)
 {
     (void)state;
     static const struct {
@@ -631,7 +631,7 @@ int main(void)
         LOG_TEST(test_failed_open_changes_nothing),
         LOG_TEST(test_standard_error_before_open_and_after_close),
         LOG_TEST(test_what_cannot_be_written_yet_follows),
-        LOG_TEST(test_lost_lines_are_counted_and_owned_up_to),
+        LOG_TEST(test_lost_lines_are_counted_and_reported),
         LOG_TEST(test_a_full_pipe_is_not_waited_for),
         LOG_TEST(test_a_pipe_that_cannot_be_opened_again),
         LOG_TEST(test_rotation_does_not_join_lines),
@@ -641,7 +641,7 @@ int main(void)
         LOG_TEST(test_many_held_lines_do_not_grow_for_ever),
         LOG_TEST(test_held_lines_are_kept_too),
         LOG_TEST(test_held_lines_without_memory_go_alone),
-        LOG_TEST(test_speaks_when_memory_is_out),
+        LOG_TEST(test_speaks_without_memory),
         LOG_TEST(test_long_message_without_memory_is_cut),
         LOG_TEST(test_stderr_is_journal),
     };
