@@ -188,3 +188,10 @@ class Channel:
     def wait_subscribers(self, count, timeout=10.0):
         wait_until(lambda: self.subscribers() == count, f"{count} subscribers of {self.name}", timeout,
                    seen=self.subscribers)
+
+
+def burst(channel, database, count=50):
+    """Messages for as many new interviews, in one go."""
+    messages = [channel.message(interview) for interview in database.interviews(count)]
+    channel.publish_burst(messages)
+    return messages
