@@ -33,7 +33,7 @@ struct schema_facts {
 void schema_check_build(const struct schema_needs *needs, struct pg_statement out[2]);
 bool schema_check_read(const struct pg_answer *answer, struct schema_facts *facts); /* false: not as expected */
 
-/* The faults of the last check, so that each set of them is logged once. Zero-initialised is empty. */
+/* The faults of the last check, so that each is logged once, as long as it is there. Zero-initialised is empty. */
 struct schema_report {
     char *findings;
 };

@@ -72,21 +72,34 @@ bool schema_check_read(const struct pg_answer *answer, struct schema_facts *fact
     return true;
 }
 
-/* Each finding once, until the set of findings changes. */
+/* Each line ends with a newline; NULL: there are none. */
+static bool is_among(const char *lines, const char *line)
+{
+    size_t length = strlen(line);
+    for (; lines && *lines; lines = strchr(lines, '\n') + 1) {
+        if (strncmp(lines, line, length) == 0 && lines[length] == '\n')
+            return true;
+    }
+    return false;
+}
+
+/* Each finding once, as long as it is there. The catalogue is no snapshot: of two that are fixed together one may be
+ * seen alone. */
 void schema_report_update(struct schema_report *report, const struct pg_answer *answer)
 {
     struct buffer all = {0};
     int rows = pg_answer_rows(answer, 0);
-    size_t length;
-    for (int row = 0; row < rows; row++)
-        buffer_printf(&all, "%s\n", pg_answer_field(answer, 0, row, 0, &length));
-    buffer_append_char(&all, '\0');
-    bool is_news = all.failed || strcmp(all.data, report->findings ? report->findings : "") != 0;
-    if (is_news && rows == 0)
+    if (rows == 0 && schema_report_has_findings(report))
         log_info(NULL, "database set up right: tables, columns and privileges are there");
-    for (int row = 0; is_news && row < rows; row++)
-        log_critical(LOG_FIELDS(log_text("messages", is_true(answer, 0, row, 1) ? "wait" : NULL)),
-                     "database set up wrong: %s", pg_answer_field(answer, 0, row, 0, &length));
+    for (int row = 0; row < rows; row++) {
+        size_t length;
+        const char *finding = pg_answer_field(answer, 0, row, 0, &length);
+        if (!is_among(report->findings, finding))
+            log_critical(LOG_FIELDS(log_text("messages", is_true(answer, 0, row, 1) ? "wait" : NULL)),
+                         "database set up wrong: %s", finding);
+        buffer_printf(&all, "%s\n", finding);
+    }
+    buffer_append_char(&all, '\0');
     free(report->findings);
     report->findings = all.failed ? NULL : all.data;
     if (all.failed)

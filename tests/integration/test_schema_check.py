@@ -81,7 +81,19 @@ def test_the_daemon_says_it_once(start_promptd, database, fault):
         assert word in line.text
 
 
-def test_row_security_that_is_mended(start_promptd, database, postgres):
+def test_what_is_still_wrong_is_not_said_again(start_promptd, database):
+    """One thing is fixed, another breaks, a third stays as it is."""
+    database.execute(f"revoke delete on {PROMPTS} from promptd; revoke insert on {PROMPTS} from promptd")
+    promptd = start_promptd(ready=False, heartbeat_interval_s=1)
+    promptd.wait_line("CRITICAL", "may not delete on")
+    database.execute(f"grant insert on {PROMPTS} to promptd; revoke update on interviews from promptd")
+    promptd.wait_line("CRITICAL", "may not update")
+    promptd.one("CRITICAL", "may not delete on")
+    database.execute(f"grant delete on {PROMPTS} to promptd; grant update (status) on interviews to promptd")
+    promptd.wait_line("INFO", "database set up right")
+
+
+def test_row_security_that_is_fixed(start_promptd, database, postgres):
     database.execute(row_security("interviews"))
     promptd = start_promptd(ready=False, heartbeat_interval_s=1)
     promptd.wait_line("CRITICAL", "row level security")
