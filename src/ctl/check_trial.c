@@ -18,6 +18,8 @@ struct trial {
     char *awaiting;                 /* as an array; NULL: any status but ready */
     char interview[UUID_TEXT_SIZE]; /* "": there is none to try with */
     bool is_awaiting;
+    bool is_ready; /* already: no statement of the daemon's would change it to that */
+    bool is_failed;
     char ids[UUID_TEXT_SIZE + 2];        /* of the prompt that was inserted last, as an array */
     char interviews[UUID_TEXT_SIZE + 2]; /* the interview, as an array */
 };
@@ -52,24 +54,29 @@ static bool choose_from(struct trial *trial, const char *from, const char *condi
                         struct error *error)
 {
     struct buffer sql = {0};
-    buffer_printf(&sql,
-                  "select id from interviews where id = any(array(select id from %s as i where %s limit 100))"
-                  " limit 1 for no key update skip locked",
-                  from, condition);
+    buffer_printf(
+        &sql,
+        "select id, status::text from interviews where id = any(array(select id from %s as i where %s limit 100))"
+        " limit 1 for no key update skip locked",
+        from, condition);
     buffer_append_char(&sql, '\0');
     PGresult *result = sql.failed ? NULL : database_run(trial->database, sql.data, parameters, error);
     if (sql.failed)
         (void)error_set(error, ERROR_INTERNAL, "out of memory");
-    if (result && PQntuples(result) > 0)
+    if (result && PQntuples(result) > 0) {
+        const struct settings *settings = &trial->check->ctl->settings;
         (void)snprintf(trial->interview, sizeof trial->interview, "%s", PQgetvalue(result, 0, 0));
+        trial->is_ready = strcmp(PQgetvalue(result, 0, 1), settings->ready_status) == 0;
+        trial->is_failed = strcmp(PQgetvalue(result, 0, 1), settings->failed_status) == 0;
+    }
     buffer_free(&sql);
     PQclear(result);
     return result != NULL;
 }
 
 /* Among all interviews where an index, or a small table, lets the server find one in no time; else among some. */
-static bool choose_awaiting(struct trial *trial, const char *condition, const char *const *parameters,
-                            struct error *error)
+static bool choose_quickly(struct trial *trial, const char *condition, const char *const *parameters,
+                           struct error *error)
 {
     if (!database_do(trial->database, "savepoint choice", error) ||
         !database_do(trial->database, "set local statement_timeout = '300ms'", error))
@@ -83,16 +90,37 @@ static bool choose_awaiting(struct trial *trial, const char *condition, const ch
     return choose_from(trial, from, condition, parameters, error);
 }
 
-/* An interview that is awaiting, whose way the application's own triggers let free; else any. */
+static bool has_chosen(const struct trial *trial)
+{
+    return trial->interview[0] != '\0';
+}
+
+/* One that is awaiting, whose way the application's own triggers let free, and in none of the statuses `but`. */
+static bool choose_awaiting(struct trial *trial, const char *but, struct error *error)
+{
+    const char *const parameters[] = {trial->awaiting ? trial->awaiting : trial->check->ctl->settings.ready_status, but,
+                                      NULL};
+    bool looked = choose_quickly(trial,
+                                 trial->awaiting ? "status::text = any($1::text[]) and status::text <> $2::text"
+                                                 : "status::text not in ($1::text, $2::text)",
+                                 parameters, error);
+    trial->is_awaiting = has_chosen(trial);
+    return looked;
+}
+
+/* An interview that both statuses can be tried on; else one that is failed and awaiting; else any, rather one that is
+ * not ready. */
 static bool choose_interview(struct trial *trial, struct error *error)
 {
-    const char *const parameters[] = {trial->awaiting ? trial->awaiting : trial->check->ctl->settings.ready_status,
-                                      NULL};
-    if (!choose_awaiting(trial, trial->awaiting ? "status::text = any($1::text[])" : "status::text <> $1::text",
-                         parameters, error))
+    const struct settings *settings = &trial->check->ctl->settings;
+    const char *const ready[] = {settings->ready_status, NULL};
+    if (!choose_awaiting(trial, settings->failed_status, error))
         return false;
-    trial->is_awaiting = trial->interview[0] != '\0';
-    return trial->is_awaiting || choose_from(trial, "interviews", "true", NULL, error);
+    if (!has_chosen(trial) && !choose_awaiting(trial, settings->ready_status, error))
+        return false;
+    if (!has_chosen(trial) && !choose_quickly(trial, "status::text <> $1::text", ready, error))
+        return false;
+    return has_chosen(trial) || choose_from(trial, "interviews", "true", NULL, error);
 }
 
 /* ---- one write ---- */
@@ -277,16 +305,32 @@ static void report_status(struct trial *trial, const char *step, const char *sta
                           "%s could be tried only on an interview that is not awaiting: %s", status, error->text);
 }
 
+/* No statement of the daemon's changes an interview that is `already` there: it was only planned. */
+static void report_unchanged(struct trial *trial, const char *step, const char *already)
+{
+    check_report_step(trial->check, step, CHECK_UNTRIED,
+                      "not tried, only planned: the interview that it could be tried on is %s already", already);
+}
+
 static void check_ready(struct trial *trial, struct error *error)
 {
-    bool written = make_ready(trial, try_write, error) && plan_single_settle(trial, error);
-    report_status(trial, "ready_status", trial->check->ctl->settings.ready_status, written, error);
+    const char *ready = trial->check->ctl->settings.ready_status;
+    bool done = make_ready(trial, trial->is_ready ? plan_write : try_write, error) && plan_single_settle(trial, error);
+    if (done && trial->is_ready)
+        report_unchanged(trial, "ready_status", ready);
+    else
+        report_status(trial, "ready_status", ready, done, error);
 }
 
 static void check_failed(struct trial *trial, struct error *error)
 {
-    bool written = mark_failed(trial, try_write, error);
-    report_status(trial, "failed_status", trial->check->ctl->settings.failed_status, written, error);
+    const struct settings *settings = &trial->check->ctl->settings;
+    bool stays = trial->is_ready || trial->is_failed;
+    bool done = mark_failed(trial, stays ? plan_write : try_write, error);
+    if (done && stays)
+        report_unchanged(trial, "failed_status", trial->is_ready ? settings->ready_status : settings->failed_status);
+    else
+        report_status(trial, "failed_status", settings->failed_status, done, error);
 }
 
 static void check_undo(struct trial *trial, struct error *error)
@@ -377,7 +421,7 @@ static void run_trial(struct trial *trial, struct error *error)
         return;
     }
     (void)snprintf(trial->interviews, sizeof trial->interviews, "{%s}", trial->interview);
-    if (!trial->interview[0]) {
+    if (!has_chosen(trial)) {
         plan_without_interview(trial, error);
         return;
     }

@@ -265,6 +265,24 @@ def test_trigger_that_keeps_an_interview_in_silence(promptctl, database, atomici
 
 
 @pytest.mark.parametrize("atomicity", ["compensate", "transaction"])
+@pytest.mark.parametrize("statuses, untried", [
+    (["failed", "failed", "enhancing"], set()),
+    (["ready", "completed"], set()),
+    (["failed", "ready", "completed"], {"failed_status"}),
+    (["ready"], {"ready_status", "failed_status"}),
+], ids=str)
+def test_interviews_that_have_the_status_already(promptctl, database, atomicity, statuses, untried):
+    """They are no fault, and prove nothing; one that can be changed is looked for first."""
+    for status in statuses:
+        database.interview(status)
+    result = promptctl("check", "--json", atomicity=atomicity)
+    steps = {step["step"]: step for step in result.json()}
+    assert result.code == 0 and {name for name, step in steps.items() if step["result"] == "not_tried"} == untried
+    assert all("already" in steps[name]["detail"] for name in untried)
+    assert {steps[name]["result"] for name in ("ready_status", "failed_status") if name not in untried} <= {"ok"}
+
+
+@pytest.mark.parametrize("atomicity", ["compensate", "transaction"])
 def test_no_interview_to_try_with(promptctl, atomicity):
     """What was only planned does not look like what was tried."""
     result = promptctl("check", "--json", atomicity=atomicity)
