@@ -108,16 +108,15 @@ static void log_rejected(const struct outcome_record *record, const struct messa
                          size_t payload_bytes)
 {
     char interview[UUID_TEXT_SIZE];
-    char at[24];
     if (!log_rate_allows(&record->lines->rejected, clock_monotonic_us()))
         return;
     uuid_format(content->interview_id, interview);
-    (void)snprintf(at, sizeof at, "%zu", content->not_json_at);
-    log_error(LOG_FIELDS(log_text("reason", reject_name(content->reject)), log_number("bytes", payload_bytes),
-                         log_text("at", content->reject == REJECT_NOT_JSON ? at : NULL),
-                         log_text("hint", message_hint(content)),
-                         log_text("interview_id", content->has_interview_id ? interview : NULL)),
-              "message rejected: %s", reject_meaning(content->reject));
+    log_error(
+        LOG_FIELDS(log_text("reason", reject_name(content->reject)), log_number("bytes", payload_bytes),
+                   content->reject == REJECT_NOT_JSON ? log_number("at", content->not_json_at) : log_text("at", NULL),
+                   log_text("hint", message_hint(content)),
+                   log_text("interview_id", content->has_interview_id ? interview : NULL)),
+        "message rejected: %s", reject_meaning(content->reject));
 }
 
 void outcome_sum_up(struct outcome_lines *lines)

@@ -48,6 +48,8 @@ def test_json(start_promptd, every_outcome):
     detected = [line for line in lines if line["message"].startswith(detected_line(orphan))]
     assert len(detected) == 1
     assert detected[0]["level"] == "CRITICAL" and detected[0]["component"] == "store"
+    [rejected] = [line for line in lines if line.get("reason") == "not_json"]
+    assert isinstance(rejected["at"], int) and isinstance(rejected["bytes"], int)
     assert detected[0]["sqlstate"] == "P0001" and '"forget" é' in detected[0]["error"]
 
 
