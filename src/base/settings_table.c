@@ -24,7 +24,7 @@ static bool validate_status(const char *text, struct error *phrase)
 static bool validate_statsd(const char *text, struct error *phrase)
 {
     struct endpoint endpoint;
-    if (text[0] == '\0')
+    if (text[0] == '\0' || strcmp(text, "off") == 0)
         return true;
     if (!endpoint_parse(text, &endpoint, phrase))
         return false;
@@ -162,9 +162,8 @@ static const struct setting rows[] = {
      .description =
          "Where health, status page and metrics are served by HTTP. There is no login: whoever reaches it may "
          "read them, and close the circuits. Port 0 means any free one, which the log names."},
-    {TEXT(statsd, ""), .validate = validate_statsd, .may_be_empty = true, .allowed = "host:port",
-     .description =
-         "The StatsD server that counters and durations are sent to by UDP, once a second. Empty means none."},
+    {TEXT(statsd, "off"), .validate = validate_statsd, .may_be_empty = true, .allowed = "host:port or off",
+     .description = "The StatsD server that counters and durations are sent to by UDP, once a second."},
     {CHOICE(log_level, "info", level_choices), .live = true, .description = "The least severe lines that are logged."},
     {CHOICE(log_format, "text", format_choices),
      .description = "The form of log lines. Where standard error is the systemd journal and nothing else is set, "

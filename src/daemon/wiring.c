@@ -56,10 +56,11 @@ static bool open_admin(struct daemon *daemon, struct error *error)
 
 static bool open_statsd(struct daemon *daemon, struct error *error)
 {
-    if (!daemon->settings.statsd[0])
+    const char *server = daemon->settings.statsd;
+    if (!server[0] || strcmp(server, "off") == 0)
         return true;
-    daemon->statsd = statsd_new(&(struct statsd_options){
-        .loop = &daemon->loop, .server = daemon->settings.statsd, .metrics = &daemon->metrics});
+    daemon->statsd = statsd_new(
+        &(struct statsd_options){.loop = &daemon->loop, .server = server, .metrics = &daemon->metrics});
     return daemon->statsd || error_set(error, ERROR_INTERNAL, "out of memory");
 }
 

@@ -203,6 +203,14 @@ def test_a_statsd_that_is_away(start_promptd, database, channel, listener):
     assert promptd.settle(1).outcomes() == {"success": 1}
 
 
+@pytest.mark.parametrize("nothing", ["off", ""])
+def test_no_statsd(start_promptd, database, channel, nothing):
+    promptd = start_promptd(statsd=nothing)
+    channel.publish(database.interview())
+    promptd.settle(1)
+    assert promptd.find("WARNING|INFO", "StatsD") == []
+
+
 def test_what_is_no_statsd_server(start_promptd):
     promptd = start_promptd("--statsd", "localhost", ready=False)
     assert promptd.wait_exit() == 64

@@ -56,7 +56,7 @@ static void test_defaults(void **state)
     assert_int_equal(s.redis_mode, REDIS_MODE_PUBSUB);
     assert_string_equal(s.database_url, "");
     assert_string_equal(s.admin_listen, "127.0.0.1:9797");
-    assert_string_equal(s.statsd, "");
+    assert_string_equal(s.statsd, "off");
     assert_int_equal(s.db_connections, 4);
     assert_int_equal(s.atomicity, ATOMICITY_COMPENSATE);
     assert_string_equal(s.ready_status, "ready");
