@@ -115,11 +115,11 @@ static const struct setting rows[] = {
      .description =
          "The folder of the spool: messages are on disk before they are worked on, and survive a crash. Empty "
          "means no spool: what waits in memory is lost with the process."},
-    {NUMBER(spool_max_bytes, "1073741824", 1048576, 1099511627776), .unit = "bytes", .live = true,
+    {NUMBER(spool_max_bytes, "1073741824", 64, 1099511627776), .unit = "bytes", .live = true,
      .description =
          "The most that waiting messages in the spool may hold. What comes beyond that is dropped, the newest "
          "first."},
-    {NUMBER(spool_dead_max_bytes, "268435456", 1048576, 1099511627776), .unit = "bytes", .live = true,
+    {NUMBER(spool_dead_max_bytes, "268435456", 64, 1099511627776), .unit = "bytes", .live = true,
      .description =
          "The most that dead letters in the spool may hold, each with 256 bytes besides its message. Beyond "
          "that the oldest rejected ones are dropped, with one WARNING an hour. Where none is left a new dead "
