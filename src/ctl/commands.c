@@ -82,7 +82,7 @@ const struct ctl_command ctl_commands[] = {
      .run = ctl_dead_drop},
     {.name = "orphans",
      .options = CTL_TAKES(DELETE) | CTL_TAKES(OLDER_THAN) | CTL_TAKES(SCAN) | CTL_TAKES(YES) | CTL_TAKES(JSON),
-     .settings = DATABASE_SETTINGS " --awaiting-statuses --failed-status",
+     .settings = DATABASE_SETTINGS " --awaiting-statuses --ready-status --failed-status",
      .summary = "find, and delete, prompts whose interview was not made ready with them",
      .details =
          "Prompts that promptd has inserted without making their interview ready so far, as promptd_unsettled has "
@@ -91,7 +91,7 @@ const struct ctl_command ctl_commands[] = {
          "database refuses to delete. Exit code 1 when some are left.\n"
          "With --delete they are deleted, each by one statement, whatever the interview's status: the row in "
          "promptd_unsettled says that it was never made ready with this prompt. What somebody else has locked "
-         "is left alone, and said so. Interviews keep their status; see promptctl stuck.\n"
+         "is left alone, and said so. An interview that waits for the prompt is marked failed then.\n"
          "With --scan all prompts are looked through as well, for what other programs or promptd 0.1 have left "
          "behind: prompts that are not in promptd_unsettled and whose interview does not exist, or is in the "
          "--failed-status or one of the --awaiting-statuses (with * in the --failed-status only). A prompt "

@@ -156,12 +156,16 @@ static enum verdict read_verdict(const PGresult *result)
     return VERDICT_CHANGED;
 }
 
+static bool is_scanned(const struct work *work, int row)
+{
+    const char *found_by = value_of(work, row, PQnfields(work->rows) - 2);
+    return found_by && strcmp(found_by, FINDINGS_BY_SCAN) == 0;
+}
+
 static enum verdict change_once(struct work *work, int row, struct error *error)
 {
     const struct findings *findings = work->findings;
-    const char *found_by = value_of(work, row, PQnfields(work->rows) - 2);
-    bool scanned = found_by && strcmp(found_by, FINDINGS_BY_SCAN) == 0;
-    const struct findings_change *change = scanned ? &findings->change_scanned : &findings->change;
+    const struct findings_change *change = is_scanned(work, row) ? &findings->change_scanned : &findings->change;
     const char *const parameters[] = {value_of(work, row, 0), change->parameters[0], change->parameters[1],
                                       change->parameters[2], NULL};
     PGresult *result = database_run(&work->database, change->sql, parameters, error);
@@ -189,6 +193,14 @@ static enum verdict change_row(struct work *work, int row, struct error *error)
     return verdict;
 }
 
+static int finish_row(struct work *work, int row, enum verdict verdict)
+{
+    const struct findings *findings = work->findings;
+    if (verdict != VERDICT_DONE || !findings->afterwards || is_scanned(work, row))
+        return CTL_OK;
+    return findings->afterwards(&work->database, &work->ctl->settings, value_of(work, row, 1));
+}
+
 /* What one row meets need not meet the next, unless the server is gone. */
 static int change_rows(struct work *work)
 {
@@ -199,6 +211,8 @@ static int change_rows(struct work *work)
         struct error error;
         enum verdict verdict = change_row(work, row, &cause);
         counts[verdict]++;
+        int finished = finish_row(work, row, verdict);
+        status = finished == CTL_OK ? status : finished;
         if (verdict == VERDICT_LOCKED)
             output_note("%s: left alone, somebody else has it locked", value_of(work, row, 0));
         if (verdict != VERDICT_FAILED)

@@ -34,6 +34,9 @@ struct findings {
     struct findings_change change;
     /* For rows whose column before the age is FINDINGS_BY_SCAN. */
     struct findings_change change_scanned;
+    /* Once `change` has dealt with a row; `id` is that of its second column. Returns CTL_OK, or the exit code of what
+     * it has said. NULL: there is nothing more to do. */
+    int (*afterwards)(struct database *database, const struct settings *settings, const char *id);
     enum ctl_option when; /* the option that asks for it */
     const char *one;      /* "orphaned prompt" */
     const char *many;

@@ -107,6 +107,53 @@ static bool build_scan(struct database *database, const struct settings *setting
     return query->parameter ? finish(query, scan_sql, error) : error_set(error, ERROR_INTERNAL, "out of memory");
 }
 
+/* ---- the interview of a prompt that was deleted ---- */
+
+/* The daemon's marking, for a column that may be an enum without the ready status. $2 statuses, $3 whether it is all
+ * others that are meant, $4 ready and failed; $5 failed, as the column's own type. */
+#define THAT_WAITS                                                                                                     \
+    "from interviews where id = $1::uuid and (status::text = any($2::text[])) <> $3::boolean"                          \
+    " and status::text <> all($4::text[])"
+static const char waits_sql[] = "select " THAT_WAITS;
+static const char mark_sql[] = "with i as materialized (select id " THAT_WAITS " for no key update skip locked)"
+                               " update interviews set status = $5 where id = any(array(select id from i))";
+
+/* Whether it needs no marking any more. */
+static bool mark(struct database *database, const char *const *parameters, struct error *error)
+{
+    const char *const waiting[] = {parameters[0], parameters[1], parameters[2], parameters[3], NULL};
+    PGresult *marked = database_run(database, mark_sql, parameters, error);
+    PGresult *waits = marked ? database_run(database, waits_sql, waiting, error) : NULL;
+    bool done = waits && PQntuples(waits) == 0;
+    if (waits && !done)
+        (void)error_set(error, ERROR_CONFIG, "somebody else has it locked, or a trigger keeps it as it is");
+    PQclear(waits);
+    PQclear(marked);
+    return done;
+}
+
+/* What belongs to step 3 as the daemon does it: an interview that is awaiting would wait for ever. */
+static int mark_failed(struct database *database, const struct settings *settings, const char *interview)
+{
+    const struct text_list *list = &settings->awaiting_statuses;
+    const char *const over[] = {settings->ready_status, settings->failed_status};
+    bool any = list->count == 1 && strcmp(list->items[0], "*") == 0;
+    char *awaiting = database_array((const char *const *)list->items, any ? 0 : list->count);
+    char *ended = database_array(over, 2);
+    struct error cause = {.code = ERROR_INTERNAL, .text = "out of memory"};
+    struct error error;
+    const char *const parameters[] = {interview, awaiting, any ? "true" : "false", ended, settings->failed_status,
+                                      NULL};
+    bool done = awaiting && ended && mark(database, parameters, &cause);
+    free(awaiting);
+    free(ended);
+    if (done)
+        return CTL_OK;
+    (void)error_set(&error, cause.code, "interview %s still waits and could not be marked failed: %.300s", interview,
+                    cause.text);
+    return output_fail(&error);
+}
+
 int ctl_orphans(struct ctl *ctl)
 {
     static const char *const headings[] = {"PROMPT ID", "INTERVIEW ID", "STATUS", "SOURCE", "CREATED AT", "AGE", NULL};
@@ -122,6 +169,7 @@ int ctl_orphans(struct ctl *ctl)
                                        .headings = scan ? scan_headings : headings,
                                        .change = {.sql = undo_sql},
                                        .change_scanned = {.sql = delete_scanned_sql, .parameters = {statuses}},
+                                       .afterwards = mark_failed,
                                        .when = CTL_OPTION_DELETE,
                                        .one = "orphaned prompt",
                                        .many = "orphaned prompts",

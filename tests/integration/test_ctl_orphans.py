@@ -150,6 +150,37 @@ def test_delete(promptctl, prompt, unsettled, database):
     assert database.status(doomed[1]) == "in_progress"
 
 
+@pytest.mark.parametrize("settings, status, after", [
+    ({}, "enhancing", "failed"), ({}, "pending", "failed"), ({}, "failed", "failed"), ({}, "ready", "ready"),
+    ({}, "completed", "completed"), ({}, "something_else", "something_else"),
+    ({"awaiting_statuses": "waiting", "failed_status": "broken"}, "waiting", "broken"),
+    ({"awaiting_statuses": "waiting", "failed_status": "broken"}, "enhancing", "enhancing"),
+    ({"awaiting_statuses": "*"}, "something_else", "failed"), ({"awaiting_statuses": "*"}, "ready", "ready")], ids=str)
+def test_interview_that_waits_is_failed_then(promptctl, unsettled, database, settings, status, after):
+    _, interview = unsettled(status)
+    assert promptctl(*DELETE, **settings).code == 0
+    assert database.status(interview) == after and evidence(database) == set()
+
+
+def test_scanned_prompt_leaves_its_interview_alone(promptctl, prompt, database):
+    _, interview = prompt("enhancing")
+    assert promptctl(*SCAN_AND_DELETE).code == 0 and prompt_ids(database) == set()
+    assert database.status(interview) == "enhancing"
+
+
+def test_interview_that_cannot_be_marked(promptctl, unsettled, database, other):
+    """The prompt is gone all the same, and the next one is dealt with."""
+    raises, keeps, locked, works = (unsettled("enhancing") for _ in range(4))
+    database.trigger("interviews", "update", f"if old.id = '{raises[1]}' then raise 'never failed'; end if; return null;",
+                     when=f"old.id in ('{raises[1]}', '{keeps[1]}')")
+    other.execute("select from interviews where id = %s for update", [locked[1]])
+    result = promptctl(*DELETE)
+    assert result.code == 78 and "4 of 4 deleted" in result.err and prompt_ids(database) == set()
+    assert "never failed" in result.err and "somebody else has it locked" in result.err
+    assert [id in result.err for _, id in (raises, keeps, locked, works)] == [True, True, True, False]
+    assert database.status(works[1]) == "failed"
+
+
 @pytest.mark.parametrize("arguments", [DELETE, SCAN_AND_DELETE])
 def test_delete_as_json(promptctl, unsettled, arguments):
     doomed = unsettled("failed")
