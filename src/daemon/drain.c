@@ -9,10 +9,16 @@
 #include "promptd/log.h"
 
 enum {
-    DRAIN_CLOSING_MS = 1000,      /* of shutdown_timeout_s: set aside for closing */
-    DRAIN_THREADS_GRACE_MS = 500, /* of that: for threads to return */
+    DRAIN_CLOSING_MS = 1000, /* of shutdown_timeout_s: set aside for closing; half of it for threads to return */
     DRAIN_LAST_LOOK_MS = 50
 };
+
+/* The shortest timeout there is leaves some of it for settling, too. */
+static uint64_t closing_ms(const struct daemon *daemon)
+{
+    uint64_t most_ms = (uint64_t)daemon->settings.shutdown_timeout_s * 750;
+    return most_ms < DRAIN_CLOSING_MS ? most_ms : DRAIN_CLOSING_MS;
+}
 
 static const char *state_name(enum daemon_state state)
 {
@@ -108,7 +114,7 @@ static void start_closing(struct daemon *daemon, const char *reason)
 {
     daemon_move(daemon, DAEMON_CLOSING, reason);
     uv_update_time(&daemon->loop);
-    (void)uv_timer_start(&daemon->drain, on_threads_late, DRAIN_THREADS_GRACE_MS, 0);
+    (void)uv_timer_start(&daemon->drain, on_threads_late, closing_ms(daemon) / 2, 0);
     uv_unref((uv_handle_t *)&daemon->drain);
     uv_unref((uv_handle_t *)&daemon->progress);
     uv_unref((uv_handle_t *)&daemon->tick);
@@ -143,11 +149,11 @@ void drain_start(struct daemon *daemon, int signal_number)
     daemon_move(daemon, DAEMON_DRAINING, name);
     notify_stopping(daemon->notify);
     snapshot_notify(daemon);
-    uint64_t patience_ms = (uint64_t)daemon->settings.shutdown_timeout_s * 1000 - DRAIN_CLOSING_MS;
+    uint64_t patience_ms = (uint64_t)daemon->settings.shutdown_timeout_s * 1000 - closing_ms(daemon);
     uv_update_time(&daemon->loop);
-    daemon->stop_by_ms = (int64_t)(uv_now(&daemon->loop) + patience_ms) + DRAIN_CLOSING_MS - 2 * DRAIN_LAST_LOOK_MS -
+    daemon->stop_by_ms = (int64_t)(uv_now(&daemon->loop) + patience_ms + closing_ms(daemon)) - 2 * DRAIN_LAST_LOOK_MS -
                          LOG_LAST_LINES_MS;
-    (void)uv_timer_start(&daemon->drain, on_drain_timeout, patience_ms ? patience_ms : 1, 0);
+    (void)uv_timer_start(&daemon->drain, on_drain_timeout, patience_ms, 0);
     (void)uv_prepare_start(&daemon->progress, on_progress);
     pipeline_stop(daemon->pipeline);
     source_stop(daemon->source);

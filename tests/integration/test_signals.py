@@ -4,6 +4,7 @@
 import os
 import signal
 import time
+from datetime import datetime
 
 import pytest
 
@@ -114,6 +115,18 @@ def test_ends_in_time_and_names_what_is_not_settled(start_promptd, atomicity, da
         expect_named(promptd, messages)
         wait_cancelled(database)
     assert database.prompt_count() == 0 and database.statuses() == {"enhancing": 30}
+
+
+def test_shortest_timeout_leaves_time_for_settling(start_promptd, database, channel):
+    promptd = start_promptd(shutdown_timeout_s=1)
+    with database.locked():
+        channel.publish(database.interview())
+        promptd.wait_counters(received=1)
+        database.wait_blocked()
+        stop_in_time(promptd, 1, signal.SIGTERM)
+    began, over = (datetime.fromisoformat(promptd.one(level, words).time.rstrip("Z")) for level, words in
+                   (("INFO", "stopping on"), ("WARNING", "shutdown_timeout_s is over")))
+    assert (over - began).total_seconds() >= 0.2
 
 
 def wait_cancelled(database):
