@@ -24,6 +24,7 @@ struct dead_letters;
 struct dead_letter {
     int64_t id;         /* its sequence in the spool */
     int64_t size;       /* bytes of its payload */
+    bool has_message;   /* false: it was too large, and was not read */
     int64_t arrived_ms; /* wall clock */
     int64_t died_ms;    /* wall clock */
     const char *outcome;
@@ -48,6 +49,11 @@ struct dead_letters_choice {
     int64_t last;
 };
 
+struct dead_letters_result {
+    size_t changed;         /* on disk, also after a failure half-way */
+    size_t without_message; /* of a replay of all: they stay */
+};
+
 /* Opens the spool of `directory`. NULL with ERROR_SPOOL: no spool there, not ours to open, damaged, or foreign. */
 struct dead_letters *dead_letters_open(const char *directory, struct error *error);
 void dead_letters_close(struct dead_letters *letters);
@@ -65,9 +71,9 @@ bool dead_letters_payload(struct dead_letters *letters, int64_t id, const char *
 /* How many there are, and the highest id that was ever given. */
 bool dead_letters_count(struct dead_letters *letters, uint64_t *count, int64_t *last, struct error *error);
 
-/* One that is gone meanwhile is left out. `changed` counts those that are on disk, also when the call fails half-way
- * with ERROR_SPOOL. */
+/* One that is gone meanwhile, or cannot be replayed, is left out. false with ERROR_SPOOL. */
 bool dead_letters_change(struct dead_letters *letters, const struct dead_letters_change *change,
-                         const struct dead_letters_choice *choice, size_t *changed, struct error *error);
+                         const struct dead_letters_choice *choice, struct dead_letters_result *done,
+                         struct error *error);
 
 #endif

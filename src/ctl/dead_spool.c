@@ -92,7 +92,7 @@ static bool take_letter(void *context, const struct dead_letter *letter)
                                              .prompt_id = letter->has_prompt_id ? prompt : NULL,
                                              .arrived = arrived,
                                              .died = died,
-                                             .has_message = true,
+                                             .has_message = letter->has_message,
                                              .size = (uint64_t)letter->size,
                                          });
 }
@@ -132,7 +132,9 @@ static bool change(struct dead_store *store, bool replay, const struct dead_choi
     for (size_t i = 0; i < choice->count; i++)
         ids[i] = (int64_t)choice->ids[i].major;
     chosen.ids = choice->ids ? ids : NULL;
-    bool good = dead_letters_change(spool_of(store)->letters, &change, &chosen, &result->changed, error);
+    struct dead_letters_result done;
+    bool good = dead_letters_change(spool_of(store)->letters, &change, &chosen, &done, error);
+    *result = (struct dead_result){.changed = done.changed, .without_message = done.without_message};
     free(ids);
     return good;
 }

@@ -32,6 +32,7 @@ enum { FETCH_MESSAGES = 1024, FETCH_BYTES = 4 * 1024 * 1024 };
 struct spooled_receipt {
     struct receipt receipt; /* the spool's sequence; 0: it is in memory only */
     size_t bytes;           /* counted against the bounds */
+    bool unread;            /* too large: nothing of it is anywhere, and nothing is counted */
 };
 
 struct source_spooled {
@@ -213,13 +214,25 @@ static void on_grown(void *context, uint64_t added)
 
 /* --- to disk ---------------------------------------------------------------------------------------------------- */
 
+/* Nothing of it is there to be kept but its end. */
+static void deliver_unread(struct source_spooled *spooled, const struct delivery *delivery)
+{
+    struct spooled_receipt *receipt = new_receipt(0, 0); /* without memory for it there is no dead letter */
+    struct delivery unread = *delivery;
+    if (receipt) {
+        receipt->unread = true;
+        unread.receipt = &receipt->receipt;
+    }
+    spooled->sink.on_delivery(spooled->sink.context, &unread);
+}
+
 /* From the source inside. */
 static void on_delivery(void *context, const struct delivery *delivery)
 {
     struct source_spooled *spooled = context;
     const struct source_sink *sink = &spooled->sink;
-    if (!delivery->bytes) { /* nothing of it is there to be kept */
-        sink->on_delivery(sink->context, delivery);
+    if (!delivery->bytes) {
+        deliver_unread(spooled, delivery);
         return;
     }
     sink->on_received(sink->context, delivery->bytes, delivery->length);
@@ -304,11 +317,14 @@ static void demand(struct source *source, size_t messages, size_t bytes)
     fetch(spooled);
 }
 
-static int64_t take_back(struct source_spooled *spooled, struct receipt *receipt)
+/* Returns its sequence. */
+static int64_t take_back(struct source_spooled *spooled, struct receipt *receipt, bool *unread)
 {
     struct spooled_receipt *mine = (struct spooled_receipt *)receipt;
     int64_t sequence = receipt->number;
-    spooled_memory_take_back(&spooled->memory, mine->bytes);
+    *unread = mine->unread;
+    if (!mine->unread)
+        spooled_memory_take_back(&spooled->memory, mine->bytes);
     free(mine);
     return sequence;
 }
@@ -316,11 +332,14 @@ static int64_t take_back(struct source_spooled *spooled, struct receipt *receipt
 static void acknowledge(struct source *source, struct receipt *receipt, const struct disposition *disposition)
 {
     struct source_spooled *spooled = spooled_of(source);
-    int64_t sequence = take_back(spooled, receipt);
-    if (sequence == 0)
+    bool unread;
+    int64_t sequence = take_back(spooled, receipt, &unread);
+    if (sequence == 0 && !unread)
         return;
     log_flush(); /* its line comes first: what is gone from the disk has one, should the process be killed now */
-    if (disposition)
+    if (disposition && unread)
+        spool_add_dead(spooled->spool, disposition);
+    else if (disposition)
         spool_set_dead(spooled->spool, sequence, disposition);
     else
         spool_finish(spooled->spool, sequence);
@@ -329,7 +348,8 @@ static void acknowledge(struct source *source, struct receipt *receipt, const st
 /* It stands on disk for the next start. */
 static void release(struct source *source, struct receipt *receipt)
 {
-    (void)take_back(spooled_of(source), receipt);
+    bool unread;
+    (void)take_back(spooled_of(source), receipt, &unread);
 }
 
 static struct spool_limits spool_limits(const struct source_tuning *tuning)

@@ -207,6 +207,7 @@ static void copy_letter(sqlite3_stmt *statement, struct copy *copy)
         .sqlstate = copy_text(statement, 6, copy->sqlstate, sizeof copy->sqlstate),
         .error = copy_text(statement, 7, copy->error, sizeof copy->error),
     };
+    letter->has_message = letter->size > 0 || !letter->reason || strcmp(letter->reason, SPOOL_UNREAD) != 0;
     letter->has_interview_id = uuid_column(statement, 8, letter->interview_id);
     letter->has_prompt_id = uuid_column(statement, 9, letter->prompt_id);
 }
@@ -268,7 +269,7 @@ bool dead_letters_count(struct dead_letters *letters, uint64_t *count, int64_t *
 struct progress {
     size_t given;  /* of the ids that were given */
     int64_t after; /* without any: the last letter that was looked at */
-    size_t changed;
+    struct dead_letters_result done;
     uint64_t waiting_bytes; /* when they were counted last, and what was replayed since; a daemon works them off */
     bool end;
     bool full; /* there is no room for the next one to wait in */
@@ -307,11 +308,11 @@ static enum spool_db_result check_room(struct dead_letters *letters, const struc
 static enum spool_db_result change_some(struct dead_letters *letters, const struct dead_letters_change *change,
                                         const struct dead_letters_choice *choice, struct progress *progress)
 {
-    size_t before = progress->changed;
+    size_t before = progress->done.changed;
     uint64_t bytes = 0;
     bool counted = false;
     enum spool_db_result result = SPOOL_DB_OK;
-    while (result == SPOOL_DB_OK && progress->changed - before < CHANGES_MAX_ROWS && bytes < CHANGES_MAX_BYTES) {
+    while (result == SPOOL_DB_OK && progress->done.changed - before < CHANGES_MAX_ROWS && bytes < CHANGES_MAX_BYTES) {
         bool found = false;
         uint64_t size = 0;
         int64_t id;
@@ -322,7 +323,8 @@ static enum spool_db_result change_some(struct dead_letters *letters, const stru
             break;
         result = change->replay ? spool_db_replay(&letters->db, id, &found, &size)
                                 : spool_db_drop_dead(&letters->db, id, &found, &size);
-        progress->changed += found;
+        progress->done.changed += found;
+        progress->done.without_message += change->replay && !choice->ids && !found;
         progress->waiting_bytes += size;
         bytes += size;
     }
@@ -367,7 +369,8 @@ static bool change_in_one_go(struct dead_letters *letters, const struct dead_let
 }
 
 bool dead_letters_change(struct dead_letters *letters, const struct dead_letters_change *change,
-                         const struct dead_letters_choice *choice, size_t *changed, struct error *error)
+                         const struct dead_letters_choice *choice, struct dead_letters_result *done,
+                         struct error *error)
 {
     struct progress progress = {.waiting_bytes = UINT64_MAX / 2}; /* not counted yet */
     bool good = true;
@@ -376,7 +379,7 @@ bool dead_letters_change(struct dead_letters *letters, const struct dead_letters
             clock_sleep_ms(CHANGES_PAUSE_MS);
         good = change_in_one_go(letters, change, choice, &progress, error);
     }
-    *changed = progress.changed;
+    *done = progress.done;
     if (good && progress.full)
         return error_set(
             error, ERROR_SPOOL,

@@ -115,6 +115,11 @@ void spool_set_dead(struct spool *spool, int64_t sequence, const struct disposit
     enqueue(spool, &dead->work);
 }
 
+void spool_add_dead(struct spool *spool, const struct disposition *disposition)
+{
+    spool_set_dead(spool, 0, disposition);
+}
+
 void spool_set_limits(struct spool *spool, const struct spool_limits *limits)
 {
     uv_mutex_lock(&spool->mutex);

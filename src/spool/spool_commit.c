@@ -81,6 +81,15 @@ static enum spool_db_result execute_put(struct spool_db *db, struct spool_put_wo
     return result;
 }
 
+/* For a letter without a message. */
+static enum spool_db_result put_nothing(struct spool_db *db, struct spool_counts *counts, int64_t *sequence)
+{
+    enum spool_db_result result = spool_db_put(db, "", 0, clock_wall_ms(), sequence);
+    counts->waiting++;
+    counts->last_sequence = *sequence;
+    return result;
+}
+
 static bool is_over(const struct spool_counts *counts, uint64_t dead_max_bytes)
 {
     return counts->dead_bytes + counts->dead * SPOOL_LETTER_BYTES > dead_max_bytes;
@@ -91,11 +100,15 @@ static bool is_over(const struct spool_counts *counts, uint64_t dead_max_bytes)
 static enum spool_db_result execute_dead(struct spool_writer *writer, struct spool_dead_work *dead,
                                          struct spool_counts *counts)
 {
-    bool found;
-    uint64_t size;
+    bool found = false;
+    uint64_t size = 0;
+    int64_t sequence = dead->work.sequence;
+    enum spool_db_result result = SPOOL_DB_OK;
     dead->kept = true;
-    enum spool_db_result result = spool_db_set_dead(&writer->db, dead->work.sequence, &dead->disposition, &found,
-                                                    &size);
+    if (sequence == 0)
+        result = put_nothing(&writer->db, counts, &sequence);
+    if (result == SPOOL_DB_OK)
+        result = spool_db_set_dead(&writer->db, sequence, &dead->disposition, &found, &size);
     counts->waiting -= found;
     counts->waiting_bytes -= size;
     counts->dead += found;
@@ -105,7 +118,7 @@ static enum spool_db_result execute_dead(struct spool_writer *writer, struct spo
         bool rejected;
         result = spool_db_drop_rejected(&writer->db, &rejected, &size);
         if (result == SPOOL_DB_OK && !rejected)
-            result = spool_db_drop_dead(&writer->db, dead->work.sequence, &found, &size);
+            result = spool_db_drop_dead(&writer->db, sequence, &found, &size);
         counts->rejected_dropped += rejected;
         counts->not_kept += !rejected;
         dead->kept = rejected;

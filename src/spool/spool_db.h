@@ -37,6 +37,8 @@ enum spool_db_result {
     SPOOL_DB_FOREIGN  /* a sound database of another program */
 };
 
+#define SPOOL_UNREAD "too_large" /* the reason of a letter without a message: with one it has bytes */
+
 #define SPOOL_STATEMENT_MAP(X)                                                                                         \
     X(BEGIN_WRITE, "begin immediate")                                                                                  \
     X(BEGIN_READ, "begin")                                                                                             \
@@ -48,6 +50,8 @@ enum spool_db_result {
     X(DROP_WAITING, "delete from waiting where sequence = ?1 returning size")                                          \
     X(DROP_PAYLOAD, "delete from payload where sequence = ?1")                                                         \
     X(DROP_DEAD, "delete from dead_letter where sequence = ?1 returning size")                                         \
+    X(DROP_DEAD_WITH_MESSAGE, "delete from dead_letter where sequence = ?1"                                            \
+                              " and not (size = 0 and reason is '" SPOOL_UNREAD "') returning size")                   \
     X(NEXT_DEAD, "select min(sequence) from dead_letter where sequence > ?1")                                          \
     X(OLDEST_REJECTED, "select sequence from dead_letter where outcome = 'rejected' order by sequence limit 1")        \
     X(NEXT_WAITING, "select sequence, size from waiting where sequence > ?1 order by sequence")                        \
@@ -133,7 +137,7 @@ enum spool_db_result spool_db_drop_dead(struct spool_db *db, int64_t sequence, b
 enum spool_db_result spool_db_set_dead(struct spool_db *db, int64_t sequence, const struct disposition *disposition,
                                        bool *found, uint64_t *size);
 
-/* A dead letter waits again, behind all the others. */
+/* A dead letter waits again, behind all the others. One without a message stays, as if it were not found. */
 enum spool_db_result spool_db_replay(struct spool_db *db, int64_t sequence, bool *found, uint64_t *size);
 
 /* The first dead letter behind `after`; 0: none. */

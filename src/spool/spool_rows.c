@@ -176,7 +176,7 @@ enum spool_db_result spool_db_replay(struct spool_db *db, int64_t sequence, bool
 {
     struct spool_entry entry = {0};
     int64_t again;
-    enum spool_db_result result = drop_row(db, SPOOL_STATEMENT_DROP_DEAD, sequence, found, size);
+    enum spool_db_result result = drop_row(db, SPOOL_STATEMENT_DROP_DEAD_WITH_MESSAGE, sequence, found, size);
     if (result != SPOOL_DB_OK || !*found)
         return result;
     result = spool_db_read_payload(db, sequence, &entry);

@@ -127,6 +127,30 @@ def test_dead_letters_survive_a_crash(start, database, channel, spool):
     assert promptd.counters()["dead_letters"] == 5 and spool.dead() == DEAD
 
 
+def test_message_that_was_not_read_leaves_a_letter_without_it(start, database, channel, spool, promptctl):
+    def dead(*arguments):
+        return promptctl("dead", *arguments, spool_dir=spool.folder)
+
+    promptd = start(message_max_bytes=4096)
+    before, after = channel.message(database.interview()), channel.message(database.interview())
+    channel.publish_burst([before.framed(), frame(b"x" * 5000), after.framed()])
+    promptd.settle(3)
+    expect_stored(database, before, after)
+    counters = promptd.wait_counters(dead_letters=1, spool_messages=0)
+    assert counters.outcomes() == {"success": 2, "rejected": 1}
+    promptd.crash()
+    promptd = start(message_max_bytes=4096)
+    assert promptd.counters()["received"] == 0 and promptd.counters()["dead_letters"] == 1
+    [letter] = dead("list", "--json").json()
+    assert (letter["outcome"], letter["reason"], letter["bytes"]) == ("rejected", "too_large", None)
+    assert "it was too large, and was not read" in dead("show", letter["id"]).out
+    refused, left = dead("replay", letter["id"], "--yes"), dead("replay", "--all", "--yes")
+    assert refused.code == left.code == 1 and "cannot be replayed" in refused.err
+    assert left.out == "0 dead letters replayed\n" and "1 without a message stays" in left.err
+    assert dead("drop", letter["id"], "--yes").code == 0 and spool.payloads() == 0
+    promptd.wait_counters(dead_letters=0)
+
+
 def test_spool_of_version_1(start, atomicity, database, channel, database_proxy, spool, promptctl):
     """What promptd 0.1 left is stored as ever, in its order, and its dead letters are there."""
     record_arrivals(database)

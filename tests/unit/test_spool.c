@@ -83,12 +83,12 @@ static const char *redelivered(const struct spool_fixture *fixture)
 
 static void replay(const struct spool_fixture *fixture, int64_t sequence)
 {
-    size_t changed;
+    struct dead_letters_result done;
     struct dead_letters *letters = dead_letters_open(fixture->directory, NULL);
     assert_non_null(letters);
     assert_true(dead_letters_change(letters, &(struct dead_letters_change){.replay = true, .waiting_max_bytes = 1000},
-                                    &(struct dead_letters_choice){.ids = &sequence, .count = 1}, &changed, NULL));
-    assert_int_equal(changed, 1);
+                                    &(struct dead_letters_choice){.ids = &sequence, .count = 1}, &done, NULL));
+    assert_int_equal(done.changed, 1);
     dead_letters_close(letters);
 }
 
@@ -220,6 +220,28 @@ static void test_set_dead(void **state)
     assert_int_equal(spool_counts(fixture->spool).dead, 1);
     fixture_fetch(fixture, 0, 10, 1000);
     assert_int_equal(fixture->entry_count, 0);
+}
+
+static void test_letter_without_a_message(void **state)
+{
+    struct spool_fixture *fixture = *state;
+    fixture_open(fixture);
+    int64_t before = fixture_put_text(fixture, "before");
+    spool_add_dead(fixture->spool, &(struct disposition){.outcome = "rejected", .reason = "too_large"});
+    int64_t after = fixture_put_text(fixture, "after");
+    fixture_settle(fixture);
+    assert_true(after > before);
+    struct spool_counts counts = spool_counts(fixture->spool);
+    assert_int_equal(counts.waiting, 2);
+    assert_int_equal(counts.dead, 1);
+    assert_int_equal(counts.dead_bytes, 0);
+    fixture_fetch(fixture, 0, 10, 1000);
+    assert_int_equal(fixture->entry_count, 2);
+    fixture_close(fixture);
+
+    fixture_open(fixture);
+    assert_int_equal(spool_counts(fixture->spool).dead, 1);
+    assert_int_equal(spool_counts(fixture->spool).waiting, 2);
 }
 
 struct reading {
@@ -554,6 +576,7 @@ int main(void)
         SPOOL_TEST(test_fetch_keeps_its_bounds),
         SPOOL_TEST(test_callbacks_come_in_the_order_of_the_calls),
         SPOOL_TEST(test_set_dead),
+        SPOOL_TEST(test_letter_without_a_message),
         SPOOL_TEST(test_letters_are_read_without_a_lock),
         SPOOL_TEST(test_dead_letters_have_a_bound_of_their_own),
         SPOOL_TEST(test_unknown_sequences_do_no_harm),
