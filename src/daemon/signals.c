@@ -32,7 +32,7 @@ static void log_state(struct daemon *daemon)
     struct log_field fields[METRICS_FIELDS];
     snapshot_gauges(daemon);
     metrics_state_fields(&daemon->metrics, fields);
-    log_info(fields, "state");
+    log_write(LOG_LEVEL_INFO, LOG_COMPONENT, fields, "state"); /* who asks gets it, whatever log_level is */
 }
 
 static void on_signal(uv_signal_t *handle, int number)

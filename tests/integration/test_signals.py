@@ -366,8 +366,9 @@ def test_closed_standard_error_ends_nothing(start_promptd, database, channel):
 # SIGUSR1
 
 
-def test_state_is_written_to_the_log(start_promptd, database, channel):
-    promptd = start_promptd(log_level="info")
+@pytest.mark.parametrize("level", ["info", "critical"])
+def test_state_is_written_to_the_log(start_promptd, database, channel, level):
+    promptd = start_promptd(log_level=level)
     assert promptd.counters()["received"] == 0
     channel.publish(database.interview())
     channel.publish(database.interview("completed"))
