@@ -182,8 +182,6 @@ void queue_entry_add_letter(const struct queue_entry *entry, struct queue_comman
         queue_command_add_bytes(command, entry->payload, entry->length);
     }
     for (int i = 0; i < WORDS; i++, word += strlen(word) + 1) {
-        if (!word[0])
-            continue;
         queue_command_add(command, names[i]);
         queue_command_add(command, word);
     }

@@ -87,7 +87,7 @@ void queue_entries_end_verifying(struct queue_entries *entries);
 /* It becomes a dead letter. false when out of memory. */
 bool queue_entry_set_dead(struct queue_entry *entry, const struct disposition *disposition);
 
-/* The fields of its dead letter, and their values. */
+/* The fields of its dead letter, and their values, "" where there is nothing to say; no message where none was read. */
 void queue_entry_add_letter(const struct queue_entry *entry, struct queue_command *command);
 
 #endif

@@ -317,39 +317,34 @@ static void demand(struct source *source, size_t messages, size_t bytes)
     fetch(spooled);
 }
 
-/* Returns its sequence. */
-static int64_t take_back(struct source_spooled *spooled, struct receipt *receipt, bool *unread)
+static struct spooled_receipt take_back(struct source_spooled *spooled, struct receipt *receipt)
 {
-    struct spooled_receipt *mine = (struct spooled_receipt *)receipt;
-    int64_t sequence = receipt->number;
-    *unread = mine->unread;
-    if (!mine->unread)
-        spooled_memory_take_back(&spooled->memory, mine->bytes);
-    free(mine);
-    return sequence;
+    struct spooled_receipt mine = *(struct spooled_receipt *)receipt;
+    if (!mine.unread)
+        spooled_memory_take_back(&spooled->memory, mine.bytes);
+    free(receipt);
+    return mine;
 }
 
 static void acknowledge(struct source *source, struct receipt *receipt, const struct disposition *disposition)
 {
     struct source_spooled *spooled = spooled_of(source);
-    bool unread;
-    int64_t sequence = take_back(spooled, receipt, &unread);
-    if (sequence == 0 && !unread)
+    const struct spooled_receipt mine = take_back(spooled, receipt);
+    if (mine.receipt.number == 0 && !mine.unread)
         return;
     log_flush(); /* its line comes first: what is gone from the disk has one, should the process be killed now */
-    if (disposition && unread)
+    if (disposition && mine.unread)
         spool_add_dead(spooled->spool, disposition);
     else if (disposition)
-        spool_set_dead(spooled->spool, sequence, disposition);
-    else
-        spool_finish(spooled->spool, sequence);
+        spool_set_dead(spooled->spool, mine.receipt.number, disposition);
+    else if (!mine.unread)
+        spool_finish(spooled->spool, mine.receipt.number);
 }
 
 /* It stands on disk for the next start. */
 static void release(struct source *source, struct receipt *receipt)
 {
-    bool unread;
-    (void)take_back(spooled_of(source), receipt, &unread);
+    (void)take_back(spooled_of(source), receipt);
 }
 
 static struct spool_limits spool_limits(const struct source_tuning *tuning)

@@ -22,13 +22,8 @@ static const char *option_value(const PQconninfoOption *options, const char *key
     return option && option->val ? option->val : "";
 }
 
-/* ssl=true is JDBC's, which libpq takes for sslmode=require. */
-static bool is_known(const PQconninfoOption *known, const char *name, size_t length)
-{
-    return find_option(known, name, length) || strncmp(name, "ssl=true&", 9) == 0 || strcmp(name, "ssl=true") == 0;
-}
-
-/* Other drivers have parameters of their own. Behind a password with an & in it a name may be the rest of it. */
+/* Other drivers have parameters of their own; so is JDBC's ssl=true, which libpq takes for sslmode=require. Behind a
+ * password with an & in it a name may be the rest of it. */
 static bool check_parameters(const char *url, struct error *phrase)
 {
     PQconninfoOption *known = PQconndefaults();
@@ -37,9 +32,9 @@ static bool check_parameters(const char *url, struct error *phrase)
     bool good = true;
     bool is_behind_password = false;
     while (good && known && (name = url_next_parameter(url, name, &length))) {
-        if (!is_known(known, name, length) && (is_behind_password || name[length] != '='))
+        if (!find_option(known, name, length) && (is_behind_password || name[length] != '='))
             good = error_set(phrase, ERROR_CONFIG, "has a parameter that libpq does not know: remove it");
-        else if (!is_known(known, name, length))
+        else if (!find_option(known, name, length))
             good = error_set(phrase, ERROR_CONFIG, "has the parameter %.*s, which libpq does not know: remove it",
                              length < 40 ? (int)length : 40, name);
         is_behind_password = is_behind_password || memmem(name, length, "pass", 4) || memmem(name, length, "pwd", 3);

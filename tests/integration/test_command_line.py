@@ -79,7 +79,7 @@ def test_wrong_value_in_the_file(call, name):
     ("postgresql://u:s3cret@h/db?sslmode=require&schema=app", "the parameter schema,"),
     ("postgresql://u:s3cret@h/db?connection_limit=1", "the parameter connection_limit,"),
     ("postgresql://u:s3cret@h/db?ssl=require", "the parameter ssl,"),
-    ("postgresql://u:s3cret@h/db?ssl=truest", "the parameter ssl,"),
+    ("postgresql://u:s3cret@h/db?ssl=true", "the parameter ssl,"),
     ("postgresql://u:s3cret@h/db?sslmode=no-verify", "an sslmode that libpq does not know"),
     ("postgresql://u:s3cret@h:54x/db", "a port that is not a number"),
     ("postgresql://u:s3cret/more@h/db", "percent-encode it"),
@@ -102,7 +102,7 @@ def test_database_url_of_another_driver_or_with_a_password_that_is_not_encoded(c
 
 
 @pytest.mark.parametrize("url, shown", [
-    ("postgresql://u:s3cret@h1:1,[::1]:2/db?ssl=true&", "postgresql://u:***@h1:1,[::1]:2/db?ssl=true&"),
+    ("postgresql://u:s3cret@h1:1,[::1]:2/db?sslmode=require&", "postgresql://u:***@h1:1,[::1]:2/db?sslmode=require&"),
     ("postgresql://u:s3cret%40%2F@h/db?application_name=a%40b", "postgresql://u:***@h/db?application_name=a%40b"),
     ("postgresql:///db?host=/run/x&password=s3cret", "postgresql:///db?host=/run/x&password=***"),
     ("host=h password='s3cret more' user=u", "host=h password=*** user=u"),

@@ -46,12 +46,14 @@ def test_what_ends_badly_is_a_dead_letter(start_taking, queue, database):
     assert promptd.settle(3).outcomes() == {"failure": 1, "rollback": 1, "rejected": 2}
     wait_until(lambda: len(queue.dead()) == 3, "three dead letters", seen=queue.dead)
     queue.wait_empty()
-    letters = {letter.get("reason", letter["outcome"]): letter for letter in queue.dead()}
+    letters = {letter["reason"] or letter["outcome"]: letter for letter in queue.dead()}
     assert set(letters) == {"rolled back", "not_json", "prompt_too_short"}
     assert letters["rolled back"]["message"].encode() == late.framed()
     assert letters["rolled back"]["interview_id"] == late.interview
     assert letters["rolled back"]["prompt_id"] == late.id
-    assert letters["not_json"]["at"].endswith("Z") and "interview_id" not in letters["not_json"]
+    assert letters["not_json"]["at"].endswith("Z") and letters["not_json"]["interview_id"] == ""
+    assert {tuple(letter) for letter in letters.values()} == {
+        ("message", "outcome", "reason", "sqlstate", "error", "interview_id", "prompt_id", "at")}
 
 
 def test_database_away_leaves_messages_in_redis(start_taking, queue, database, database_proxy):

@@ -129,7 +129,9 @@ static void test_compared_by_id(void **state)
 static void test_dead_letter(void **state)
 {
     (void)state;
-    static const char *const words[] = {"message", "a\nb", "outcome", "rejected", "reason", "not_json", "at"};
+    static const char *const words[] = {"message",      "a\nb",     "outcome",   "rejected", "reason",
+                                        "not_json",     "sqlstate", "",          "error",    "",
+                                        "interview_id", "",         "prompt_id", "",         "at"};
     struct queue_entries entries = {0};
     struct queue_command command;
     const struct disposition disposition = {.outcome = "rejected", .reason = "not_json"};
@@ -139,12 +141,12 @@ static void test_dead_letter(void **state)
     assert_true(queue_entry_set_dead(entry, &disposition) && queue_entry_set_dead(skipped, &disposition));
     queue_command_begin(&command, "XADD");
     queue_entry_add_letter(entry, &command);
-    assert_int_equal(command.argc, 9);
+    assert_int_equal(command.argc, 17);
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
         assert_memory_equal(command.argv[i + 1], words[i], command.lengths[i + 1]);
     queue_command_begin(&command, "XADD");
     queue_entry_add_letter(skipped, &command);
-    assert_int_equal(command.argc, 7);
+    assert_int_equal(command.argc, 15);
     assert_string_equal(command.argv[1], "outcome");
     assert_empty(&entries);
 }
