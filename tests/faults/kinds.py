@@ -74,9 +74,9 @@ def _redis_link(name, act, seconds=(0.5, 3.0)):
 
 
 def _kill_clients(world):
-    """Those of promptd, which come by TCP."""
+    """Those of promptd, which come by TCP; U stands for a Unix socket, whose long path Redis cuts short."""
     for client in world.redis.admin.client_list():
-        if not client["addr"].startswith(world.redis.socket):
+        if "U" not in client["flags"]:
             with contextlib.suppress(redis.ResponseError):  # it has gone meanwhile
                 world.redis.admin.client_kill(client["addr"])
 
