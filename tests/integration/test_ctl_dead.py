@@ -21,11 +21,6 @@ PROMPTS = "interview_enhanced_prompts"
 
 
 @pytest.fixture
-def spool(new_folder):
-    return Spool(new_folder("spool"))
-
-
-@pytest.fixture
 def start(start_promptd, spool, channel):
     def begin(**settings):
         channel.wait_subscribers(0)

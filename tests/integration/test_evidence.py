@@ -11,16 +11,10 @@ import pytest
 
 from support.expect import expect_kept, expect_nothing_stored, expect_stored, expect_unsettled
 from support.proxy import TO_CLIENT
-from support.spool import Spool
 from support.wait import wait_until
 
 PROMPTS = "interview_enhanced_prompts"
 TO_READY = "new.status = 'ready'"
-
-
-@pytest.fixture
-def spool(new_folder):
-    return Spool(new_folder("spool"))
 
 
 @pytest.fixture(params=[1, 20], ids=["single", "batch"])

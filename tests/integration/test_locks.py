@@ -8,16 +8,10 @@ import time
 import pytest
 
 from support.expect import expect_nothing_stored, expect_stored, stuck_line, unstuck_line
-from support.spool import Spool
 from support.wait import SLOW, wait_until
 
 PROMPTS = "interview_enhanced_prompts"
 LOCKS = ["for update", "for no key update"]
-
-
-@pytest.fixture
-def spool(new_folder):
-    return Spool(new_folder("spool"))
 
 
 def burst(channel, interviews):

@@ -5,25 +5,12 @@ from urllib.parse import quote
 
 import pytest
 
-from support.expect import expect_stored
+from support.expect import expect_stored, expect_stores_a_message
 from support.postgres import PASSWORD_ROLE
 from support.redis_server import Channel, RedisServer
 from support.wait import wait_until
 
 HARD_PASSWORD = "p@ss:w/ö%rd#?&=+ [x]'\\"
-
-
-@pytest.fixture
-def own_channel(own_redis):
-    return Channel(own_redis)
-
-
-def stores_a_message(promptd, database, channel):
-    received = promptd.counters()["received"]
-    message = channel.publish(database.interview())
-    promptd.settle(received + 1)
-    expect_stored(database, message)
-    return True
 
 
 def redis_url(server, login="", rest=""):
@@ -38,7 +25,7 @@ def test_redis_password(start_promptd, database, own_redis, own_channel):
     own_redis.log_in(HARD_PASSWORD)
     promptd = start_promptd(on=own_channel, redis_url=redis_url(own_redis, f":{quote(HARD_PASSWORD, safe='')}@"))
     promptd.secrets += [HARD_PASSWORD, quote(HARD_PASSWORD, safe="")]
-    stores_a_message(promptd, database, own_channel)
+    expect_stores_a_message(promptd, database, own_channel)
 
 
 def test_redis_user_and_password(start_promptd, database, own_redis, own_channel):
@@ -48,7 +35,7 @@ def test_redis_user_and_password(start_promptd, database, own_redis, own_channel
     login = f"{quote('worker@site', safe='')}:{quote(HARD_PASSWORD, safe='')}@"
     promptd = start_promptd(on=own_channel, redis_url=redis_url(own_redis, login))
     promptd.secrets += [HARD_PASSWORD, quote(HARD_PASSWORD, safe="")]
-    stores_a_message(promptd, database, own_channel)
+    expect_stores_a_message(promptd, database, own_channel)
 
 
 def refusals(server):
@@ -66,7 +53,7 @@ def test_wrong_redis_password_is_fixed(start_promptd, database, own_redis, own_c
     assert promptd.find("WARNING|ERROR|CRITICAL", "WRONGPASS") == [line]
     own_redis.admin.config_set("requirepass", "not-the-right-one")
     promptd.wait_ready(own_channel, database)
-    stores_a_message(promptd, database, own_channel)
+    expect_stores_a_message(promptd, database, own_channel)
 
 
 @pytest.mark.parametrize("login", ["worker:s3cretWORD@", ":s3cretWORD@", ":s3c@", ":s3c" + "x" * 200 + "@"])
@@ -91,7 +78,7 @@ def test_wrong_password_is_not_forgiven_where_anyone_may_come_in(start_promptd, 
     assert own_channel.subscribers() == 0
     own_redis.admin.execute_command("ACL", "SETUSER", "worker", ">wrong")
     promptd.wait_ready(own_channel, database)
-    stores_a_message(promptd, database, own_channel)
+    expect_stores_a_message(promptd, database, own_channel)
 
 
 def test_missing_redis_password_is_fixed(start_promptd, database, own_redis, own_channel):
@@ -101,7 +88,7 @@ def test_missing_redis_password_is_fixed(start_promptd, database, own_redis, own
     promptd.wait_line("WARNING|ERROR|CRITICAL", "NOAUTH")
     own_redis.admin.config_set("requirepass", "")
     promptd.wait_ready(own_channel, database)
-    stores_a_message(promptd, database, own_channel)
+    expect_stores_a_message(promptd, database, own_channel)
 
 
 def test_user_without_the_channel_is_fixed(start_promptd, database, own_redis, own_channel):
@@ -113,7 +100,7 @@ def test_user_without_the_channel_is_fixed(start_promptd, database, own_redis, o
     assert promptd.find("WARNING|ERROR|CRITICAL", "NOPERM") == [line]
     own_redis.admin.execute_command("ACL", "SETUSER", "worker", f"&{own_channel.name}")
     promptd.wait_ready(own_channel, database)
-    stores_a_message(promptd, database, own_channel)
+    expect_stores_a_message(promptd, database, own_channel)
 
 
 def test_permission_is_taken_away_and_given_back(start_promptd, database, own_redis, own_channel):
@@ -125,24 +112,24 @@ def test_permission_is_taken_away_and_given_back(start_promptd, database, own_re
     promptd.wait_line("WARNING|ERROR|CRITICAL", "NOPERM")
     own_redis.admin.execute_command("ACL", "SETUSER", "worker", f"&{own_channel.name}")
     promptd.wait_ready(own_channel, database)
-    stores_a_message(promptd, database, own_channel)
+    expect_stores_a_message(promptd, database, own_channel)
 
 
 @pytest.mark.parametrize("rest", ["/", "/0", "/3"])
 def test_number_of_the_redis_database(start_promptd, database, channel, redis_server, rest):
     """Channels are not per database: the publisher's number does not matter."""
     promptd = start_promptd(redis_url=redis_url(redis_server, rest=rest))
-    stores_a_message(promptd, database, channel)
+    expect_stores_a_message(promptd, database, channel)
 
 
 def test_redis_by_name(start_promptd, database, channel, redis_server):
     promptd = start_promptd(redis_url=f"redis://localhost:{redis_server.port}")
-    stores_a_message(promptd, database, channel)
+    expect_stores_a_message(promptd, database, channel)
 
 
 def test_redis_by_unix_socket(start_promptd, database, channel, redis_server):
     promptd = start_promptd(redis_url=f"unix://{redis_server.socket}")
-    stores_a_message(promptd, database, channel)
+    expect_stores_a_message(promptd, database, channel)
 
 
 def test_redis_name_that_does_not_exist(start_promptd):
@@ -153,7 +140,7 @@ def test_redis_name_that_does_not_exist(start_promptd):
 @pytest.mark.parametrize("name", ["plain", "with space", "ümläut:*[glob]", "%s%n%d"])
 def test_channel_names(start_promptd, database, redis_server, name):
     channel = Channel(redis_server, f"{name}:{database.name}")
-    stores_a_message(start_promptd(on=channel), database, channel)
+    expect_stores_a_message(start_promptd(on=channel), database, channel)
 
 
 # PostgreSQL
@@ -174,7 +161,7 @@ def test_database_password(start_promptd, database, channel, password_role):
     password_role(HARD_PASSWORD)
     promptd = start_promptd(database_url=database.url(user=PASSWORD_ROLE, password=quote(HARD_PASSWORD, safe="")))
     promptd.secrets += [HARD_PASSWORD, quote(HARD_PASSWORD, safe="")]
-    stores_a_message(promptd, database, channel)
+    expect_stores_a_message(promptd, database, channel)
 
 
 def test_wrong_database_password_is_fixed(start_promptd, postgres, database, channel, password_role):
@@ -199,7 +186,7 @@ def test_missing_database_is_fixed(start_promptd, postgres, database, channel):
     database.name += "_moved"
     database.reconnect()
     promptd.wait_ready(channel, database)
-    stores_a_message(promptd, database, channel)
+    expect_stores_a_message(promptd, database, channel)
 
 
 def test_too_many_connections_is_fixed(start_promptd, database, channel):
@@ -217,20 +204,20 @@ def test_too_many_connections_is_fixed(start_promptd, database, channel):
 def test_database_by_keywords_and_unix_socket(start_promptd, postgres, database, channel):
     promptd = start_promptd(
         database_url=f"host={postgres.folder} port={postgres.port} dbname={database.name} user=promptd")
-    stores_a_message(promptd, database, channel)
+    expect_stores_a_message(promptd, database, channel)
 
 
 def test_database_by_libpqs_own_variables(start_promptd, postgres, database, channel):
     promptd = start_promptd(database_url=None, extra={
         "PGHOST": postgres.folder, "PGPORT": str(postgres.port), "PGDATABASE": database.name, "PGUSER": "promptd"})
-    stores_a_message(promptd, database, channel)
+    expect_stores_a_message(promptd, database, channel)
 
 
 def test_second_host_is_tried(start_promptd, postgres, database, channel, database_proxy):
     database_proxy.refuse()
     hosts = f"127.0.0.1:{database_proxy.port},127.0.0.1:{postgres.port}"
     promptd = start_promptd(database_url=f"postgresql://promptd@{hosts}/{database.name}")
-    stores_a_message(promptd, database, channel)
+    expect_stores_a_message(promptd, database, channel)
 
 
 def test_database_in_another_schema(start_promptd, atomicity, postgres, database, channel):
@@ -244,7 +231,7 @@ def test_database_in_another_schema(start_promptd, atomicity, postgres, database
     database.disconnect()
     database.reconnect()
     promptd = start_promptd(atomicity=atomicity)
-    stores_a_message(promptd, database, channel)
+    expect_stores_a_message(promptd, database, channel)
 
 
 # Where the addresses come from
@@ -257,15 +244,15 @@ def test_addresses_in_files(start_promptd, new_folder, database, channel, redis_
             file.write(url + "\n")
     promptd = start_promptd(redis_url=None, database_url=None, extra={
         "PROMPTD_REDIS_URL_FILE": f"{folder}/redis", "PROMPTD_DATABASE_URL_FILE": f"{folder}/database"})
-    stores_a_message(promptd, database, channel)
+    expect_stores_a_message(promptd, database, channel)
 
 
 def test_addresses_under_their_common_names(start_promptd, database, channel, redis_server):
     promptd = start_promptd(redis_url=None, database_url=None,
                             extra={"REDIS_URL": redis_server.url, "DATABASE_URL": database.url()})
-    stores_a_message(promptd, database, channel)
+    expect_stores_a_message(promptd, database, channel)
 
 
 def test_promptds_own_addresses_count_over_common_names(start_promptd, database, channel):
     promptd = start_promptd(extra={"REDIS_URL": "redis://127.0.0.1:1", "DATABASE_URL": "postgresql://127.0.0.1:1/no"})
-    stores_a_message(promptd, database, channel)
+    expect_stores_a_message(promptd, database, channel)

@@ -8,7 +8,7 @@ import time
 import pytest
 import redis
 
-from support.expect import expect_stored
+from support.expect import expect_stores_a_message
 from support.peer import Peer, answer, behave
 from support.redis_server import Channel, RedisServer
 from support.wait import SLOW, wait_until
@@ -27,18 +27,6 @@ PARTINGS = {
     "resets when asked": lambda client, words: (client.hear(), client.say(words), client.reset()),
     "leaves the question unread": lambda client, words: (time.sleep(0.2), client.say(words), client.close()),
 }
-
-
-@pytest.fixture
-def own_channel(own_redis):
-    return Channel(own_redis)
-
-
-def stores_a_message(promptd, database, channel):
-    received = promptd.counters()["received"]
-    message = channel.publish(database.interview())
-    promptd.settle(received + 1)
-    expect_stored(database, message)
 
 
 def refused(promptd, words):
@@ -69,7 +57,7 @@ def test_too_many_clients(start_promptd, promptctl, database, own_redis, own_cha
     assert checked.code == 69 and FULL in checked.out
     own_redis.admin.config_set("maxclients", 100)
     promptd.wait_ready(own_channel, database)
-    stores_a_message(promptd, database, own_channel)
+    expect_stores_a_message(promptd, database, own_channel)
 
 
 def test_account_without_the_channel(promptctl, own_redis, own_channel):
@@ -125,7 +113,7 @@ def test_subscription_outlives_a_busy_server(start_promptd, database, own_redis,
     script()
     time.sleep(4.5)  # some heartbeats
     end_script(own_redis)
-    stores_a_message(promptd, database, own_channel)
+    expect_stores_a_message(promptd, database, own_channel)
     assert "BUSY Redis is busy" in promptd.one("WARNING|ERROR|CRITICAL", "the subscription stays").fields["error"]
     promptd.wait_line("INFO", "no longer busy")
     assert promptd.counters()["gaps"] == 0
@@ -142,7 +130,7 @@ def test_silence_that_becomes_a_busy_server(start_promptd, database, own_redis, 
     ended = time.monotonic()
     promptd.wait_line("WARNING", "subscription restored")
     assert time.monotonic() - ended < 2.5 * SLOW
-    stores_a_message(promptd, database, own_channel)
+    expect_stores_a_message(promptd, database, own_channel)
     assert promptd.find("CRITICAL") == []
 
 
@@ -158,7 +146,7 @@ def test_busy_server_is_dialled_again_each_second(start_promptd, database, own_r
     promptd.wait_line("INFO", "subscribed")
     assert time.monotonic() - ended < 2.5 * SLOW
     promptd.wait_ready(own_channel, database)
-    stores_a_message(promptd, database, own_channel)
+    expect_stores_a_message(promptd, database, own_channel)
     promptd.one("WARNING|ERROR|CRITICAL")  # said once
 
 

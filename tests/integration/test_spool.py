@@ -10,29 +10,10 @@ import pytest
 from support.expect import detected_line, expect_nothing_stored, expect_stored
 from support.postgres import ROLE
 from support.redis_server import frame
-from support.spool import Spool, make_version_1
+from support.spool import make_version_1
 from support.wait import SLOW, wait_until
 
 PROMPTS = "interview_enhanced_prompts"
-
-
-@pytest.fixture
-def spool(new_folder):
-    return Spool(new_folder("spool"))
-
-
-@pytest.fixture
-def start(start_promptd, spool, database, channel, database_proxy):
-    """A promptd with the spool, its database behind the proxy."""
-    def begin(ready=True, **settings):
-        channel.wait_subscribers(0)
-        promptd = start_promptd(ready=ready, **{"spool_dir": spool.folder,
-                                                "database_url": database.url(database_proxy.port), **settings})
-        if not ready:
-            channel.wait_subscribers(1)
-        return promptd
-
-    return begin
 
 
 def messages_for(channel, interviews, versions=1, text=""):
@@ -62,8 +43,8 @@ def expect_empty(promptd, spool):
 # As ever
 
 
-def test_messages_are_stored_and_leave_the_spool(start, atomicity, database, channel, spool):
-    promptd = start(atomicity=atomicity)
+def test_messages_are_stored_and_leave_the_spool(start_spooled, atomicity, database, channel, spool):
+    promptd = start_spooled(atomicity=atomicity)
     messages = messages_for(channel, database.interviews(50), versions=10)
     for part in range(0, 500, 50):
         channel.publish_burst(messages[part:part + 50])
@@ -73,9 +54,9 @@ def test_messages_are_stored_and_leave_the_spool(start, atomicity, database, cha
     assert spool.payloads() == 0 and promptd.find("WARNING|ERROR|CRITICAL") == []
 
 
-def test_burst_is_larger_than_memory(start, database, channel, spool):
+def test_burst_is_larger_than_memory(start_spooled, database, channel, spool):
     """Memory is not the bound of a spool."""
-    promptd = start(queue_max_messages=50)
+    promptd = start_spooled(queue_max_messages=50)
     messages = messages_for(channel, database.interviews(2000))
     channel.publish_burst(messages)
     counters = promptd.settle(2000, timeout=60)
@@ -83,9 +64,9 @@ def test_burst_is_larger_than_memory(start, database, channel, spool):
     expect_empty(promptd, spool)
 
 
-def test_order_is_kept_over_the_spool(start, atomicity, database, channel, spool):
+def test_order_is_kept_over_the_spool(start_spooled, atomicity, database, channel, spool):
     record_arrivals(database)
-    promptd = start(atomicity=atomicity)
+    promptd = start_spooled(atomicity=atomicity)
     messages = messages_for(channel, database.interviews(20), versions=30)
     channel.publish_burst(messages)
     assert promptd.settle(600).outcomes() == {"success": 600}
@@ -106,32 +87,32 @@ def make_dead(database, channel):
 DEAD = ["not stored", "orphaned", "rejected", "rejected", "rolled back"]
 
 
-def test_dead_letters_stay(start, atomicity, database, channel, spool):
-    promptd = start(atomicity="compensate")
+def test_dead_letters_stay(start_spooled, atomicity, database, channel, spool):
+    promptd = start_spooled(atomicity="compensate")
     make_dead(database, channel)
     promptd.settle(7)
     assert promptd.wait_counters(dead_letters=5, spool_messages=0)["orphaned"] == 1
     promptd.stop()
     assert spool.dead() == DEAD and spool.payloads() == 5 and spool.waiting() == []
-    promptd = start()
+    promptd = start_spooled()
     counters = promptd.counters()
     assert counters["dead_letters"] == 5 and counters["received"] == 0
 
 
-def test_dead_letters_survive_a_crash(start, database, channel, spool):
-    promptd = start()
+def test_dead_letters_survive_a_crash(start_spooled, database, channel, spool):
+    promptd = start_spooled()
     make_dead(database, channel)
     promptd.wait_counters(dead_letters=5, spool_messages=0)
     promptd.crash()
-    promptd = start()
+    promptd = start_spooled()
     assert promptd.counters()["dead_letters"] == 5 and spool.dead() == DEAD
 
 
-def test_message_that_was_not_read_leaves_a_letter_without_it(start, database, channel, spool, promptctl):
+def test_message_that_was_not_read_leaves_a_letter_without_it(start_spooled, database, channel, spool, promptctl):
     def dead(*arguments):
         return promptctl("dead", *arguments, spool_dir=spool.folder)
 
-    promptd = start(message_max_bytes=4096)
+    promptd = start_spooled(message_max_bytes=4096)
     before, after = channel.message(database.interview()), channel.message(database.interview())
     channel.publish_burst([before.framed(), frame(b"x" * 5000), after.framed()])
     promptd.settle(3)
@@ -139,7 +120,7 @@ def test_message_that_was_not_read_leaves_a_letter_without_it(start, database, c
     counters = promptd.wait_counters(dead_letters=1, spool_messages=0)
     assert counters.outcomes() == {"success": 2, "rejected": 1}
     promptd.crash()
-    promptd = start(message_max_bytes=4096)
+    promptd = start_spooled(message_max_bytes=4096)
     assert promptd.counters()["received"] == 0 and promptd.counters()["dead_letters"] == 1
     [letter] = dead("list", "--json").json()
     assert (letter["outcome"], letter["reason"], letter["bytes"]) == ("rejected", "too_large", None)
@@ -151,10 +132,10 @@ def test_message_that_was_not_read_leaves_a_letter_without_it(start, database, c
     promptd.wait_counters(dead_letters=0)
 
 
-def test_spool_of_version_1(start, atomicity, database, channel, database_proxy, spool, promptctl):
+def test_spool_of_version_1(start_spooled, atomicity, database, channel, database_proxy, spool, promptctl):
     """What promptd 0.1 left is stored as ever, in its order, and its dead letters are there."""
     record_arrivals(database)
-    promptd = start(atomicity=atomicity)
+    promptd = start_spooled(atomicity=atomicity)
     channel.publish_burst([frame(b"no json")] * 3)
     promptd.wait_counters(dead_letters=3)
     database_proxy.refuse()
@@ -166,7 +147,7 @@ def test_spool_of_version_1(start, atomicity, database, channel, database_proxy,
     make_version_1(spool.path)
     assert "promptd converts it when it starts" in promptctl("dead", "list", spool_dir=spool.folder).err
     database_proxy.restore()
-    promptd = start(atomicity=atomicity)
+    promptd = start_spooled(atomicity=atomicity)
     promptd.one("INFO", "the spool of promptd 0.1 was converted")
     assert promptd.settle(120).outcomes() == {"success": 120}
     expect_stored(database, *messages)
@@ -179,9 +160,9 @@ def test_spool_of_version_1(start, atomicity, database, channel, database_proxy,
 # The database is away
 
 
-def test_what_waits_survives_a_crash(start, atomicity, database, channel, database_proxy, spool):
+def test_what_waits_survives_a_crash(start_spooled, atomicity, database, channel, database_proxy, spool):
     record_arrivals(database)
-    promptd = start(atomicity=atomicity)
+    promptd = start_spooled(atomicity=atomicity)
     database_proxy.refuse()
     promptd.wait_line("ERROR", "database lost")
     messages = messages_for(channel, database.interviews(20), versions=20)
@@ -190,13 +171,13 @@ def test_what_waits_survives_a_crash(start, atomicity, database, channel, databa
     promptd.crash()
     assert spool.waiting() == [(message.interview, message.prompt) for message in messages]
 
-    promptd = start(ready=False, atomicity=atomicity)  # still away
+    promptd = start_spooled(ready=False, atomicity=atomicity)  # still away
     counters = promptd.counters()
     assert counters["received"] == counters["waiting"] == counters["spool_messages"] == 400
     promptd.crash()
 
     database_proxy.restore()
-    promptd = start(atomicity=atomicity)
+    promptd = start_spooled(atomicity=atomicity)
     later = messages_for(channel, [message.interview for message in messages[:20]], text="The last one.")
     channel.publish_burst(later)
     assert promptd.settle(420).outcomes() == {"success": 420}
@@ -205,9 +186,9 @@ def test_what_waits_survives_a_crash(start, atomicity, database, channel, databa
     expect_empty(promptd, spool)
 
 
-def test_spool_holds_far_more_than_memory(start, atomicity, database, channel, database_proxy, spool):
+def test_spool_holds_far_more_than_memory(start_spooled, atomicity, database, channel, database_proxy, spool):
     record_arrivals(database)
-    promptd = start(atomicity=atomicity, queue_max_messages=50)
+    promptd = start_spooled(atomicity=atomicity, queue_max_messages=50)
     database_proxy.refuse()
     promptd.wait_line("ERROR", "database lost")
     messages = messages_for(channel, database.interviews(100), versions=20)
@@ -225,9 +206,9 @@ def test_spool_holds_far_more_than_memory(start, atomicity, database, channel, d
     expect_empty(promptd, spool)
 
 
-def test_database_comes_and_goes(start, atomicity, database, channel, database_proxy, spool):
+def test_database_comes_and_goes(start_spooled, atomicity, database, channel, database_proxy, spool):
     record_arrivals(database)
-    promptd = start(atomicity=atomicity, queue_max_messages=100)
+    promptd = start_spooled(atomicity=atomicity, queue_max_messages=100)
     interviews, messages = database.interviews(50), []
     for version in range(12):
         fresh = messages_for(channel, interviews, text=f"Round {version}.")
@@ -241,8 +222,8 @@ def test_database_comes_and_goes(start, atomicity, database, channel, database_p
     expect_empty(promptd, spool)
 
 
-def test_ends_in_time_and_leaves_the_rest_to_the_next_start(start, atomicity, database, channel, database_proxy, spool):
-    promptd = start(atomicity=atomicity, shutdown_timeout_s=2)
+def test_ends_in_time_and_leaves_the_rest_to_the_next_start(start_spooled, atomicity, database, channel, database_proxy, spool):
+    promptd = start_spooled(atomicity=atomicity, shutdown_timeout_s=2)
     database_proxy.refuse()
     promptd.wait_line("ERROR", "database lost")
     messages = messages_for(channel, database.interviews(300))
@@ -253,14 +234,14 @@ def test_ends_in_time_and_leaves_the_rest_to_the_next_start(start, atomicity, da
     assert time.monotonic() - began < 2 + SLOW
     assert len(spool.waiting()) == 300 and spool.dead() == []
     database_proxy.restore()
-    promptd = start(atomicity=atomicity)
+    promptd = start_spooled(atomicity=atomicity)
     assert promptd.settle(300).outcomes() == {"success": 300}
     expect_stored(database, *messages)
 
 
-def test_ends_in_time_with_statements_that_hang(start, atomicity, database, channel, spool):
+def test_ends_in_time_with_statements_that_hang(start_spooled, atomicity, database, channel, spool):
     """What is in the middle of its steps is left to the next start as well, and named."""
-    promptd = start(atomicity=atomicity, shutdown_timeout_s=1)
+    promptd = start_spooled(atomicity=atomicity, shutdown_timeout_s=1)
     with database.locked():
         messages = messages_for(channel, database.interviews(30))
         channel.publish_burst(messages)
@@ -271,7 +252,7 @@ def test_ends_in_time_with_statements_that_hang(start, atomicity, database, chan
             assert promptd.find("INFO|ERROR", message.interview)
         assert promptd.find("CRITICAL") == []
     assert len(spool.waiting()) == 30
-    promptd = start(atomicity=atomicity)
+    promptd = start_spooled(atomicity=atomicity)
     assert promptd.settle(30).outcomes() == {"success": 30}
     expect_stored(database, *messages)
 
@@ -280,10 +261,10 @@ def test_ends_in_time_with_statements_that_hang(start, atomicity, database, chan
 
 
 @pytest.fixture
-def killed_between_two_steps(start, database, channel):
+def killed_between_two_steps(start_spooled, database, channel):
     """The prompt is inserted, the interview is not ready, and promptd is no more."""
     def make():
-        promptd = start(atomicity="compensate")
+        promptd = start_spooled(atomicity="compensate")
         message = channel.message(database.interview())
         with database.interviews_locked():
             channel.publish_message(message)
@@ -295,25 +276,25 @@ def killed_between_two_steps(start, database, channel):
     return make
 
 
-def test_killed_between_two_steps(killed_between_two_steps, start, database):
+def test_killed_between_two_steps(killed_between_two_steps, start_spooled, database):
     message = killed_between_two_steps()
-    promptd = start(atomicity="compensate")
+    promptd = start_spooled(atomicity="compensate")
     assert promptd.settle(1).outcomes() == {"success": 1}
     expect_stored(database, message)
 
 
-def test_killed_between_two_steps_of_a_prompt_that_is_now_late(killed_between_two_steps, start, database):
+def test_killed_between_two_steps_of_a_prompt_that_is_now_late(killed_between_two_steps, start_spooled, database):
     """It is known to be unsettled, and so it is deleted."""
     message = killed_between_two_steps()
     database.execute("update interviews set status = 'timeout'")
-    promptd = start(atomicity="compensate")
+    promptd = start_spooled(atomicity="compensate")
     assert promptd.settle(1).outcomes() == {"failure": 1, "rollback": 1}
     expect_nothing_stored(database, message.interview, "timeout")
 
 
-def test_killed_and_the_prompt_of_another_is_not_deleted(start, database, channel, database_proxy):
+def test_killed_and_the_prompt_of_another_is_not_deleted(start_spooled, database, channel, database_proxy):
     """It was on disk only: what is found present then is somebody else's."""
-    promptd = start()
+    promptd = start_spooled()
     database_proxy.refuse()
     promptd.wait_line("ERROR", "database lost")
     message = channel.publish(database.interview("completed"))
@@ -321,29 +302,29 @@ def test_killed_and_the_prompt_of_another_is_not_deleted(start, database, channe
     promptd.crash()
     database.add_prompt(message)
     database_proxy.restore()
-    promptd = start()
+    promptd = start_spooled()
     assert promptd.settle(1).outcomes() == {"duplicate": 1}
     assert len(database.prompts(message.interview)) == 1
 
 
-def test_orphan_is_reported_over_a_crash(killed_between_two_steps, start, database):
+def test_orphan_is_reported_over_a_crash(killed_between_two_steps, start_spooled, database):
     """The delete is refused when promptd is back."""
     message = killed_between_two_steps()
     database.execute("update interviews set status = 'cancelled'")
     database.execute(f"revoke delete on {PROMPTS} from {ROLE}")
-    promptd = start(atomicity="compensate")
+    promptd = start_spooled(atomicity="compensate")
     promptd.wait_line("CRITICAL", detected_line(message))
     assert promptd.settle(1).outcomes() == {"failure": 1, "orphaned": 1}
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_killed_again_and_again_under_load(start, atomicity, database, channel, spool, seed):
+def test_killed_again_and_again_under_load(start_spooled, atomicity, database, channel, spool, seed):
     """Whatever was on disk at a kill ends; nothing ends twice, and no prompt is left without its interview."""
     chance = random.Random(seed)
     must_end, published, kills = {}, [], 0
     interviews = iter(database.interviews(16000))
     while kills < 7 or len(must_end) <= 20:  # a quick machine has little on disk at a random moment
-        promptd = start(atomicity=atomicity, batch_max=chance.choice([1, 20, 256]))
+        promptd = start_spooled(atomicity=atomicity, batch_max=chance.choice([1, 20, 256]))
         for _ in range(chance.randint(1, 12)):
             fresh = messages_for(channel, [next(interviews) for _ in range(chance.randint(1, 60))])
             channel.publish_burst(fresh)
@@ -352,7 +333,7 @@ def test_killed_again_and_again_under_load(start, atomicity, database, channel, 
         promptd.crash()
         kills += 1
         must_end.update(spool.waiting())
-    promptd = start(atomicity=atomicity)
+    promptd = start_spooled(atomicity=atomicity)
     counters = promptd.wait_counters(waiting=0, spool_messages=0)
     assert counters["success"] + counters["duplicate"] == counters["received"]  # which had ended, and the disk did not know
     by_interview = {message.interview: message for message in published}
@@ -371,8 +352,8 @@ def refused(promptd):
     return promptd.one("CRITICAL", "cannot start").fields["error"]
 
 
-def test_second_daemon_on_the_folder(start, start_promptd, spool, database, channel):
-    first = start()
+def test_second_daemon_on_the_folder(start_spooled, start_promptd, spool, database, channel):
+    first = start_spooled()
     error = refused(start_promptd(ready=False, spool_dir=spool.folder))
     assert spool.folder in error and "another promptd" in error and str(first.process.pid) in error
     message = channel.publish(database.interview())
@@ -380,9 +361,9 @@ def test_second_daemon_on_the_folder(start, start_promptd, spool, database, chan
     expect_stored(database, message)
 
 
-def test_folder_of_a_crashed_daemon_is_free(start, channel):
-    start().crash()
-    start()
+def test_folder_of_a_crashed_daemon_is_free(start_spooled, channel):
+    start_spooled().crash()
+    start_spooled()
 
 
 def test_unusable_folders(start_promptd, new_folder):
@@ -399,8 +380,8 @@ def test_read_only_folder(start_promptd, small_disk):
     assert small_disk in error and "read-only" in error
 
 
-def test_folder_is_made_and_private(start, spool, new_folder):
+def test_folder_is_made_and_private(start_spooled, spool, new_folder):
     path = os.path.join(new_folder("spool"), "made")
-    start(spool_dir=path).stop()
+    start_spooled(spool_dir=path).stop()
     assert os.stat(path).st_mode & 0o777 == 0o700
     assert all(os.stat(os.path.join(path, name)).st_mode & 0o077 == 0 for name in os.listdir(path))

@@ -9,30 +9,11 @@ import pytest
 
 from support import admin
 from support.expect import expect_stored
-from support.spool import Spool, fill_disk
+from support.spool import fill_disk
 from support.wait import wait_until
 
 FULL = "would not survive a crash"
 OVER = "spool can be written again"
-
-
-@pytest.fixture
-def spool(new_folder):
-    return Spool(new_folder("spool"))
-
-
-@pytest.fixture
-def start(start_promptd, spool, database, channel, database_proxy):
-    """A promptd with the spool, its database behind the proxy."""
-    def begin(ready=True, **settings):
-        channel.wait_subscribers(0)
-        promptd = start_promptd(ready=ready, **{"spool_dir": spool.folder,
-                                                "database_url": database.url(database_proxy.port), **settings})
-        if not ready:
-            channel.wait_subscribers(1)
-        return promptd
-
-    return begin
 
 
 def burst(channel, database, count, text="", versions=1):
@@ -47,9 +28,9 @@ def burst(channel, database, count, text="", versions=1):
 
 
 @pytest.fixture
-def on_small_disk(start, small_disk):
+def on_small_disk(start_spooled, small_disk):
     folder = os.path.join(small_disk, "spool")
-    return lambda **settings: start(spool_dir=folder, **settings)
+    return lambda **settings: start_spooled(spool_dir=folder, **settings)
 
 
 def test_disk_is_full(on_small_disk, atomicity, database, channel, small_disk):
@@ -129,9 +110,9 @@ def remove_file(spool):
 
 
 @pytest.mark.parametrize("go", [remove_folder, replace_folder, remove_file])
-def test_spool_is_removed(start, spool, database, channel, database_proxy, go):
+def test_spool_is_removed(start_spooled, spool, database, channel, database_proxy, go):
     """What was on disk only is still there for the running promptd, new messages are in memory; nothing is lost."""
-    promptd = start()
+    promptd = start_spooled()
     database_proxy.refuse()
     promptd.wait_line("ERROR", "database lost")
     waiting = burst(channel, database, 50)
@@ -148,8 +129,8 @@ def test_spool_is_removed(start, spool, database, channel, database_proxy, go):
     promptd.one("CRITICAL", FULL)
 
 
-def test_spool_that_is_moved_back_is_used_again(start, spool, database, channel):
-    promptd = start()
+def test_spool_that_is_moved_back_is_used_again(start_spooled, spool, database, channel):
+    promptd = start_spooled()
     os.rename(spool.folder, spool.folder + ".moved")
     first = burst(channel, database, 20)
     promptd.wait_line("CRITICAL", FULL)
@@ -163,8 +144,8 @@ def test_spool_that_is_moved_back_is_used_again(start, spool, database, channel)
     assert admin.of(promptd).json("/status")["spool"]["writable"] is True
 
 
-def test_what_waits_in_a_removed_spool_is_named_at_the_end(start, spool, database, channel, database_proxy):
-    promptd = start(shutdown_timeout_s=1)
+def test_what_waits_in_a_removed_spool_is_named_at_the_end(start_spooled, spool, database, channel, database_proxy):
+    promptd = start_spooled(shutdown_timeout_s=1)
     with database.locked():
         in_work = burst(channel, database, 20)
         promptd.wait_counters(received=20, spool_messages=20)
@@ -177,8 +158,8 @@ def test_what_waits_in_a_removed_spool_is_named_at_the_end(start, spool, databas
         assert promptd.find("WARNING|ERROR", message.interview), "a message that is lost, and not named"
 
 
-def test_messages_that_are_lost_with_the_spool_are_counted(start, spool, database, channel, database_proxy):
-    promptd = start(shutdown_timeout_s=1, queue_max_messages=10)
+def test_messages_that_are_lost_with_the_spool_are_counted(start_spooled, spool, database, channel, database_proxy):
+    promptd = start_spooled(shutdown_timeout_s=1, queue_max_messages=10)
     database_proxy.refuse()
     promptd.wait_line("ERROR", "database lost")
     messages = burst(channel, database, 50)
@@ -191,8 +172,8 @@ def test_messages_that_are_lost_with_the_spool_are_counted(start, spool, databas
     assert promptd.find("ERROR", "taken up again") == []
 
 
-def test_removing_the_lock_lets_no_other_promptd_in(start, start_promptd, spool, database, channel):
-    promptd = start()
+def test_removing_the_lock_lets_no_other_promptd_in(start_spooled, start_promptd, spool, database, channel):
+    promptd = start_spooled()
     os.remove(os.path.join(spool.folder, "spool.lock"))
     wait_until(lambda: os.path.exists(os.path.join(spool.folder, "spool.lock")), "the lock to be made again")
     second = start_promptd(ready=False, spool_dir=spool.folder)
@@ -207,8 +188,8 @@ def test_removing_the_lock_lets_no_other_promptd_in(start, start_promptd, spool,
 # At its bound
 
 
-def test_spool_max_bytes(start, atomicity, database, channel, database_proxy, spool):
-    promptd = start(atomicity=atomicity, spool_max_bytes=1048576)
+def test_spool_max_bytes(start_spooled, atomicity, database, channel, database_proxy, spool):
+    promptd = start_spooled(atomicity=atomicity, spool_max_bytes=1048576)
     database_proxy.refuse()
     promptd.wait_line("ERROR", "database lost")
     messages = burst(channel, database, 60, "z" * 40000)
@@ -226,9 +207,9 @@ def test_spool_max_bytes(start, atomicity, database, channel, database_proxy, sp
     expect_stored(database, *fresh)  # there is room again
 
 
-def test_spool_dead_max_bytes(start, database, channel, spool):
+def test_spool_dead_max_bytes(start_spooled, database, channel, spool):
     """Rejected garbage takes no room from messages: it drops itself, the oldest first. Other letters stay."""
-    promptd = start(spool_max_bytes=1048576, spool_dead_max_bytes=1048576)
+    promptd = start_spooled(spool_max_bytes=1048576, spool_dead_max_bytes=1048576)
     database.raise_on("interview_enhanced_prompts", "insert", "no", when="new.prompt ~ 'REFUSED'")
     channel.publish(database.interview(), "REFUSED")
     promptd.wait_counters(dead_letters=1)
@@ -291,9 +272,9 @@ def test_dead_letters_that_must_stay_fill_their_bound(start_promptd, database, c
 
 
 @pytest.fixture
-def stopped_with_messages(start, database, channel, database_proxy):
+def stopped_with_messages(start_spooled, database, channel, database_proxy):
     def make(count=300):
-        promptd = start()
+        promptd = start_spooled()
         database_proxy.refuse()
         promptd.wait_line("ERROR", "database lost")
         messages = burst(channel, database, count, "w" * 1000)
@@ -315,21 +296,21 @@ def expect_goes_on(promptd, database, channel, spool, word):
     expect_stored(database, *fresh)
 
 
-def test_file_that_is_no_spool(start, stopped_with_messages, database, channel, spool):
+def test_file_that_is_no_spool(start_spooled, stopped_with_messages, database, channel, spool):
     stopped_with_messages()
     spool.spoil()
-    promptd = start()
+    promptd = start_spooled()
     expect_goes_on(promptd, database, channel, spool, "spool")
     assert promptd.counters()["received"] == 20
 
 
 @pytest.mark.parametrize("part", [0.3, 0.5, 0.8])
-def test_damaged_in_the_middle(start, stopped_with_messages, database, channel, spool, part):
+def test_damaged_in_the_middle(start_spooled, stopped_with_messages, database, channel, spool, part):
     """Most of it can still be read, and is stored as ever."""
     messages = stopped_with_messages()
     size = os.path.getsize(spool.path)
     spool.spoil(int(size * part) // 4096 * 4096, 16384)
-    promptd = start()
+    promptd = start_spooled()
     wait_until(lambda: promptd.counters()["waiting"] == 0, "the rest to be stored")
     if spool.set_aside():  # a hole between the messages may hurt none
         expect_goes_on(promptd, database, channel, spool, "damaged")
@@ -338,17 +319,17 @@ def test_damaged_in_the_middle(start, stopped_with_messages, database, channel, 
     assert database.statuses().get("ready") == len(stored)
 
 
-def test_half_of_the_file_is_missing(start, stopped_with_messages, database, channel, spool):
+def test_half_of_the_file_is_missing(start_spooled, stopped_with_messages, database, channel, spool):
     messages = stopped_with_messages()
     spool.truncate(os.path.getsize(spool.path) // 2 // 4096 * 4096)
-    promptd = start()
+    promptd = start_spooled()
     expect_goes_on(promptd, database, channel, spool, "damaged")
     assert {str(id) for id, in database.rows("select id from interview_enhanced_prompts")} & {m.id for m in messages}
 
 
-def test_damaged_while_it_is_used(start, database, channel, database_proxy, spool):
+def test_damaged_while_it_is_used(start_spooled, database, channel, database_proxy, spool):
     """It is noticed with the next messages at the latest; those that come later are safe again."""
-    promptd = start()
+    promptd = start_spooled()
     database_proxy.refuse()
     promptd.wait_line("ERROR", "database lost")
     burst(channel, database, 500, "u" * 2000)

@@ -48,3 +48,10 @@ def stuck_line(interview):
 
 def unstuck_line(interview):
     return UNSTUCK.format(interview=interview)
+
+
+def expect_stores_a_message(promptd, database, channel):
+    received = promptd.counters()["received"]
+    message = channel.publish(database.interview())
+    promptd.settle(received + 1)
+    expect_stored(database, message)

@@ -18,6 +18,7 @@ from .promptd import Promptd
 from .proxy import Proxy
 from .queue import MODES, Queue
 from .redis_server import Channel, RedisServer
+from .spool import Spool
 
 ATOMICITIES = ("compensate", "transaction")
 
@@ -88,6 +89,11 @@ def closing():
 def own_redis(new_folder, closing):
     """A server of this test's own, to be stopped, restarted and reconfigured."""
     return closing(RedisServer(new_folder("redis")))
+
+
+@pytest.fixture
+def own_channel(own_redis):
+    return Channel(own_redis)
 
 
 @pytest.fixture
@@ -238,3 +244,22 @@ def pytest_runtest_makereport(item, call):
         cluster = item.funcargs.get("postgres") if hasattr(item, "funcargs") else None
         if cluster is not None:
             report.sections.append(("log of PostgreSQL", tail(cluster.log_path, 12)))
+
+
+@pytest.fixture
+def spool(new_folder):
+    return Spool(new_folder("spool"))
+
+
+@pytest.fixture
+def start_spooled(start_promptd, spool, database, channel, database_proxy):
+    """A promptd with the spool, its database behind the proxy."""
+    def begin(ready=True, **settings):
+        channel.wait_subscribers(0)
+        promptd = start_promptd(ready=ready, **{"spool_dir": spool.folder,
+                                                "database_url": database.url(database_proxy.port), **settings})
+        if not ready:
+            channel.wait_subscribers(1)
+        return promptd
+
+    return begin
