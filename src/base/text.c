@@ -3,6 +3,7 @@
 #include "promptd/text.h"
 
 #include <ctype.h>
+#include <endian.h>
 #include <string.h>
 #include <strings.h>
 
@@ -28,20 +29,34 @@ static size_t utf8_sequence(const unsigned char *bytes, size_t length)
     return size;
 }
 
+/* Bytes from `at` on that are ASCII: most text is, for long stretches. */
+static size_t ascii_length(const unsigned char *at, const unsigned char *end)
+{
+    const uint64_t high_bits = UINT64_C(0x8080808080808080);
+    const unsigned char *start = at;
+    uint64_t words[4];
+    for (; end - at >= (ptrdiff_t)sizeof words; at += sizeof words) {
+        memcpy(words, at, sizeof words);
+        if ((words[0] | words[1] | words[2] | words[3]) & high_bits)
+            break;
+    }
+    for (; end - at >= (ptrdiff_t)sizeof words[0]; at += sizeof words[0]) {
+        memcpy(words, at, sizeof words[0]);
+        uint64_t found = le64toh(words[0]) & high_bits;
+        if (found)
+            return (size_t)(at - start) + (size_t)__builtin_ctzll(found) / 8;
+    }
+    while (at < end && *at < 0x80)
+        at++;
+    return (size_t)(at - start);
+}
+
 bool utf8_is_valid(const char *bytes, size_t length)
 {
     const unsigned char *at = (const unsigned char *)bytes;
     const unsigned char *end = at + length;
     while (at < end) {
-        uint64_t words[4];
-        if (end - at >= (ptrdiff_t)sizeof words) {
-            memcpy(words, at, sizeof words);
-            if (((words[0] | words[1] | words[2] | words[3]) & UINT64_C(0x8080808080808080)) == 0) {
-                at += sizeof words; /* most text is ASCII for long stretches */
-                continue;
-            }
-        }
-        size_t size = utf8_sequence(at, (size_t)(end - at));
+        size_t size = *at < 0x80 ? ascii_length(at, end) : utf8_sequence(at, (size_t)(end - at));
         if (size == 0)
             return false;
         at += size;
