@@ -4,6 +4,7 @@
 
 #include <ctype.h>
 #include <endian.h>
+#include <limits.h>
 #include <string.h>
 #include <strings.h>
 
@@ -97,21 +98,17 @@ size_t utf8_count(const char *bytes, size_t length)
     return length - continuing;
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
+/* One more than the digit's value; 0: it is none. A table, for branches on digits are guessed wrong all the time. */
+static const uint8_t hex_digits[UCHAR_MAX + 1] = {
+    ['0'] = 1,  ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,  ['6'] = 7,  ['7'] = 8,
+    ['8'] = 9,  ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
+    ['A'] = 11, ['B'] = 12, ['C'] = 13, ['D'] = 14, ['E'] = 15, ['F'] = 16,
+};
 
-/* True before the bytes that follow a hyphen: 4, 6, 8, 10. */
+/* Before the bytes 4, 6, 8 and 10. */
 static bool uuid_hyphen_before(size_t byte)
 {
-    return byte == 4 || byte == 6 || byte == 8 || byte == 10;
+    return 0x550 >> byte & 1;
 }
 
 bool uuid_parse(const char *text, size_t length, uint8_t uuid[UUID_SIZE])
@@ -122,11 +119,11 @@ bool uuid_parse(const char *text, size_t length, uint8_t uuid[UUID_SIZE])
     for (size_t i = 0; i < UUID_SIZE; i++) {
         if (uuid_hyphen_before(i) && *text++ != '-')
             return false;
-        int high = hex_digit(*text++);
-        int low = hex_digit(*text++);
-        if (high < 0 || low < 0)
+        unsigned high = hex_digits[(unsigned char)*text++];
+        unsigned low = hex_digits[(unsigned char)*text++];
+        if (high == 0 || low == 0)
             return false;
-        parsed[i] = (uint8_t)(high << 4 | low);
+        parsed[i] = (uint8_t)((high - 1) << 4 | (low - 1));
     }
     memcpy(uuid, parsed, sizeof parsed);
     return true;
