@@ -211,19 +211,31 @@ static bool is_plain_ascii(char c)
     return c >= ' ' && c <= '~' && c != '"' && c != '\\';
 }
 
-static size_t plain_ascii_length(const char *value)
+static bool is_plain_block(const char *at)
 {
-    size_t length = 0;
-    while (is_plain_ascii(value[length]))
-        length++;
-    return length;
+    byte_block bytes;
+    uint64_t others[2];
+    memcpy(&bytes, at, sizeof bytes);
+    byte_block other = (byte_block)((bytes < ' ') | (bytes > '~') | (bytes == '"') | (bytes == '\\'));
+    memcpy(others, &other, sizeof others);
+    return (others[0] | others[1]) == 0;
+}
+
+static size_t plain_ascii_length(const char *at, const char *end)
+{
+    const char *start = at;
+    while (end - at >= (ptrdiff_t)sizeof(byte_block) && is_plain_block(at))
+        at += sizeof(byte_block);
+    while (at < end && is_plain_ascii(*at))
+        at++;
+    return (size_t)(at - start);
 }
 
 static void append_printable(struct buffer *buffer, const char *value, enum form form)
 {
     const char *end = value + strlen(value);
     while (value < end) {
-        size_t plain = plain_ascii_length(value);
+        size_t plain = plain_ascii_length(value, end);
         buffer_append(buffer, value, plain);
         value += plain;
         if (value == end)
@@ -249,22 +261,21 @@ static void append_quoted(struct buffer *buffer, const char *value, enum form fo
 
 static bool logfmt_is_bare(const char *value)
 {
-    size_t left = strlen(value);
-    if (left == 0)
-        return false;
-    while (left > 0) {
-        if (is_plain_ascii(*value) && *value != ' ' && *value != '=') {
-            value++;
-            left--;
-            continue;
-        }
-        struct piece piece = next_piece(value, left);
-        if (!piece.valid || piece.control || strchr(" \"=\\", *value))
+    const char *end = value + strlen(value);
+    bool is_empty = value == end;
+    while (value < end) {
+        size_t plain = plain_ascii_length(value, end);
+        if (memchr(value, ' ', plain) || memchr(value, '=', plain))
+            return false;
+        value += plain;
+        if (value == end)
+            break;
+        struct piece piece = next_piece(value, (size_t)(end - value));
+        if (!piece.valid || piece.control || *value == '"' || *value == '\\')
             return false;
         value += piece.size;
-        left -= piece.size;
     }
-    return true;
+    return !is_empty;
 }
 
 void text_append_logfmt(struct buffer *buffer, const char *value)

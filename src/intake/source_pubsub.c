@@ -152,7 +152,7 @@ static void deliver(struct source_pubsub *source, const char *bytes, size_t leng
 {
     const struct source_sink *sink = &source->options.sink;
     const struct delivery delivery = {.bytes = bytes, .length = length, .arrived_us = clock_monotonic_us()};
-    source->last_message_ms = clock_monotonic_ms();
+    source->last_message_ms = delivery.arrived_us / 1000;
     sink->on_delivery(sink->context, &delivery);
 }
 
