@@ -24,6 +24,12 @@ def burst(channel, database, count, text="", versions=1):
     return messages
 
 
+def wait_put(promptd, received):
+    """Until the disk has answered for each of them, for until then some that wait may yet be dropped."""
+    wait_until(lambda: len(promptd.find("DEBUG", "message is", "disk")) == received, "the disk's answers", 30)
+    return promptd.wait_counters(received=received)
+
+
 # Full
 
 
@@ -83,7 +89,7 @@ def test_disk_is_full_and_memory_too(on_small_disk, database, channel, database_
     promptd.wait_line("ERROR", "database lost")
     fill_disk(small_disk)
     messages = burst(channel, database, 300, "m" * 2000)
-    counters = promptd.wait_counters(received=300)
+    counters = wait_put(promptd, 300)
     assert counters["dropped"] == 300 - counters["waiting"] and counters["waiting"] >= 100
     assert counters["queue_messages"] <= 100
     dropped = [message for message in messages if promptd.find("ERROR", "dropped", message.interview)]
@@ -193,7 +199,7 @@ def test_spool_max_bytes(start_spooled, atomicity, database, channel, database_p
     database_proxy.refuse()
     promptd.wait_line("ERROR", "database lost")
     messages = burst(channel, database, 60, "z" * 40000)
-    counters = promptd.wait_counters(received=60)
+    counters = wait_put(promptd, 60)
     kept = counters["waiting"]
     assert 24 <= kept <= 26 and counters["dropped"] == 60 - kept
     assert counters["spool_messages"] == kept and counters["spool_bytes"] <= 1048576
