@@ -74,9 +74,9 @@ struct redis_link *redis_link_new(const struct redis_link_options *options);
 void redis_link_command(struct redis_link *link, int argc, const char **argv, const size_t *lengths,
                         const struct redis_call *call);
 
-/* SUBSCRIBE: its answers and the messages go to the call. The channel is borrowed until the link is closed. From then
- * on the connection takes no other command. */
-void redis_link_subscribe(struct redis_link *link, const char *channel, const struct redis_call *call);
+/* SUBSCRIBE: its answers and the messages go to the subscriber. It and the channel are borrowed until the link is
+ * closed. From then on the connection takes no other command. */
+void redis_link_subscribe(struct redis_link *link, const char *channel, const struct resp_subscriber *subscriber);
 
 void redis_link_confirm(struct redis_link *link);
 void redis_link_set_tuning(struct redis_link *link, const struct redis_link_tuning *tuning);

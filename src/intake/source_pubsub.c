@@ -31,7 +31,7 @@ struct source_pubsub {
     void (*on_closed)(void *context);
     void *closed_context;
     struct redis_link *link;
-    struct redis_call subscription;
+    struct resp_subscriber subscription;
     bool stopped;
     enum heartbeat_state heartbeat;
     uv_timer_t beat;
@@ -127,8 +127,12 @@ static void on_heartbeat_answered(struct source_pubsub *source)
 
 /* --- subscription --------------------------------------------------------------------------------------------- */
 
-static void on_subscribed(struct source_pubsub *source)
+static void on_subscribed(void *context)
 {
+    struct source_pubsub *source = context;
+    if (source->stopped)
+        return;
+    source->last_alive_ms = uv_now(source->options.loop);
     if (source->is_busy)
         log_info(NULL, "Redis is no longer busy");
     source->is_busy = false;
@@ -142,35 +146,16 @@ static void on_subscribed(struct source_pubsub *source)
     end_gap(source);
 }
 
-static bool is_text(const redisReply *reply, const char *text)
-{
-    return reply->type == REDIS_REPLY_STRING && reply->len == strlen(text) && memcmp(reply->str, text, reply->len) == 0;
-}
-
-/* Without bytes: it was too large to be read. */
-static void deliver(struct source_pubsub *source, const char *bytes, size_t length)
-{
-    const struct source_sink *sink = &source->options.sink;
-    const struct delivery delivery = {.bytes = bytes, .length = length, .arrived_us = clock_monotonic_us()};
-    source->last_message_ms = delivery.arrived_us / 1000;
-    sink->on_delivery(sink->context, &delivery);
-}
-
-/* Every answer of a subscribed connection comes here, with the link's word for its shape: ["subscribe", channel, n] or
- * ["message", channel, bytes], with a number for bytes that were too many. */
-static void on_push(void *context, const redisReply *reply)
+static void on_message(void *context, const char *bytes, size_t length)
 {
     struct source_pubsub *source = context;
-    if (source->stopped || reply->type != REDIS_REPLY_ARRAY || reply->elements != 3)
+    if (source->stopped)
         return;
+    const struct source_sink *sink = &source->options.sink;
+    const struct delivery delivery = {.bytes = bytes, .length = length, .arrived_us = clock_monotonic_us()};
     source->last_alive_ms = uv_now(source->options.loop);
-    const redisReply *payload = reply->element[2];
-    if (is_text(reply->element[0], "subscribe"))
-        on_subscribed(source);
-    else if (payload->type == REDIS_REPLY_STRING)
-        deliver(source, payload->str, payload->len);
-    else if (payload->type == REDIS_REPLY_INTEGER)
-        deliver(source, NULL, (size_t)payload->integer);
+    source->last_message_ms = delivery.arrived_us / 1000;
+    sink->on_delivery(sink->context, &delivery);
 }
 
 /* The server does not get to anything, but it is there, and the subscription with it. */
@@ -333,7 +318,8 @@ struct source *source_pubsub_new(const struct source_options *options)
         return NULL;
     source->source.ops = &ops;
     source->options = *options;
-    source->subscription = (struct redis_call){.on_reply = on_push, .context = source};
+    source->subscription = (struct resp_subscriber){
+        .on_subscribed = on_subscribed, .on_message = on_message, .context = source};
     source->link = redis_sentinel_link_new(&(struct redis_link_options){
         .loop = options->loop,
         .address = options->address,

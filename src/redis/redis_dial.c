@@ -87,6 +87,7 @@ bool redis_dial_drop(struct redis_dial *dial, const char *reason)
     if (!is_usable(dial))
         return false;
     dial->failed = true;
+    resp_guard_mute(&dial->guard);
     dial->end.refused = dial->end.busy = dial->end.misfit = false;
     (void)snprintf(dial->end.reason, sizeof dial->end.reason, "%.255s",
                    reason && reason[0] ? reason : "connection lost");
@@ -180,12 +181,12 @@ void redis_dial_command(struct redis_dial *dial, int argc, const char **argv, co
         resp_guard_expect(&dial->guard);
 }
 
-void redis_dial_subscribe(struct redis_dial *dial, const char *channel, const struct redis_call *call)
+void redis_dial_subscribe(struct redis_dial *dial, const char *channel, const struct resp_subscriber *subscriber)
 {
     const char *argv[] = {"SUBSCRIBE", channel};
     const size_t lengths[] = {9, strlen(channel)};
-    if (send_command(dial, 2, argv, lengths, call))
-        resp_guard_subscribe(&dial->guard, channel, lengths[1]);
+    if (send_command(dial, 2, argv, lengths, NULL))
+        resp_guard_subscribe(&dial->guard, channel, lengths[1], subscriber);
 }
 
 /* --- login ---------------------------------------------------------------------------------------------------- */
@@ -469,6 +470,7 @@ static void finish_close(struct redis_dial *dial)
 void redis_dial_close(struct redis_dial *dial)
 {
     dial_move(dial, DIAL_CLOSING);
+    resp_guard_mute(&dial->guard);
     redis_lookup_cancel(&dial->lookup);
     (void)uv_timer_stop(&dial->deadline);
     (void)uv_timer_start(&dial->later, on_later, 0, 0);
@@ -476,6 +478,7 @@ void redis_dial_close(struct redis_dial *dial)
 
 void redis_dial_free(struct redis_dial *dial)
 {
+    resp_guard_free(&dial->guard);
     free(dial);
 }
 

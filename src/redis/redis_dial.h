@@ -57,7 +57,7 @@ void redis_dial_begin(struct redis_dial *dial, const struct redis_address *serve
 /* Lengths in bytes; see redis_link_command and redis_link_subscribe. */
 void redis_dial_command(struct redis_dial *dial, int argc, const char **argv, const size_t *lengths,
                         const struct redis_call *call);
-void redis_dial_subscribe(struct redis_dial *dial, const char *channel, const struct redis_call *call);
+void redis_dial_subscribe(struct redis_dial *dial, const char *channel, const struct resp_subscriber *subscriber);
 
 /* false: it does not wait for that. */
 bool redis_dial_confirm(struct redis_dial *dial, unsigned *passed_over);

@@ -281,9 +281,9 @@ void redis_link_command(struct redis_link *link, int argc, const char **argv, co
     redis_dial_command(link->dial, argc, argv, lengths, call);
 }
 
-void redis_link_subscribe(struct redis_link *link, const char *channel, const struct redis_call *call)
+void redis_link_subscribe(struct redis_link *link, const char *channel, const struct resp_subscriber *subscriber)
 {
-    redis_dial_subscribe(link->dial, channel, call);
+    redis_dial_subscribe(link->dial, channel, subscriber);
 }
 
 void redis_link_confirm(struct redis_link *link)

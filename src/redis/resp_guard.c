@@ -9,6 +9,7 @@ enum {
     ELEMENTS_MAX = 65536,       /* of one reply, all its arrays together */
     BULK_BYTES_MAX = 536870912, /* Redis' own bound */
     PUSH_ELEMENTS = 3,
+    PIECES_KEPT_BYTES = 65536, /* of memory, for the next message in pieces */
     LINE_END_BYTES = 2
 };
 
@@ -21,7 +22,13 @@ struct run {
 
 void resp_guard_reset(struct resp_guard *guard)
 {
+    resp_guard_free(guard);
     *guard = (struct resp_guard){.limits = guard->limits};
+}
+
+void resp_guard_free(struct resp_guard *guard)
+{
+    buffer_free(&guard->pieces);
 }
 
 void resp_guard_expect(struct resp_guard *guard)
@@ -29,10 +36,17 @@ void resp_guard_expect(struct resp_guard *guard)
     guard->expected++;
 }
 
-void resp_guard_subscribe(struct resp_guard *guard, const char *channel, size_t length)
+void resp_guard_subscribe(struct resp_guard *guard, const char *channel, size_t length,
+                          const struct resp_subscriber *subscriber)
 {
     guard->channel = channel;
     guard->channel_length = length;
+    guard->subscriber = subscriber;
+}
+
+void resp_guard_mute(struct resp_guard *guard)
+{
+    guard->subscriber = NULL;
 }
 
 const char *resp_guard_last_error(const struct resp_guard *guard)
@@ -59,12 +73,25 @@ static bool is_left_out(const struct resp_guard *guard)
 
 /* --- the ends of elements and replies ------------------------------------------------------------------------- */
 
+static void hand_out(struct resp_guard *guard)
+{
+    const struct resp_subscriber *subscriber = guard->subscriber;
+    const char *message = guard->pieces.length > 0 ? guard->pieces.data : guard->message;
+    if (subscriber && !guard->is_message)
+        subscriber->on_subscribed(subscriber->context);
+    else if (subscriber && message)
+        subscriber->on_message(subscriber->context, message, guard->message_length);
+    buffer_reset(&guard->pieces, PIECES_KEPT_BYTES);
+}
+
 static void end_reply(struct resp_guard *guard)
 {
     guard->last_was_error = guard->is_error;
     if (is_kept_back(guard))
         guard->was_told = true;
-    else if (!guard->is_push)
+    else if (guard->is_push)
+        hand_out(guard);
+    else
         guard->expected--;
     guard->is_error = false;
     guard->reply_bytes = 0;
@@ -119,12 +146,16 @@ static bool begin_bulk(struct resp_guard *guard, int64_t length)
     passes = passes && !is_left_out(guard);
     guard->state = passes ? RESP_GUARD_BULK : RESP_GUARD_SKIP;
     guard->bulk_left = (uint64_t)length + LINE_END_BYTES;
+    guard->message = passes ? "" : NULL;
+    guard->message_length = (size_t)length;
     if (length > BULK_BYTES_MAX)
         fail(guard, "a string of more than 512 MB");
     else if (passes && !has_room)
         fail(guard, "a reply that is too large");
     else if (passes)
         guard->reply_bytes += (size_t)length;
+    else if (guard->is_push && guard->subscriber)
+        guard->subscriber->on_message(guard->subscriber->context, NULL, (size_t)length);
     return passes;
 }
 
@@ -207,7 +238,7 @@ static void end_header(struct resp_guard *guard, struct run *run)
             end_element(guard);
         if (!passes)
             guard->header[0] = ':';
-        if (is_written && !guard->fault)
+        if (is_written && !guard->is_push && !guard->fault)
             write_header(guard, run);
     }
     guard->header_length = 0;
@@ -282,6 +313,18 @@ static void pass_text(struct resp_guard *guard, struct run *run)
     }
 }
 
+/* It is handed out once its line end has come: by then its beginning may be gone. */
+static void take_message(struct resp_guard *guard, const struct run *run, size_t count)
+{
+    bool is_whole = count == guard->message_length && (size_t)(run->end - run->at) >= count + LINE_END_BYTES;
+    if (is_whole)
+        guard->message = run->at;
+    else
+        buffer_append(&guard->pieces, run->at, count);
+    if (guard->pieces.failed)
+        fail(guard, "a message that there is no memory for");
+}
+
 static void pass_bulk(struct resp_guard *guard, struct run *run)
 {
     size_t count = (size_t)(run->end - run->at);
@@ -292,12 +335,14 @@ static void pass_bulk(struct resp_guard *guard, struct run *run)
             fail(guard, "a reply that nobody asked for");
         else if (guard->must_equal)
             guard->must_equal += count;
+        else if (guard->is_push && guard->message)
+            take_message(guard, run, count);
     } else {
         count = 1;
         if (*run->at != (guard->bulk_left == LINE_END_BYTES ? '\r' : '\n'))
             fail(guard, "a string that does not end where it should");
     }
-    if (guard->state == RESP_GUARD_BULK && !guard->fault) {
+    if (guard->state == RESP_GUARD_BULK && !guard->is_push && !guard->fault) {
         memcpy(run->out, run->at, count);
         run->out += count;
     }

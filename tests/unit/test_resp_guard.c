@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "failing_memory.h"
 #include "promptd/resp_guard.h"
 
 enum { LIMIT = 100, EXPECTED_MANY = 5 };
@@ -17,20 +18,55 @@ enum { LIMIT = 100, EXPECTED_MANY = 5 };
 struct result {
     char passed[65536];
     size_t length;
+    char handed_out[1024]; /* as it came */
+    size_t handed_length;
     struct resp_guard guard;
 };
 
 static const char *const CHANNEL = "ready";
 static bool leaves_out; /* as lists and streams have it */
 
-static void start(struct resp_guard *guard, unsigned expected, const char *channel)
+#define SUBSCRIBED "*3\r\n$9\r\nsubscribe\r\n$5\r\nready\r\n:1\r\n"
+#define MESSAGE(bulk) "*3\r\n$7\r\nmessage\r\n$5\r\nready\r\n" bulk
+
+static void hand_out(struct result *result, const char *bytes, size_t length)
 {
+    assert_true(result->handed_length + length <= sizeof result->handed_out);
+    memcpy(result->handed_out + result->handed_length, bytes, length);
+    result->handed_length += length;
+}
+
+static void on_subscribed(void *context)
+{
+    hand_out(context, SUBSCRIBED, strlen(SUBSCRIBED));
+}
+
+static void on_message(void *context, const char *bytes, size_t length)
+{
+    struct result *result = context;
+    char head[512];
+    int head_length = snprintf(head, sizeof head, "*3\r\n$7\r\nmessage\r\n$%zu\r\n%s\r\n%c%zu\r\n",
+                               result->guard.channel_length, result->guard.channel, bytes ? '$' : ':', length);
+    hand_out(result, head, (size_t)head_length);
+    if (bytes) {
+        hand_out(result, bytes, length);
+        hand_out(result, "\r\n", 2);
+    }
+}
+
+static void start(struct result *result, unsigned expected, const char *channel)
+{
+    static struct resp_subscriber subscriber = {.on_subscribed = on_subscribed, .on_message = on_message};
+    struct resp_guard *guard = &result->guard;
+    resp_guard_free(guard);
+    memset(result, 0, sizeof *result);
+    subscriber.context = result;
     guard->limits = (struct resp_guard_limits){.bulk_bytes = LIMIT, .reply_bytes = 3 * LIMIT, .leaves_out = leaves_out};
     resp_guard_reset(guard);
     for (unsigned i = 0; i < expected; i++)
         resp_guard_expect(guard);
     if (channel)
-        resp_guard_subscribe(guard, channel, strlen(channel));
+        resp_guard_subscribe(guard, channel, strlen(channel), &subscriber);
 }
 
 /* Each piece stands in memory of its own size, so that a read past its end is seen. */
@@ -56,6 +92,8 @@ static void assert_same(const struct result *a, const struct result *b)
     if (!a->guard.fault)
         assert_int_equal(a->length, b->length);
     assert_memory_equal(a->passed, b->passed, common);
+    assert_int_equal(a->handed_length, b->handed_length);
+    assert_memory_equal(a->handed_out, b->handed_out, a->handed_length);
     assert_true(!a->guard.fault == !b->guard.fault);
     if (a->guard.fault && b->guard.fault)
         assert_string_equal(a->guard.fault, b->guard.fault);
@@ -67,18 +105,15 @@ static void assert_same(const struct result *a, const struct result *b)
 static const struct result *run(unsigned expected, const char *channel, const char *bytes, size_t length)
 {
     static struct result whole, other;
-    memset(&whole, 0, sizeof whole);
-    start(&whole.guard, expected, channel);
+    start(&whole, expected, channel);
     pass(&whole, bytes, length);
     for (size_t cut = 0; cut <= length; cut++) {
-        memset(&other, 0, sizeof other);
-        start(&other.guard, expected, channel);
+        start(&other, expected, channel);
         pass(&other, bytes, cut);
         pass(&other, bytes + cut, length - cut);
         assert_same(&whole, &other);
     }
-    memset(&other, 0, sizeof other);
-    start(&other.guard, expected, channel);
+    start(&other, expected, channel);
     for (size_t i = 0; i < length; i++)
         pass(&other, bytes + i, 1);
     assert_same(&whole, &other);
@@ -90,12 +125,24 @@ static const struct result *run_text(unsigned expected, const char *channel, con
     return run(expected, channel, text, strlen(text));
 }
 
-static void assert_passes(const struct result *result, const char *text)
+static void assert_comes(const struct result *result, const char *passed, const char *handed_out)
 {
     if (result->guard.fault)
-        fail_msg("%s in: %s", result->guard.fault, text);
-    assert_int_equal(result->length, strlen(text));
-    assert_memory_equal(result->passed, text, result->length);
+        fail_msg("%s in: %s%s", result->guard.fault, passed, handed_out);
+    assert_int_equal(result->length, strlen(passed));
+    assert_memory_equal(result->passed, passed, result->length);
+    assert_int_equal(result->handed_length, strlen(handed_out));
+    assert_memory_equal(result->handed_out, handed_out, result->handed_length);
+}
+
+static void assert_passes(const struct result *result, const char *text)
+{
+    assert_comes(result, text, "");
+}
+
+static void assert_is_handed_out(const struct result *result, const char *text)
+{
+    assert_comes(result, "", text);
 }
 
 static void assert_faulty(unsigned expected, const char *channel, const char *text)
@@ -104,9 +151,6 @@ static void assert_faulty(unsigned expected, const char *channel, const char *te
     if (!result->guard.fault)
         fail_msg("passed: %s", text);
 }
-
-#define SUBSCRIBED "*3\r\n$9\r\nsubscribe\r\n$5\r\nready\r\n:1\r\n"
-#define MESSAGE(bulk) "*3\r\n$7\r\nmessage\r\n$5\r\nready\r\n" bulk
 
 static void test_replies_pass(void **state)
 {
@@ -122,12 +166,12 @@ static void test_replies_pass(void **state)
         assert_passes(run_text(EXPECTED_MANY, NULL, replies[i]), replies[i]);
 }
 
-static void test_subscription_passes(void **state)
+static void test_subscription_is_handed_out(void **state)
 {
     (void)state;
-    const char *bytes = "+OK\r\n" SUBSCRIBED MESSAGE("$2\r\nab\r\n") MESSAGE("$0\r\n\r\n") SUBSCRIBED;
-    const struct result *result = run_text(1, CHANNEL, bytes);
-    assert_passes(result, bytes);
+#define PUSHES SUBSCRIBED MESSAGE("$2\r\nab\r\n") MESSAGE("$0\r\n\r\n") SUBSCRIBED
+    const struct result *result = run_text(1, CHANNEL, "+OK\r\n" PUSHES);
+    assert_comes(result, "+OK\r\n", PUSHES);
     assert_false(result->guard.was_told);
     assert_null(resp_guard_last_error(&result->guard));
 }
@@ -141,8 +185,8 @@ static void test_long_string_becomes_its_length(void **state)
     memset(filler, '\n', LIMIT + 1);
     (void)snprintf(bytes, sizeof bytes, "%s" MESSAGE("$1\r\na\r\n") MESSAGE("$101\r\n%s\r\n") MESSAGE("$1\r\nb\r\n"),
                    SUBSCRIBED, filler);
-    assert_passes(run_text(0, CHANNEL, bytes),
-                  SUBSCRIBED MESSAGE("$1\r\na\r\n") MESSAGE(":101\r\n") MESSAGE("$1\r\nb\r\n"));
+    assert_is_handed_out(run_text(0, CHANNEL, bytes),
+                         SUBSCRIBED MESSAGE("$1\r\na\r\n") MESSAGE(":101\r\n") MESSAGE("$1\r\nb\r\n"));
     /* in the replies of lists and streams, too */
     (void)snprintf(bytes, sizeof bytes, "$101\r\n%s\r\n*1\r\n*2\r\n$3\r\n1-0\r\n*2\r\n$101\r\n%s\r\n$1\r\nb\r\n",
                    filler, filler);
@@ -155,7 +199,7 @@ static void test_string_of_just_the_limit_passes(void **state)
     (void)state;
     char bytes[512];
     (void)snprintf(bytes, sizeof bytes, MESSAGE("$100\r\n%0100d\r\n"), 0);
-    assert_passes(run_text(0, CHANNEL, bytes), bytes);
+    assert_is_handed_out(run_text(0, CHANNEL, bytes), bytes);
 }
 
 /* The announced 512 MB are never held. */
@@ -163,19 +207,17 @@ static void test_half_a_gigabyte(void **state)
 {
     (void)state;
     static char zeros[1 << 20];
-    static char out[sizeof zeros + RESP_GUARD_HEADER_BYTES];
-    struct resp_guard guard;
-    start(&guard, 0, CHANNEL);
+    static struct result result;
+    start(&result, 0, CHANNEL);
     const char *head = MESSAGE("$536870912\r\n");
-    size_t count = resp_guard_pass(&guard, head, strlen(head), out);
+    pass(&result, head, strlen(head));
     for (int i = 0; i < 512; i++)
-        assert_int_equal(resp_guard_pass(&guard, zeros, sizeof zeros, out + count), 0);
-    count += resp_guard_pass(&guard, "\r\n", 2, out + count);
-    out[count] = '\0';
-    assert_string_equal(out, MESSAGE(":536870912\r\n"));
-    assert_null(guard.fault);
-    assert_int_equal(guard.received_bytes, strlen(head) + 536870912 + 2);
-    assert_int_equal(resp_guard_pass(&guard, SUBSCRIBED, strlen(SUBSCRIBED), out), strlen(SUBSCRIBED));
+        pass(&result, zeros, sizeof zeros);
+    assert_int_equal(result.guard.pieces.capacity, 0);
+    pass(&result, "\r\n", 2);
+    pass(&result, SUBSCRIBED, strlen(SUBSCRIBED));
+    assert_is_handed_out(&result, MESSAGE(":536870912\r\n") SUBSCRIBED);
+    assert_int_equal(result.guard.received_bytes, strlen(head) + 536870912 + 2 + strlen(SUBSCRIBED));
 }
 
 /* An error that nobody asked for is told, and does not reach hiredis. */
@@ -187,7 +229,7 @@ static void test_error_that_nobody_asked_for(void **state)
     assert_true(result->guard.was_told);
     assert_string_equal(resp_guard_last_error(&result->guard), "DENIED go away");
     result = run_text(0, CHANNEL, SUBSCRIBED "-BUSY a script\r\n" MESSAGE("$1\r\na\r\n"));
-    assert_passes(result, SUBSCRIBED MESSAGE("$1\r\na\r\n"));
+    assert_is_handed_out(result, SUBSCRIBED MESSAGE("$1\r\na\r\n"));
     assert_true(result->guard.was_told);
     assert_string_equal(result->guard.error, "BUSY a script");
     assert_null(resp_guard_last_error(&result->guard));
@@ -275,7 +317,7 @@ static void test_reply_of_too_many_bytes(void **state)
     static char line[20000] = "*1\r\n+";
     memset(line + 5, 'a', sizeof line - 6);
     static struct result result;
-    start(&result.guard, 1, NULL);
+    start(&result, 1, NULL);
     pass(&result, line, strlen(line));
     assert_non_null(result.guard.fault);
 }
@@ -292,8 +334,7 @@ static void test_too_much_is_left_out(void **state)
     (void)stpcpy(at, ":7\r\n*1\r\n$1\r\nb\r\n");
     leaves_out = true;
     for (size_t piece = 1; piece < 10000; piece += 4999) {
-        memset(&result, 0, sizeof result);
-        start(&result.guard, 2, NULL);
+        start(&result, 2, NULL);
         for (size_t done = 0, length = strlen(bytes); done < length; done += piece)
             pass(&result, bytes + done, length - done < piece ? length - done : piece);
         assert_passes(&result, "*2\r\n:65536\r\n:7\r\n*1\r\n$1\r\nb\r\n");
@@ -352,15 +393,42 @@ static void test_what_nobody_asked_for(void **state)
         assert_faulty(0, CHANNEL, bytes[i]);
 }
 
-/* What came before a fault passes, and nothing behind it. */
-static void test_nothing_passes_behind_a_fault(void **state)
+/* What came before a fault counts, and nothing behind it. */
+static void test_nothing_comes_behind_a_fault(void **state)
 {
     (void)state;
     const struct result *result = run_text(0, CHANNEL, SUBSCRIBED MESSAGE("$1\r\na\r\n") "?" SUBSCRIBED);
-    const char *passed = SUBSCRIBED MESSAGE("$1\r\na\r\n");
+    const char *before = SUBSCRIBED MESSAGE("$1\r\na\r\n");
     assert_non_null(result->guard.fault);
-    assert_int_equal(result->length, strlen(passed));
-    assert_memory_equal(result->passed, passed, strlen(passed));
+    assert_int_equal(result->length, 0);
+    assert_int_equal(result->handed_length, strlen(before));
+    assert_memory_equal(result->handed_out, before, strlen(before));
+}
+
+static void test_nothing_comes_once_it_is_muted(void **state)
+{
+    (void)state;
+    static struct result result;
+    start(&result, 0, CHANNEL);
+    pass(&result, SUBSCRIBED, strlen(SUBSCRIBED));
+    resp_guard_mute(&result.guard);
+    const char *rest = MESSAGE("$1\r\na\r\n") MESSAGE("$500\r\n");
+    pass(&result, rest, strlen(rest));
+    assert_is_handed_out(&result, SUBSCRIBED);
+}
+
+static void test_no_memory_for_a_message(void **state)
+{
+    (void)state;
+    static struct result result;
+    const char *half = MESSAGE("$2\r\na");
+    char out[256];
+    start(&result, 0, CHANNEL);
+    memory_left = 0;
+    assert_int_equal(resp_guard_pass(&result.guard, half, strlen(half), out), 0);
+    memory_left = -1;
+    assert_non_null(result.guard.fault);
+    assert_int_equal(result.handed_length, 0);
 }
 
 static void test_channel_longer_than_the_limit(void **state)
@@ -371,7 +439,7 @@ static void test_channel_longer_than_the_limit(void **state)
     memset(channel, 'c', sizeof channel - 1);
     channel[sizeof channel - 1] = '\0';
     (void)snprintf(bytes, sizeof bytes, "*3\r\n$7\r\nmessage\r\n$120\r\n%s\r\n$1\r\na\r\n", channel);
-    assert_passes(run_text(0, channel, bytes), bytes);
+    assert_is_handed_out(run_text(0, channel, bytes), bytes);
 }
 
 static void test_bytes_of_any_value(void **state)
@@ -382,15 +450,15 @@ static void test_bytes_of_any_value(void **state)
     memcpy(bytes + length, "\0\xff\r\n\0*\r\n", 8);
     const struct result *result = run(0, CHANNEL, bytes, length + 8);
     assert_null(result->guard.fault);
-    assert_int_equal(result->length, length + 8);
-    assert_memory_equal(result->passed, bytes, length + 8);
+    assert_int_equal(result->handed_length, length + 8);
+    assert_memory_equal(result->handed_out, bytes, length + 8);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_replies_pass),
-        cmocka_unit_test(test_subscription_passes),
+        cmocka_unit_test(test_subscription_is_handed_out),
         cmocka_unit_test(test_long_string_becomes_its_length),
         cmocka_unit_test(test_string_of_just_the_limit_passes),
         cmocka_unit_test(test_half_a_gigabyte),
@@ -402,7 +470,9 @@ int main(void)
         cmocka_unit_test(test_reply_of_too_many_bytes),
         cmocka_unit_test(test_too_much_is_left_out),
         cmocka_unit_test(test_what_nobody_asked_for),
-        cmocka_unit_test(test_nothing_passes_behind_a_fault),
+        cmocka_unit_test(test_nothing_comes_behind_a_fault),
+        cmocka_unit_test(test_nothing_comes_once_it_is_muted),
+        cmocka_unit_test(test_no_memory_for_a_message),
         cmocka_unit_test(test_channel_longer_than_the_limit),
         cmocka_unit_test(test_bytes_of_any_value),
     };
