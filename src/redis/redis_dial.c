@@ -306,8 +306,11 @@ static void on_guarded(redisAsyncContext *redis)
     dial->guard.was_told = false;
     if (!dial->guard.fault)
         return;
-    (void)snprintf(text, sizeof text, "this is not the protocol of Redis: %s", dial->guard.fault);
-    (void)redis_dial_drop(dial, text);
+    bool speaks_tls = strcmp(dial->guard.fault, RESP_GUARD_SPEAKS_TLS) == 0 && dial->state != DIAL_UP;
+    (void)snprintf(text, sizeof text, "%s%s",
+                   speaks_tls ? "" : "this is not the protocol of Redis: ", dial->guard.fault);
+    if (redis_dial_drop(dial, text))
+        dial->end.misfit = speaks_tls;
 }
 
 static redisAsyncContext *open_context(struct redis_dial *dial)
