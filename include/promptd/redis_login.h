@@ -41,9 +41,6 @@ enum redis_login_result redis_login_begin(struct redis_login *login, const struc
 
 enum redis_login_result redis_login_answer(struct redis_login *login, const redisReply *reply);
 
-/* What ROLE says: "master" or "slave"; NULL: this is no answer to it. */
-const char *redis_login_role(const redisReply *reply);
-
 /* An error that says that a script runs too long, or that data are being loaded: it passes by itself, and at once. */
 bool redis_login_is_busy(const char *error);
 

@@ -18,8 +18,8 @@ struct redis_call {
     void *context;
 };
 
-/* Reads once from the socket, or from TLS, in hiredis' place; blocks where the context does. true also where nothing
- * was there; false: the context has the error. */
+/* Reads once from the socket, or from TLS, in hiredis' place. true also where nothing was there; false: the context has
+ * the error. */
 bool redis_read(redisContext *context, struct resp_guard *guard);
 
 #endif

@@ -32,9 +32,9 @@ bool redis_tls_reload(struct redis_tls *tls, const struct settings *settings, st
 void redis_tls_free(struct redis_tls *tls); /* connections may outlive it */
 
 /*
- * Begins the handshake; `host` is the name or IP address that the certificate must be for. A blocking context has it
- * done on return; another one, which may still be connecting, does it with its first reads and writes. NULL with a
- * phrase, ERROR_CONFIG where something is set up wrong, else ERROR_UNAVAILABLE; then the context may only be freed.
+ * Begins the handshake; `host` is the name or IP address that the certificate must be for. The context may still be
+ * connecting, and does it with its first reads and writes. NULL with a phrase, ERROR_CONFIG where something is set up
+ * wrong, else ERROR_UNAVAILABLE; then the context may only be freed.
  */
 struct ssl_st *redis_tls_begin(struct redis_tls *tls, redisContext *redis, const char *host, struct error *phrase);
 
@@ -48,7 +48,7 @@ const char *redis_tls_explain_silence(struct ssl_st *session, const char *otherw
 bool redis_tls_has_unread(struct ssl_st *session);
 
 struct redis_tls_summary {
-    const char *protocol; /* "TLSv1.3"; both texts are valid as long as the session */
+    const char *protocol; /* "TLSv1.3"; NULL: the handshake is not done, or there is none */
     const char *cipher;
     int64_t ends_s; /* the server's certificate, in Unix time */
 };

@@ -83,26 +83,14 @@ void check_events(struct check *check, struct redis_client *client)
     freeReplyObject(redis_client_call(client, 1, discard, NULL, &error));
 }
 
-static bool is_text(const redisReply *reply, const char *text)
-{
-    return reply->type == REDIS_REPLY_STRING && strcmp(reply->str, text) == 0;
-}
-
 static void check_subscription(struct check *check, struct redis_client *client)
 {
     struct error error;
     const char *channel = check->ctl->settings.redis_channel;
-    const char *const words[] = {"SUBSCRIBE", channel};
-    redisReply *reply = redis_client_call_for(client, REDIS_REPLY_ARRAY, 2, words, NULL, &error);
-    bool is_answer = reply && reply->elements == 3 && is_text(reply->element[0], "subscribe") &&
-                     is_text(reply->element[1], channel);
-    if (reply && !is_answer)
-        (void)redis_client_misunderstand(client, words[0], &error);
-    if (is_answer)
+    if (redis_client_subscribe(client, channel, &error))
         check_report_step(check, "redis_subscribe", CHECK_OK, "%s", channel);
     else
         check_fail(check, "redis_subscribe", &error);
-    freeReplyObject(reply);
 }
 
 const struct check_redis_step check_pubsub_steps[] = {

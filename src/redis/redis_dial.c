@@ -10,11 +10,15 @@
  * hiredis may not be freed or dialled again inside its own callbacks: those only note what happened and start the
  * `later` timer, which acts.
  */
-#include "redis_dial.h"
+#include "promptd/redis_dial.h"
 
+#include <errno.h>
+#include <hiredis/sds.h>
+#include <linux/sockios.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #define LOG_COMPONENT "redis"
 #include "promptd/log.h"
@@ -88,7 +92,10 @@ bool redis_dial_drop(struct redis_dial *dial, const char *reason)
         return false;
     dial->failed = true;
     resp_guard_mute(&dial->guard);
-    dial->end.refused = dial->end.busy = dial->end.misfit = false;
+    dial->end = (struct redis_dial_end){.was_connected = dial->state >= DIAL_LOGIN,
+                                        .was_up = dial->state == DIAL_UP,
+                                        .passed_over = dial->end.passed_over};
+    redis_dial_describe_tls(dial, &dial->end.tls);
     (void)snprintf(dial->end.reason, sizeof dial->end.reason, "%.255s",
                    reason && reason[0] ? reason : "connection lost");
     (void)uv_timer_start(&dial->later, on_later, 0, 0);
@@ -108,8 +115,10 @@ bool redis_dial_refuse(struct redis_dial *dial, const char *error)
 
 static void fail_by_phrase(struct redis_dial *dial, const struct error *phrase)
 {
-    if (redis_dial_drop(dial, phrase->text))
-        dial->end.misfit = phrase->code == ERROR_CONFIG;
+    if (!redis_dial_drop(dial, phrase->text))
+        return;
+    dial->end.misfit = phrase->code == ERROR_CONFIG;
+    dial->end.was_connected |= dial->end.misfit; /* it may have spoken before hiredis sees that it is connected */
 }
 
 /* Lets go of the context. Its pending callbacks run inside and find no dial any more. */
@@ -162,19 +171,20 @@ static void on_reply(redisAsyncContext *redis, void *reply, void *data)
     call->on_reply(call->context, reply);
 }
 
-static bool send_command(struct redis_dial *dial, int argc, const char **argv, const size_t *lengths,
+static bool send_command(struct redis_dial *dial, int argc, const char *const *argv, const size_t *lengths,
                          const struct redis_call *call)
 {
     if (!dial->redis || dial->failed)
         return false;
     redisCallbackFn *callback = call ? on_reply : NULL;
-    if (redisAsyncCommandArgv(dial->redis, callback, (void *)(uintptr_t)call, argc, argv, lengths) == REDIS_OK)
+    if (redisAsyncCommandArgv(dial->redis, callback, (void *)(uintptr_t)call, argc, (const char **)(uintptr_t)argv,
+                              lengths) == REDIS_OK)
         return true;
     (void)redis_dial_drop(dial, dial->redis->errstr);
     return false;
 }
 
-void redis_dial_command(struct redis_dial *dial, int argc, const char **argv, const size_t *lengths,
+void redis_dial_command(struct redis_dial *dial, int argc, const char *const *argv, const size_t *lengths,
                         const struct redis_call *call)
 {
     if (send_command(dial, argc, argv, lengths, call))
@@ -193,11 +203,10 @@ void redis_dial_subscribe(struct redis_dial *dial, const char *channel, const st
 
 static void login_done(struct redis_dial *dial)
 {
-    const char *name[] = {"CLIENT", "SETNAME", "promptd"};
-    const size_t lengths[] = {6, 7, 7};
+    const char *const name[] = {"CLIENT", "SETNAME", program_invocation_short_name};
     if (dial->login.without_user)
         log_info(NULL, "Redis before 6 knows no users: logged in with the password alone");
-    redis_dial_command(dial, 3, name, lengths, NULL); /* a courtesy: an account that may not do it is fine */
+    redis_dial_command(dial, 3, name, NULL, NULL); /* a courtesy: an account that may not do it is fine */
     dial_move(dial, DIAL_OPENING);
     dial->options.on_login(dial->options.context);
 }
@@ -212,7 +221,7 @@ static void log_in(struct redis_dial *dial, enum redis_login_result result)
         login_done(dial);
         return;
     case REDIS_LOGIN_NO_MASTER:
-        (void)redis_dial_drop(dial, "the Sentinels name it, but it says that it is no master");
+        dial->end.no_master = redis_dial_drop(dial, "the Sentinels name it, but it says that it is no master");
         return;
     case REDIS_LOGIN_REFUSED: /* on_login_reply knows the words */
     case REDIS_LOGIN_STRANGE:
@@ -416,13 +425,12 @@ static void on_later(uv_timer_t *timer)
     }
     dial->failed = false;
     (void)uv_timer_stop(&dial->deadline);
-    bool no_life = dial->state == DIAL_CONNECTING || dial->silent;
+    bool no_life = !dial->end.was_connected || dial->silent;
     if (no_life && redis_lookup_has_next(&dial->lookup)) {
         try_next(dial);
         return;
     }
     redis_lookup_forget(&dial->lookup); /* the next one looks the name up again */
-    dial->end.was_up = dial->state == DIAL_UP;
     const struct redis_dial_end end = dial->end;
     dial_move(dial, DIAL_IDLE);
     dial->options.on_over(dial->options.context, &end);
@@ -448,6 +456,21 @@ bool redis_dial_is_up(const struct redis_dial *dial)
 uint64_t redis_dial_received_bytes(const struct redis_dial *dial)
 {
     return dial->guard.received_bytes;
+}
+
+int64_t redis_dial_progress(const struct redis_dial *dial)
+{
+    int in_kernel = 0;
+    int64_t received = (int64_t)dial->guard.received_bytes;
+    if (!dial->redis)
+        return received;
+    (void)ioctl(dial->redis->c.fd, SIOCOUTQ, &in_kernel);
+    return received - (int64_t)sdslen(dial->redis->c.obuf) - in_kernel;
+}
+
+void redis_dial_describe_tls(const struct redis_dial *dial, struct redis_tls_summary *summary)
+{
+    redis_tls_describe(dial->session, summary);
 }
 
 void redis_dial_set_limits(struct redis_dial *dial, const struct resp_guard_limits *limits)

@@ -17,7 +17,7 @@
 
 #define LOG_COMPONENT "redis"
 #include "promptd/log.h"
-#include "redis_dial.h"
+#include "promptd/redis_dial.h"
 #include "redis_pace.h"
 #include "redis_report.h"
 

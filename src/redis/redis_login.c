@@ -64,7 +64,8 @@ bool redis_login_is_busy(const char *error)
     return strncmp(error, "BUSY ", 5) == 0 || strncmp(error, "LOADING ", 8) == 0;
 }
 
-const char *redis_login_role(const redisReply *reply)
+/* "master" or "slave"; NULL: this is no answer to ROLE. */
+static const char *role_in(const redisReply *reply)
 {
     bool has_role = reply->type == REDIS_REPLY_ARRAY && reply->elements > 0;
     return has_role && reply->element[0]->type == REDIS_REPLY_STRING ? reply->element[0]->str : NULL;
@@ -72,7 +73,7 @@ const char *redis_login_role(const redisReply *reply)
 
 static enum redis_login_result judge_role(const redisReply *reply)
 {
-    const char *role = redis_login_role(reply);
+    const char *role = role_in(reply);
     if (reply->type == REDIS_REPLY_ERROR)
         return redis_login_is_busy(reply->str) ? REDIS_LOGIN_REFUSED : REDIS_LOGIN_DONE;
     return role && strcmp(role, "master") == 0 ? REDIS_LOGIN_DONE : REDIS_LOGIN_NO_MASTER;

@@ -48,7 +48,7 @@ bool redis_read(redisContext *context, struct resp_guard *guard)
         return feed(context, guard, bytes, (size_t)count);
     if (count == 0)
         return set_error(context, REDIS_ERR_EOF, "Server closed the connection");
-    bool is_for_later = errno == EINTR || (errno == EAGAIN && !(context->flags & REDIS_BLOCK));
+    bool is_for_later = errno == EINTR || errno == EAGAIN;
     return is_for_later || set_error(context, REDIS_ERR_IO, strerror(errno));
 }
 

@@ -15,8 +15,8 @@
 
 #define LOG_COMPONENT "redis"
 #include "promptd/log.h"
+#include "promptd/redis_dial.h"
 #include "promptd/redis_login.h"
-#include "redis_dial.h"
 
 enum {
     WATCH_MS = 1000, /* a second after a Sentinel knows of a failover so does a link */

@@ -214,6 +214,9 @@ bool redis_tls_has_unread(struct ssl_st *session)
 void redis_tls_describe(struct ssl_st *session, struct redis_tls_summary *summary)
 {
     struct tm end = {0};
+    *summary = (struct redis_tls_summary){0};
+    if (!session || SSL_in_init(session))
+        return;
     const X509 *certificate = SSL_get0_peer_certificate(session);
     *summary = (struct redis_tls_summary){.protocol = SSL_get_version(session), .cipher = SSL_get_cipher_name(session)};
     if (certificate && ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &end) == 1)
@@ -336,7 +339,6 @@ void redis_tls_explain(struct ssl_st *session, const char *otherwise, struct err
 {
     long result = SSL_get_verify_result(session);
     unsigned long code = ERR_peek_last_error();
-    bool wait = BIO_should_retry(SSL_get_rbio(session));
     if (ERR_SYSTEM_ERROR(code) && (ERR_GET_REASON(code) == EPIPE || ERR_GET_REASON(code) == ECONNRESET))
         code = read_last_words(session);
     if (ERR_SYSTEM_ERROR(code))
@@ -345,8 +347,6 @@ void redis_tls_explain(struct ssl_st *session, const char *otherwise, struct err
         explain_certificate(session, result, phrase);
     else if (code != 0)
         explain_error(session, code, phrase);
-    else if (wait)
-        error_set(phrase, ERROR_UNAVAILABLE, "%s", redis_tls_explain_silence(session, otherwise));
     else
         error_set(phrase, ERROR_UNAVAILABLE, "%s", otherwise);
     ERR_clear_error();
@@ -408,7 +408,7 @@ bool redis_tls_has_unread(struct ssl_st *session)
 void redis_tls_describe(struct ssl_st *session, struct redis_tls_summary *summary)
 {
     (void)session;
-    *summary = (struct redis_tls_summary){.protocol = "", .cipher = ""};
+    *summary = (struct redis_tls_summary){0};
 }
 
 #endif

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
 """promptctl check: each step of the dry run, on good and on broken set-ups; and nothing is changed by it."""
 
+import os
+
 import pytest
+import redis
 
 from support.events import Listener
 from support.postgres import PASSWORD_ROLE, ROLE
+from support.wait import wait_until
 
 STEPS = ["redis_connection", "redis_login", "redis_listeners", "redis_subscribe", "database_connection",
          "database_writes", "database_tables", "database_views", "awaiting_statuses", "insert_prompt", "ready_status",
@@ -92,6 +96,19 @@ def test_redis_account_with_just_what_is_needed(check, own_redis):
     own_redis.admin.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "&*", "+subscribe")
     code, results, _ = check(redis_url=f"redis://reader:secret@127.0.0.1:{own_redis.port}")
     assert code == 0 and results["redis_listeners"] == "note" and results["redis_subscribe"] == "ok"
+
+
+def test_redis_that_cannot_save(check, own_redis):
+    """It refuses what writes, and PING; a channel is as good as ever."""
+    os.mkdir(os.path.join(own_redis.folder, "dump.rdb"))
+    own_redis.admin.config_set("save", "3600 1")
+    own_redis.admin.bgsave()
+    wait_until(lambda: own_redis.admin.info("persistence")["rdb_last_bgsave_status"] == "err", "the save to fail")
+    with pytest.raises(redis.ResponseError, match="MISCONF|RDB snapshots"):
+        own_redis.admin.ping()
+    code, results, _ = check(redis_url=own_redis.url)
+    own_redis.admin.config_set("save", "")  # or it does not end
+    assert code == 0 and set(results.values()) == {"ok"}, results
 
 
 @pytest.fixture

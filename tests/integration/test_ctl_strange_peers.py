@@ -205,6 +205,29 @@ def test_answers_that_do_not_come(ask, closing, message, answer):
     assert seconds < 5 + 3 * SLOW
 
 
+def test_answer_that_goes_on(ask, closing):
+    """It takes longer than 5 s, and yet comes at more than 100 kB a second."""
+    def give(client):
+        data = entries(b"1-1").replace(b"$2\r\n{}", bulk(b"x" * 1_300_000)[:-2])
+        for start in range(0, len(data), 20_000):
+            client.say(data[start:start + 20_000])
+            time.sleep(0.1)
+
+    code, written, seconds, _ = ask(closing(Impostor("XRANGE", give)), "dead", "list", redis_mode="list")
+    assert code == 0 and "1300000" in written and seconds > 5.5, (written, seconds)
+
+
+def test_message_that_nobody_takes(ask, closing, new_folder):
+    """Larger than all that the kernel keeps for a peer."""
+    path = os.path.join(new_folder("prompt"), "prompt")
+    with open(path, "w", encoding="ascii") as file:
+        file.write("x" * 9_900_000)
+    impostor = closing(Impostor("PING", lambda client: (client.say(b"+PONG\r\n"), time.sleep(30 * SLOW))))
+    code, written, seconds, _ = ask(impostor, "publish", "--interview", INTERVIEW, path, prompt_max_chars=10_000_000,
+                                    message_max_bytes=16_000_000)
+    assert code == 69 and "no answer within 5 s" in written and seconds < 5 + 3 * SLOW, (written, seconds)
+
+
 def test_more_answers_than_questions(ask, closing, message):
     """The first is the answer. The next question finds out."""
     code, written, *_ = ask(closing(Impostor("PING", b"+PONG\r\n" * 10)), "check")

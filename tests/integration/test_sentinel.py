@@ -410,7 +410,7 @@ def test_check_of_a_replica(promptctl, database, calm_group, calm_channel, new_f
     stale = closing(Sentinel(new_folder("sentinel"), calm_group.servers[1], 9))
     result = promptctl("check", "--json", redis_url=url_of(stale), redis_channel=calm_channel.name)
     steps = {step["step"]: step for step in result.json()}
-    assert result.code == 69 and steps["redis_role"]["result"] == "failed" and "ROLE says slave" in steps["redis_role"]["detail"]
+    assert result.code == 69 and steps["redis_role"]["result"] == "failed" and "it is no master" in steps["redis_role"]["detail"]
     assert steps["redis_subscribe"]["result"] == "skipped"
 
 

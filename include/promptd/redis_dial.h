@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One connection to Redis, from the look-up of its name until it is over; then another one can be begun.
+ * One connection to Redis, from the look-up of its name until it is over; then another one can be begun. All that is
+ * said to a Redis or a Sentinel goes over one: of links, of the question to the Sentinels, of promptctl.
  *
  * It calls on_login once it is logged in; its user then sends what it wants, and confirms the connection when that is
  * answered. From the look-up to the confirmation one deadline runs; of several addresses that are tried each but the
@@ -27,11 +28,14 @@ struct redis_dial;
 /* How it ended. */
 struct redis_dial_end {
     char reason[256];     /* fit for the log */
+    bool was_connected;   /* the server, or what stands in front of it, had taken the connection */
     bool was_up;          /* it had been confirmed */
     bool refused;         /* the server itself said no: a matter of set-up */
     bool misfit;          /* the two do not agree on TLS: likewise */
     bool busy;            /* it said that it is busy, which passes */
+    bool no_master;       /* it let us in, and is not the master that is wanted */
     unsigned passed_over; /* addresses that gave no sign of life, before the last */
+    struct redis_tls_summary tls;
 };
 
 struct redis_dial_options {
@@ -54,8 +58,8 @@ struct redis_dial *redis_dial_new(const struct redis_dial_options *options);
 /* When none is under way. The server is borrowed until it is over, and has no more than where it is. */
 void redis_dial_begin(struct redis_dial *dial, const struct redis_address *server);
 
-/* Lengths in bytes; see redis_link_command and redis_link_subscribe. */
-void redis_dial_command(struct redis_dial *dial, int argc, const char **argv, const size_t *lengths,
+/* Lengths in bytes, NULL: strlen; see redis_link_command and redis_link_subscribe. */
+void redis_dial_command(struct redis_dial *dial, int argc, const char *const *argv, const size_t *lengths,
                         const struct redis_call *call);
 void redis_dial_subscribe(struct redis_dial *dial, const char *channel, const struct resp_subscriber *subscriber);
 
@@ -64,6 +68,8 @@ bool redis_dial_confirm(struct redis_dial *dial, unsigned *passed_over);
 
 bool redis_dial_is_up(const struct redis_dial *dial);              /* confirmed */
 uint64_t redis_dial_received_bytes(const struct redis_dial *dial); /* of this connection, or the last */
+int64_t redis_dial_progress(const struct redis_dial *dial); /* grows with each byte that comes, or arrives there */
+void redis_dial_describe_tls(const struct redis_dial *dial, struct redis_tls_summary *summary);
 void redis_dial_set_limits(struct redis_dial *dial, const struct resp_guard_limits *limits);
 
 /* Gives it up, for a reason that is fit for the log, or for an error reply, of which nothing is shown that may quote a
