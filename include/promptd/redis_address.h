@@ -43,6 +43,10 @@ void redis_address_name(const struct redis_address *address, char name[REDIS_ADD
  * only the code of the error remains. */
 void redis_address_copy_error(const struct redis_address *address, const char *reply, char *out, size_t size);
 
+/* Of a Redis Cluster's "MOVED slot host:port" the server, whose host is written to `host`; "" stands for the one that
+ * says so. false: it is another error. */
+bool redis_address_read_moved(const char *reply, char host[REDIS_ADDRESS_NAME_SIZE], struct redis_endpoint *server);
+
 /* For the settings: whether a link can be made to it, with a phrase as above. */
 bool redis_address_validate(const char *url, struct error *phrase);
 

@@ -49,7 +49,7 @@ int main(int argc, char *argv[])
     struct error error = {.code = ERROR_NONE};
     int status = 0;
     (void)signal(SIGPIPE, SIG_IGN);
-    log_set_level(LOG_LEVEL_WARNING); /* what the layers below have to say is meant for the daemon's log */
+    log_set_level(LOG_LEVEL_WARNING);           /* what the layers below have to say is meant for the daemon's log */
     (void)setenv("UV_THREADPOOL_SIZE", "1", 0); /* for names: one is looked up at a time */
     if (!descriptors_reserve_standard())
         return error_exit_status(ERROR_INTERNAL); /* and there is nowhere to say so */

@@ -253,17 +253,10 @@ static redisReply *ask(struct redis_client *client, int argc, const char *const 
     return await_answer(client, error) ? client->reply : NULL;
 }
 
-/* To the server that "MOVED slot host:port" names; without a host it is the one we know. */
-static bool follow(struct redis_client *client, const char *moved, struct error *error)
+/* To the server that has the key. */
+static bool follow(struct redis_client *client, const struct redis_endpoint *server, struct error *error)
 {
-    char host[256];
-    const char *place = strrchr(moved, ' ');
-    const char *colon = place ? strrchr(place, ':') : NULL;
-    long port = colon ? strtol(colon + 1, NULL, 10) : 0;
-    if (port <= 0 || port > UINT16_MAX || client->address.unix_path)
-        return refuse(client, moved, error);
-    (void)snprintf(host, sizeof host, "%.*s", (int)(colon - place - 1), place + 1);
-    char *copy = strdup(*host ? host : client->address.host);
+    char *copy = strdup(server->host[0] ? server->host : client->address.host);
     if (!copy)
         return error_set(error, ERROR_INTERNAL, "out of memory");
     (void)redis_dial_drop(client->dial, "the key is on another server of the Redis Cluster");
@@ -271,9 +264,16 @@ static bool follow(struct redis_client *client, const char *moved, struct error 
         (void)uv_run(&client->loop, UV_RUN_ONCE);
     free(client->address.host);
     client->address.host = copy;
-    client->address.port = (int)port;
+    client->address.port = server->port;
     redis_address_name(&client->address, client->server);
     return dial(client, error);
+}
+
+static bool is_moved(const struct redis_client *client, const redisReply *reply, char host[REDIS_ADDRESS_NAME_SIZE],
+                     struct redis_endpoint *server)
+{
+    return reply && reply->type == REDIS_REPLY_ERROR && !client->in_transaction && !client->address.unix_path &&
+           redis_address_read_moved(reply->str, host, server);
 }
 
 static void note_transaction(struct redis_client *client, const char *command)
@@ -285,10 +285,12 @@ static void note_transaction(struct redis_client *client, const char *command)
 redisReply *redis_client_call(struct redis_client *client, int argc, const char *const *argv, const size_t *lengths,
                               struct error *error)
 {
+    struct redis_endpoint server;
+    char host[REDIS_ADDRESS_NAME_SIZE];
     redisReply *reply = ask(client, argc, argv, lengths, error);
     note_transaction(client, argv[0]);
-    if (reply && reply->type == REDIS_REPLY_ERROR && strncmp(reply->str, "MOVED ", 6) == 0 && !client->in_transaction) {
-        bool followed = follow(client, reply->str, error);
+    if (is_moved(client, reply, host, &server)) {
+        bool followed = follow(client, &server, error);
         freeReplyObject(reply);
         reply = followed ? ask(client, argc, argv, lengths, error) : NULL;
     }

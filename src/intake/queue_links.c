@@ -16,8 +16,7 @@ enum {
     BACKOFF_BASE_MS = 1000,
     LATE_MS = 1000,
     COMPLAIN_MS = 3600000,
-    REPLY_EXTRA_BYTES = 65536,
-    HOST_SIZE = 256
+    REPLY_EXTRA_BYTES = 65536
 };
 
 static uint64_t now_ms(const struct queue_links *links)
@@ -204,23 +203,15 @@ void queue_links_tick(struct queue_links *links)
     beat(links, tuning);
 }
 
-/* "MOVED slot host:port" */
-static bool is_moved(const redisReply *reply, char host[HOST_SIZE], struct redis_endpoint *server)
+static bool is_moved(const redisReply *reply, char host[REDIS_ADDRESS_NAME_SIZE], struct redis_endpoint *server)
 {
-    const char *place = queue_is_error(reply, "MOVED ") ? strrchr(reply->str, ' ') : NULL;
-    const char *colon = place ? strrchr(place, ':') : NULL;
-    long port = colon ? strtol(colon + 1, NULL, 10) : 0;
-    if (port <= 0 || port > UINT16_MAX)
-        return false;
-    (void)snprintf(host, HOST_SIZE, "%.*s", (int)(colon - place - 1), place + 1);
-    *server = (struct redis_endpoint){.host = host, .port = (int)port};
-    return true;
+    return reply->type == REDIS_REPLY_ERROR && redis_address_read_moved(reply->str, host, server);
 }
 
 void queue_links_refuse_worker(struct queue_links *links, const redisReply *reply)
 {
     struct redis_endpoint server;
-    char host[HOST_SIZE];
+    char host[REDIS_ADDRESS_NAME_SIZE];
     char text[QUEUE_ERROR_SIZE];
     if (is_moved(reply, host, &server)) { /* all keys are in one slot: so are both connections */
         redis_link_redirect(links->worker, &server);
@@ -234,7 +225,7 @@ void queue_links_refuse_worker(struct queue_links *links, const redisReply *repl
 void queue_links_refuse_reader(struct queue_links *links, const redisReply *reply)
 {
     struct redis_endpoint server;
-    char host[HOST_SIZE];
+    char host[REDIS_ADDRESS_NAME_SIZE];
     char text[QUEUE_ERROR_SIZE];
     if (is_moved(reply, host, &server)) { /* the worker is told by its own commands, or was already */
         redis_link_redirect(links->reader, &server);

@@ -394,3 +394,15 @@ bool redis_address_validate(const char *url, struct error *phrase)
                "asks for TLS, which the hiredis that promptd was built with does not have: Debian 13 and the image "
                "have it, or stunnel goes between (docs/DEPLOYMENT.md)");
 }
+
+bool redis_address_read_moved(const char *reply, char host[REDIS_ADDRESS_NAME_SIZE], struct redis_endpoint *server)
+{
+    const char *place = strncmp(reply, "MOVED ", strlen("MOVED ")) == 0 ? strrchr(reply, ' ') : NULL;
+    const char *colon = place ? strrchr(place, ':') : NULL;
+    long port = colon ? strtol(colon + 1, NULL, 10) : 0;
+    if (port <= 0 || port > UINT16_MAX)
+        return false;
+    (void)snprintf(host, REDIS_ADDRESS_NAME_SIZE, "%.*s", (int)(colon - place - 1), place + 1);
+    *server = (struct redis_endpoint){.host = host, .port = (int)port};
+    return true;
+}

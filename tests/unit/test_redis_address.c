@@ -370,6 +370,24 @@ static void test_sentences_of_redis(void **state)
     assert_string_equal(shown, denied);
 }
 
+static void test_moved(void **state)
+{
+    (void)state;
+    struct redis_endpoint server;
+    char host[REDIS_ADDRESS_NAME_SIZE];
+    assert_true(redis_address_read_moved("MOVED 3999 127.0.0.1:6381", host, &server));
+    assert_string_equal(server.host, "127.0.0.1");
+    assert_int_equal(server.port, 6381);
+    assert_true(redis_address_read_moved("MOVED 1 2001:db8::1:7000", host, &server));
+    assert_string_equal(server.host, "2001:db8::1");
+    assert_true(redis_address_read_moved("MOVED 1 :7000", host, &server));
+    assert_string_equal(server.host, "");
+    static const char *const others[] = {"MOVED",       "MOVED ",          "MOVED 1",      "MOVED 1 a", "MOVED 1 a:",
+                                         "MOVED 1 a:0", "MOVED 1 a:65536", "MOVED 1 a:-1", "ASK 1 a:1", ""};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        assert_false(redis_address_read_moved(others[i], host, &server));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -382,6 +400,7 @@ int main(void)
         cmocka_unit_test(test_memory_runs_out_anywhere),
         cmocka_unit_test(test_good_sentinel_urls),
         cmocka_unit_test(test_bad_sentinel_urls),
+        cmocka_unit_test(test_moved),
     };
     return cmocka_run_group_tests_name("redis_address", tests, NULL, NULL);
 }
