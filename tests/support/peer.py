@@ -61,6 +61,10 @@ class Client:
             words.append(self._file.read(length + 2)[:-2])
         return words
 
+    def hear_some(self):
+        """Whatever has come, if it is no command."""
+        return self._socket.recv(65536)
+
     def say(self, data):
         self._socket.sendall(data)
 
