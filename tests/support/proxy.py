@@ -81,6 +81,7 @@ class Proxy:
         self._rules = []
         self._delay = 0.0
         self._swallowing = frozenset()
+        self._refusing = False
         self._hanging_up = False
         self._hanging_up_next = False
         self._deafening_new = False
@@ -206,9 +207,11 @@ class Proxy:
             self._flowing = {TO_SERVER: asyncio.Event(), TO_CLIENT: asyncio.Event()}
             for flowing in self._flowing.values():
                 flowing.set()
+        self._refusing = False
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
 
     async def _shut(self, cut):
+        self._refusing = True
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -223,6 +226,9 @@ class Proxy:
 
     async def _serve(self, client_reader, client_writer):
         self.accepted += 1
+        if self._refusing:  # it was taken just before
+            client_writer.transport.abort()
+            return
         if self._hanging_up or self._hanging_up_next:
             self._hanging_up_next = False
             client_writer.transport.abort()
@@ -328,6 +334,7 @@ class Proxy:
     def _stay_away_after(self, rule):
         """Before anyone can have dialled again."""
         if rule.stay_away and self._server is not None:
+            self._refusing = True
             self._server.close()
             self._server = None
             self._cut_all()
