@@ -78,8 +78,8 @@ def test_much_is_taken_over_soon(start_promptd, queue, database, database_proxy)
     database_proxy.restore()
     assert promptd.settle(3000, timeout=40).outcomes() == {"success": 3000}
     assert promptd.counters()["redelivered"] == 1500
-    stored = [line.fields["prompt_id"] for line in promptd.find("INFO", "prompt stored")]
-    assert set(stored[:1500]) == {message.id for message in abandoned}
+    received = [line.fields["prompt_id"] for line in promptd.find("DEBUG", "message received")]
+    assert set(received[:1500]) == {message.id for message in abandoned}
     queue.wait_empty()
 
 
