@@ -1,12 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * The dead letters in Redis, for promptctl dead: the stream {redis_channel}:dead.
- *
- * What changes them is a transaction, and touches a key that nobody ever finds, for it is made and deleted in there.
- * A replay watches that key from before it reads until its transaction: if any other promptctl has changed letters
- * meanwhile it comes to nothing, and is begun again, so that no letter is replayed twice. The stream itself cannot be
- * watched instead: in a flood promptd adds to it all the time.
- */
+/* The dead letters in Redis, for promptctl dead: the stream {redis_channel}:dead. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,9 +12,7 @@
 
 enum {
     PAGE_BYTES = 16 * 1024 * 1024, /* of messages, should each be as large as may be */
-    PAGE_MAX = 100,                /* letters */
-    WORDS_MAX = 3 + 2 * 8,         /* of the command that makes a dead letter */
-    ATTEMPTS_MAX = 100             /* at one transaction, before others are too many */
+    PAGE_MAX = 100                 /* letters */
 };
 
 struct dead_redis {
@@ -29,7 +20,6 @@ struct dead_redis {
     const struct settings *settings;
     struct redis_client client;
     char *key;
-    char *change_key;
     size_t page;          /* letters read at once */
     redisReply *borrowed; /* of get_message */
 };
@@ -63,14 +53,6 @@ static redisReply *call(struct dead_redis *redis, int type, int argc, const char
     if (!reply)
         (void)refuse(redis, argv[0], &cause, error);
     return reply;
-}
-
-/* A command that is answered with OK, or QUEUED. */
-static bool call_for_nothing(struct dead_redis *redis, int argc, const char *const *argv, struct error *error)
-{
-    redisReply *reply = call(redis, REDIS_REPLY_STATUS, argc, argv, NULL, error);
-    freeReplyObject(reply);
-    return reply != NULL;
 }
 
 /* A page of entries: stream_entry_parts has no other answer for them than true. */
@@ -128,7 +110,6 @@ static void close_redis(struct dead_store *store)
     freeReplyObject(redis->borrowed);
     redis_client_close(&redis->client);
     free(redis->key);
-    free(redis->change_key);
     free(redis);
 }
 
@@ -149,8 +130,7 @@ static struct dead_store *open_redis(const struct ctl *ctl, struct error *error)
     redis->settings = &ctl->settings;
     redis->page = page_of(&ctl->settings);
     redis->key = mode_key(&ctl->settings, ":dead");
-    redis->change_key = mode_key(&ctl->settings, ":dead:change");
-    bool good = (redis->key && redis->change_key) || error_set(error, ERROR_INTERNAL, "out of memory");
+    bool good = redis->key || error_set(error, ERROR_INTERNAL, "out of memory");
     if (good && redis_client_open(&redis->client, &ctl->settings, error))
         return &redis->store;
     close_redis(&redis->store);
@@ -242,47 +222,13 @@ static bool get_message(struct dead_store *store, const struct dead_id *id, cons
 
 /* ---- changing ---- */
 
-/* Ends a transaction, after it has touched the key that replays watch. NULL with *error; a nil reply: it was watched in
- * vain. */
-static redisReply *execute(struct dead_redis *redis, struct error *error)
-{
-    const char *const set[] = {"SET", redis->change_key, ""};
-    const char *const delete[] = {"DEL", redis->change_key};
-    const char *const exec[] = {"EXEC"};
-    struct error cause;
-    if (!call_for_nothing(redis, 3, set, error) || !call_for_nothing(redis, 2, delete, error))
-        return NULL;
-    redisReply *reply = redis_client_call(&redis->client, 1, exec, NULL, &cause);
-    if (!reply)
-        (void)refuse(redis, exec[0], &cause, error);
-    if (!reply || reply->type == REDIS_REPLY_ARRAY || reply->type == REDIS_REPLY_NIL)
-        return reply;
-    (void)misunderstand(redis, exec[0], error);
-    freeReplyObject(reply);
-    return NULL;
-}
-
-static bool begin(struct dead_redis *redis, struct error *error)
-{
-    const char *const multi[] = {"MULTI"};
-    return call_for_nothing(redis, 1, multi, error);
-}
-
-/* How many letters the command has deleted, which is the first of the transaction. */
+/* How many letters the command has deleted. */
 static bool drop_by(struct dead_redis *redis, int argc, const char *const *argv, size_t *dropped, struct error *error)
 {
-    redisReply *reply = begin(redis, error) && call_for_nothing(redis, argc, argv, error) ? execute(redis, error)
-                                                                                          : NULL;
-    if (!reply)
-        return false;
-    const redisReply *answer = reply->type == REDIS_REPLY_ARRAY && reply->elements > 0 ? reply->element[0] : reply;
-    bool good = answer->type == REDIS_REPLY_INTEGER && answer->integer >= 0;
+    redisReply *reply = call(redis, REDIS_REPLY_INTEGER, argc, argv, NULL, error);
+    bool good = reply && (reply->integer >= 0 || misunderstand(redis, argv[0], error));
     if (good)
-        *dropped += (size_t)answer->integer;
-    else if (answer->type == REDIS_REPLY_ERROR)
-        (void)error_set(error, ERROR_CONFIG, "dead letters in %.128s: %s: %.200s", redis->key, argv[0], answer->str);
-    else
-        (void)misunderstand(redis, argv[0], error);
+        *dropped += (size_t)reply->integer;
     freeReplyObject(reply);
     return good;
 }
@@ -305,153 +251,92 @@ static bool drop(struct dead_redis *redis, const struct dead_choice *choice, siz
     return true;
 }
 
-/* Letters that go back into the queue in one transaction. */
-struct replay {
-    redisReply *page;
-    bool is_last;
-    size_t count;
-    struct dead_id ids[PAGE_MAX];
-    const redisReply *fields[PAGE_MAX];
-};
-
-/* Reads up to a page from `*from` on, under watch; `*from` moves behind it. Those without a message are only counted.
+/*
+ * KEYS: dead letters, queue; ARGV: first and last id, how many at most, the words that send a message. Returns how many
+ * letters were replayed, how many have no message, the id of the last one if there was any, and why the queue does not
+ * take it, if it does not. One step of Redis's: no letter is replayed twice, whoever else is at it. The first command
+ * changes nothing: it shows that letters can be deleted, and once a script has written, a full Redis takes everything.
  */
-static bool find_replay(struct dead_redis *redis, struct dead_id *from, const struct dead_id *to, struct replay *replay,
-                        size_t *without_message, struct error *error)
-{
-    const char *const watch[] = {"WATCH", redis->change_key};
-    struct dead_id id;
-    const redisReply *fields;
-    *replay = (struct replay){0};
-    if (!call_for_nothing(redis, 2, watch, error))
-        return false;
-    replay->page = read_range(redis, from, to, error);
-    replay->is_last = replay->page && replay->page->elements == 0;
-    for (size_t i = 0; replay->page && i < replay->page->elements; i++) {
-        (void)stream_entry_parts(replay->page->element[i], &id, &fields);
-        *from = stream_id_next(&id);
-        replay->is_last |= stream_id_is_same(&id, to);
-        if (!stream_entry_field(fields, "message")) {
-            ++*without_message;
-            continue;
-        }
-        replay->ids[replay->count] = id;
-        replay->fields[replay->count++] = fields;
-    }
-    return replay->page != NULL;
-}
+static const char replay_script[] =
+    "redis.call('XDEL', KEYS[1], '0-0')\n"
+    "local replayed, without, last = 0, 0, nil\n"
+    "local send = {ARGV[4], KEYS[2], unpack(ARGV, 5)}\n"
+    "for _, letter in ipairs(redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[2], 'COUNT', ARGV[3])) do\n"
+    "  local fields, message = letter[2], nil\n"
+    "  for i = 1, #fields, 2 do message = fields[i] == 'message' and fields[i + 1] or message end\n"
+    "  send[#ARGV - 1], last = message, letter[1]\n"
+    "  local answer = message and redis.pcall(unpack(send))\n"
+    "  if type(answer) == 'table' and answer.err then return {replayed, without, last, answer.err} end\n"
+    "  if message then redis.call('XDEL', KEYS[1], last) end\n"
+    "  replayed, without = replayed + (message and 1 or 0), without + (message and 0 or 1)\n"
+    "end\n"
+    "return {replayed, without, last}";
 
-static bool queue_replay(struct dead_redis *redis, const struct replay *replay, struct error *error)
+/* What the script says; `*from` moves behind the last letter. `*more` is false where there was none. */
+static bool read_replay(struct dead_redis *redis, const redisReply *reply, struct dead_id *from,
+                        const struct dead_id *to, bool *more, struct dead_result *result, struct error *error)
 {
-    char text[DEAD_ID_SIZE];
-    const char *const delete[] = {"XDEL", redis->key, text};
-    for (size_t i = 0; i < replay->count; i++) {
-        const redisReply *message = stream_entry_field(replay->fields[i], "message");
-        redisReply *queued = mode_send(&redis->client, redis->settings, message->str, message->len, error);
-        bool is_queued = queued && (queued->type == REDIS_REPLY_STATUS || misunderstand(redis, "MULTI", error));
-        freeReplyObject(queued);
-        if (!is_queued)
-            return false;
-        stream_id_format(&replay->ids[i], text);
-        if (!call_for_nothing(redis, 3, delete, error))
-            return false;
+    struct dead_id last;
+    redisReply *const *parts = reply->element;
+    *more = reply->elements > 2;
+    bool good = reply->elements >= 2 && parts[0]->type == REDIS_REPLY_INTEGER && parts[0]->integer >= 0 &&
+                parts[1]->type == REDIS_REPLY_INTEGER && parts[1]->integer >= 0;
+    if (good && *more)
+        good = parts[2]->type == REDIS_REPLY_STRING && stream_id_parse(parts[2]->str, &last) &&
+               !stream_id_is_before(&last, from) && !stream_id_is_before(to, &last);
+    if (!good)
+        return misunderstand(redis, "EVAL", error);
+    result->changed += (size_t)parts[0]->integer;
+    result->without_message += (size_t)parts[1]->integer;
+    if (reply->elements > 3)
+        return error_set(error, ERROR_CONFIG, "%.128s does not take messages, so they stay dead letters: %.200s",
+                         redis->settings->redis_channel,
+                         parts[3]->type == REDIS_REPLY_STRING ? parts[3]->str : "it does not say why");
+    if (*more) {
+        *more = !stream_id_is_same(&last, to);
+        *from = stream_id_next(&last);
     }
     return true;
-}
-
-/* The queue did not take it, and a transaction of Redis has no way back: it is a dead letter again, under a new id. */
-static bool put_back(struct dead_redis *redis, const redisReply *fields, struct error *error)
-{
-    const char *words[WORDS_MAX] = {"XADD", redis->key, "*"};
-    size_t lengths[WORDS_MAX] = {4, strlen(redis->key), 1};
-    int count = 3;
-    for (size_t i = 0; i < fields->elements && count < WORDS_MAX && fields->element[i]->type == REDIS_REPLY_STRING;
-         i++) {
-        words[count] = fields->element[i]->str;
-        lengths[count++] = fields->element[i]->len;
-    }
-    redisReply *reply = call(redis, REDIS_REPLY_STRING, count, words, lengths, error);
-    freeReplyObject(reply);
-    return reply != NULL;
-}
-
-/* What the transaction has done: two answers for each letter, and two for the key that is watched. */
-static bool judge_replay(struct dead_redis *redis, const struct replay *replay, const redisReply *reply,
-                         size_t *replayed, struct error *error)
-{
-    bool good = reply->elements == 2 * replay->count + 2 || misunderstand(redis, "EXEC", error);
-    for (size_t i = 0; i < replay->count && 2 * i < reply->elements; i++) {
-        const redisReply *answer = reply->element[2 * i];
-        if (answer->type != REDIS_REPLY_ERROR) {
-            ++*replayed;
-            continue;
-        }
-        good = false;
-        if (!put_back(redis, replay->fields[i], error))
-            return false;
-        (void)error_set(error, ERROR_CONFIG, "%.128s does not take messages, so they stay dead letters: %.200s",
-                        redis->settings->redis_channel, answer->str);
-    }
-    return good;
-}
-
-/* One transaction. `*done` is false where another promptctl was faster. */
-static bool try_replay(struct dead_redis *redis, const struct replay *replay, bool *done, size_t *replayed,
-                       struct error *error)
-{
-    *done = true;
-    if (replay->count == 0)
-        return true;
-    redisReply *reply = begin(redis, error) && queue_replay(redis, replay, error) ? execute(redis, error) : NULL;
-    if (!reply)
-        return false;
-    *done = reply->type == REDIS_REPLY_ARRAY;
-    bool good = !*done || judge_replay(redis, replay, reply, replayed, error);
-    freeReplyObject(reply);
-    return good;
-}
-
-static bool replay_page(struct dead_redis *redis, struct dead_id *from, const struct dead_id *to, bool *more,
-                        struct dead_result *result, struct error *error)
-{
-    for (unsigned attempt = 1; attempt <= ATTEMPTS_MAX; attempt++) {
-        struct replay replay;
-        struct dead_id next = *from;
-        size_t without = 0;
-        bool done = false;
-        bool good = find_replay(redis, &next, to, &replay, &without, error) &&
-                    try_replay(redis, &replay, &done, &result->changed, error);
-        *more = !replay.is_last;
-        freeReplyObject(replay.page);
-        if (!good)
-            return false;
-        if (done) {
-            *from = next;
-            result->without_message += without;
-            return true;
-        }
-        clock_sleep_ms(attempt);
-    }
-    return error_set(error, ERROR_UNAVAILABLE, "others change the dead letters at the same time: try again later");
-}
-
-/* A queue of another type would refuse in the middle of a transaction. An account that may not ask finds out there. */
-static bool check_queue_type(struct dead_redis *redis, struct error *error)
-{
-    char type[MODE_TYPE_SIZE];
-    bool asked = mode_ask_type(&redis->client, redis->settings->redis_channel, type, error);
-    return asked ? mode_fits_type(redis->settings, type, error) : error->code == ERROR_CONFIG;
 }
 
 static bool replay_range(struct dead_redis *redis, struct dead_id from, const struct dead_id *to,
                          struct dead_result *result, struct error *error)
 {
+    char first[DEAD_ID_SIZE];
+    char last[DEAD_ID_SIZE];
+    char count[24];
+    const struct mode *mode = mode_of(redis->settings);
+    const char *const words[] = {"EVAL",
+                                 replay_script,
+                                 "2",
+                                 redis->key,
+                                 redis->settings->redis_channel,
+                                 first,
+                                 last,
+                                 count,
+                                 mode->command,
+                                 mode->before_message[0],
+                                 mode->before_message[1]};
+    int argc = mode->before_message[0] ? 11 : 9;
+    bool good = true;
     bool more = true;
-    while (more) {
-        if (!replay_page(redis, &from, to, &more, result, error))
-            return false;
+    stream_id_format(to, last);
+    (void)snprintf(count, sizeof count, "%zu", redis->page);
+    while (good && more) {
+        stream_id_format(&from, first);
+        redisReply *reply = call(redis, REDIS_REPLY_ARRAY, argc, words, NULL, error);
+        good = reply && read_replay(redis, reply, &from, to, &more, result, error);
+        freeReplyObject(reply);
     }
-    return true;
+    return good;
+}
+
+/* A queue of another type has a better explanation than the script's. An account that may not ask finds out there. */
+static bool check_queue_type(struct dead_redis *redis, struct error *error)
+{
+    char type[MODE_TYPE_SIZE];
+    bool asked = mode_ask_type(&redis->client, redis->settings->redis_channel, type, error);
+    return asked ? mode_fits_type(redis->settings, type, error) : error->code == ERROR_CONFIG;
 }
 
 static bool change(struct dead_store *store, bool replay, const struct dead_choice *choice, struct dead_result *result,
