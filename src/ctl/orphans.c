@@ -29,8 +29,8 @@
 static const char list_sql[] = LIST(ORPHANS, "");
 static const char scan_sql[] = LIST(SCAN, ", found_by");
 
-/* Rows that others have locked are passed over. The prompt itself cannot be (the role may update none of its columns):
- * whoever has it locked is waited for, but not for long. */
+/* Rows that others have locked are passed over, but for two that are waited for, though not for long: the prompt, which
+ * cannot be passed over (the role may update none of its columns), and the interview of one that is gone already. */
 #define SHORT_WAIT "t as materialized (select set_config('lock_timeout', '500ms', true))"
 
 /*
@@ -115,7 +115,8 @@ static bool build_scan(struct database *database, const struct settings *setting
     "from interviews where id = $1::uuid and (status::text = any($2::text[])) <> $3::boolean"                          \
     " and status::text <> all($4::text[])"
 static const char waits_sql[] = "select " THAT_WAITS;
-static const char mark_sql[] = "with i as materialized (select id " THAT_WAITS " for no key update skip locked)"
+static const char mark_sql[] = "with " SHORT_WAIT ", i as materialized (select id " THAT_WAITS
+                               " and exists (select from t) for no key update)"
                                " update interviews set status = $5 where id = any(array(select id from i))";
 
 /* Whether it needs no marking any more. */
@@ -123,7 +124,8 @@ static bool mark(struct database *database, const char *const *parameters, struc
 {
     const char *const waiting[] = {parameters[0], parameters[1], parameters[2], parameters[3], NULL};
     PGresult *marked = database_run(database, mark_sql, parameters, error);
-    PGresult *waits = marked ? database_run(database, waits_sql, waiting, error) : NULL;
+    bool is_locked = !marked && strcmp(database->sqlstate, "55P03") == 0;
+    PGresult *waits = marked || is_locked ? database_run(database, waits_sql, waiting, error) : NULL;
     bool done = waits && PQntuples(waits) == 0;
     if (waits && !done)
         (void)error_set(error, ERROR_CONFIG, "somebody else has it locked, or a trigger keeps it as it is");

@@ -181,6 +181,20 @@ def test_interview_that_cannot_be_marked(promptctl, unsettled, database, other):
     assert database.status(works[1]) == "failed"
 
 
+def test_interview_that_is_locked_for_a_moment_is_waited_for(promptctl, unsettled, database, other):
+    _, interview = unsettled("enhancing")
+    other.execute("select from interviews where id = %s for update", [interview])
+    results = []
+    ctl = threading.Thread(target=lambda: results.append(promptctl(*DELETE)))
+    ctl.start()
+    wait_until(lambda: database.value("select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+                                      " and datname = current_database()"), "promptctl to wait for the lock")
+    other.rollback()
+    ctl.join()
+    assert results[0].code == 0 and "1 of 1 deleted" in results[0].err
+    assert database.status(interview) == "failed" and evidence(database) == set()
+
+
 @pytest.mark.parametrize("arguments", [DELETE, SCAN_AND_DELETE])
 def test_delete_as_json(promptctl, unsettled, arguments):
     doomed = unsettled("failed")
