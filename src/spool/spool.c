@@ -96,15 +96,13 @@ static const char *keep_text(char **room, const char *text)
     return kept;
 }
 
-void spool_set_dead(struct spool *spool, int64_t sequence, const struct disposition *disposition)
+static bool enqueue_dead(struct spool *spool, int64_t sequence, const struct disposition *disposition)
 {
     size_t texts = text_size(disposition->outcome) + text_size(disposition->reason) + text_size(disposition->sqlstate) +
                    text_size(disposition->error);
     struct spool_dead_work *dead = malloc(sizeof *dead + texts);
-    if (!dead) {
-        report_no_memory(sequence);
-        return;
-    }
+    if (!dead)
+        return false;
     char *room = dead->texts;
     dead->work = (struct spool_work){.kind = SPOOL_WORK_DEAD, .sequence = sequence};
     dead->disposition = *disposition;
@@ -113,11 +111,27 @@ void spool_set_dead(struct spool *spool, int64_t sequence, const struct disposit
     dead->disposition.sqlstate = keep_text(&room, disposition->sqlstate);
     dead->disposition.error = keep_text(&room, disposition->error);
     enqueue(spool, &dead->work);
+    return true;
+}
+
+void spool_set_dead(struct spool *spool, int64_t sequence, const struct disposition *disposition)
+{
+    if (!enqueue_dead(spool, sequence, disposition))
+        report_no_memory(sequence);
 }
 
 void spool_add_dead(struct spool *spool, const struct disposition *disposition)
 {
-    spool_set_dead(spool, 0, disposition);
+    uv_mutex_lock(&spool->mutex);
+    bool has_room = spool->adding < SPOOL_ADDING_MAX;
+    spool->adding += has_room;
+    uv_mutex_unlock(&spool->mutex);
+    if (has_room && enqueue_dead(spool, 0, disposition))
+        return;
+    uv_mutex_lock(&spool->mutex);
+    spool->adding -= has_room;
+    spool->not_added++;
+    uv_mutex_unlock(&spool->mutex);
 }
 
 void spool_set_limits(struct spool *spool, const struct spool_limits *limits)
@@ -132,6 +146,7 @@ struct spool_counts spool_counts(const struct spool *spool)
     struct spool *locked = (struct spool *)spool; /* a lock is no change that a caller could see */
     uv_mutex_lock(&locked->mutex);
     struct spool_counts counts = spool->counts;
+    counts.rejected_dropped += spool->not_added;
     counts.waiting += spool->putting;
     counts.waiting_bytes += spool->putting_bytes;
     uv_mutex_unlock(&locked->mutex);

@@ -8,7 +8,8 @@
 #include "promptd/log.h"
 #include "spool_private.h"
 
-enum { SPOOL_BATCH_DROPS = 1024 }; /* rejected dead letters dropped in one transaction */
+/* Rejected dead letters dropped in one transaction: of those that it brings each may need room, and some more. */
+enum { SPOOL_BATCH_DROPS = 2 * SPOOL_BATCH_ITEMS };
 
 #define SPOOL_WARN_US INT64_C(3600000000)
 

@@ -76,7 +76,11 @@ struct spool_range {
     int64_t last;
 };
 
-enum { SPOOL_RANGES = 64 };
+enum {
+    SPOOL_RANGES = 64,
+    SPOOL_BATCH_ITEMS = 4096, /* in one transaction */
+    SPOOL_ADDING_MAX = 4096   /* letters without a message under way: while the disk refuses they wait in memory */
+};
 
 struct spool_writer {
     struct spool_db db;             /* closed while a damaged file could not be replaced */
@@ -95,6 +99,7 @@ struct spool_writer {
     int64_t warned_us;           /* when the log said so last; 0: never */
     struct log_rate not_kept;    /* lines about new ones without room */
     struct spool_counts counts;  /* as committed */
+    uint64_t added;              /* letters without a message that have ended, not yet handed to the loop */
     struct spool_work_list done; /* not yet handed to the loop */
 };
 
@@ -118,6 +123,8 @@ struct spool {
     struct spool_counts counts; /* as committed, as the writer last said */
     uint64_t putting;           /* puts under way, and their bytes: room that is promised */
     uint64_t putting_bytes;
+    uint64_t adding;    /* letters without a message under way */
+    uint64_t not_added; /* those beyond SPOOL_ADDING_MAX, since the start */
     bool closing;
     bool stopped; /* the thread's last word */
 };

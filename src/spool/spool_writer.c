@@ -22,7 +22,6 @@
 #include "spool_repair.h"
 
 enum {
-    SPOOL_BATCH_ITEMS = 4096,
     SPOOL_BATCH_BYTES = 16 * 1024 * 1024, /* of puts in one transaction */
     SPOOL_SHRINK_PAGES = 2048             /* at each look, when there is nothing else to do */
 };
@@ -185,6 +184,7 @@ static void split_committed(struct spool_writer *writer, struct spool_work_list 
         const struct spool_dead_work *dead = (const struct spool_dead_work *)work;
         if (work->kind == SPOOL_WORK_DEAD && !dead->kept)
             report_not_kept(writer, &dead->disposition);
+        writer->added += work->kind == SPOOL_WORK_DEAD && work->sequence == 0;
         free(work);
     }
 }
@@ -230,9 +230,11 @@ static void publish(struct spool *spool)
     uv_mutex_lock(&spool->mutex);
     STAILQ_CONCAT(&spool->done, &writer->done);
     spool->counts = writer->counts;
+    spool->adding -= writer->added;
     spool->putting -= puts;
     spool->putting_bytes -= bytes;
     uv_mutex_unlock(&spool->mutex);
+    writer->added = 0;
     if (wake)
         (void)uv_async_send(&spool->async); /* fails only for a handle that is no async handle */
 }

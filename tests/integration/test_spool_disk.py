@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: MIT
 """The spool's disk and file in bad shape: full, damaged, at its bound. promptd says so once, and goes on."""
 
+import contextlib
 import os
 import signal
 import shutil
+import sqlite3
 
 import pytest
 
 from support import admin
 from support.expect import expect_stored
+from support.redis_server import frame
 from support.spool import fill_disk
 from support.wait import wait_until
 
@@ -194,21 +197,22 @@ def test_removing_the_lock_lets_no_other_promptd_in(start_spooled, start_promptd
 # At its bound
 
 
-def test_spool_max_bytes(start_spooled, atomicity, database, channel, database_proxy, spool):
-    promptd = start_spooled(atomicity=atomicity, spool_max_bytes=1048576)
+@pytest.mark.parametrize("size, bound", [(40000, 1048576), (2000, 65536)])
+def test_spool_max_bytes(start_spooled, atomicity, database, channel, database_proxy, size, bound):
+    promptd = start_spooled(atomicity=atomicity, spool_max_bytes=bound)
     database_proxy.refuse()
     promptd.wait_line("ERROR", "database lost")
-    messages = burst(channel, database, 60, "z" * 40000)
+    messages = burst(channel, database, 60, "z" * size)
     counters = wait_put(promptd, 60)
     kept = counters["waiting"]
-    assert 24 <= kept <= 26 and counters["dropped"] == 60 - kept
-    assert counters["spool_messages"] == kept and counters["spool_bytes"] <= 1048576
+    assert kept == bound // len(messages[0].framed()) and counters["dropped"] == 60 - kept
+    assert counters["spool_messages"] == kept and counters["spool_bytes"] <= bound
     for message in messages[kept:]:
         assert "spool_max_bytes" in promptd.one("ERROR", "dropped", message.interview).raw
     database_proxy.restore()
     assert promptd.settle(60).outcomes() == {"success": kept, "dropped": 60 - kept}
     expect_stored(database, *messages[:kept])
-    fresh = burst(channel, database, 20, "z" * 40000)
+    fresh = burst(channel, database, 20, "z" * size)
     promptd.settle(80)
     expect_stored(database, *fresh)  # there is room again
 
@@ -230,6 +234,31 @@ def test_spool_dead_max_bytes(start_spooled, database, channel, spool):
     good = burst(channel, database, 20, "g" * 40000)
     assert promptd.settle(81).outcomes() == {"success": 20, "rejected": 60, "failure": 1}
     expect_stored(database, *good)
+
+
+def test_letters_of_what_was_not_read_stay_within_their_bound(start_spooled, channel, spool):
+    """Also of thousands that go to disk at once."""
+    promptd = start_spooled(message_max_bytes=4096, spool_max_bytes=65536, spool_dead_max_bytes=65536)
+    with contextlib.closing(sqlite3.connect(spool.path, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        channel.publish_burst([frame(b"x" * 5000)] * 4000)
+        promptd.wait_counters(rejected=4000)
+    counters = promptd.wait_counters(dead_letters=256, spool_messages=0)
+    assert counters["dead_letter_bytes"] == 65536 and counters["dead_letters_dropped"] == 4000 - 256
+
+
+def test_letters_of_what_was_not_read_are_bounded_while_the_disk_is_full(on_small_disk, database, channel, small_disk):
+    """They wait in memory for the disk: a few thousand, and the others are counted."""
+    promptd = on_small_disk(message_max_bytes=4096)
+    filler = fill_disk(small_disk)
+    messages = burst(channel, database, 1, "f" * 2000)
+    promptd.wait_line("CRITICAL", FULL)
+    channel.publish_burst([frame(b"x" * 5000)] * 6000)
+    promptd.wait_counters(success=1, rejected=6000, dead_letters=0, dead_letters_dropped=6000 - 4096)
+    os.remove(filler)
+    promptd.wait_line("WARNING|INFO", OVER, timeout=15)
+    promptd.wait_counters(dead_letters=4096, dead_letters_dropped=6000 - 4096)
+    expect_stored(database, *messages)
 
 
 def test_dead_letters_that_must_stay_fill_their_bound(start_promptd, database, channel, spool, tmp_path, promptctl):
