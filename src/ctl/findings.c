@@ -167,8 +167,10 @@ static enum verdict change_once(struct work *work, int row, struct error *error)
     const struct findings *findings = work->findings;
     const struct findings_change *change = is_scanned(work, row) ? &findings->change_scanned : &findings->change;
     const char *const parameters[] = {value_of(work, row, 0), change->parameters[0], change->parameters[1],
-                                      change->parameters[2], NULL};
+                                      change->parameters[2],  change->parameters[3], NULL};
     PGresult *result = database_run(&work->database, change->sql, parameters, error);
+    if (!result && strstr(error->text, FINDINGS_KEPT))
+        return VERDICT_KEPT;
     if (!result)
         return strcmp(work->database.sqlstate, "55P03") == 0 ? VERDICT_LOCKED : VERDICT_FAILED;
     enum verdict verdict = read_verdict(result);
@@ -193,14 +195,6 @@ static enum verdict change_row(struct work *work, int row, struct error *error)
     return verdict;
 }
 
-static int finish_row(struct work *work, int row, enum verdict verdict)
-{
-    const struct findings *findings = work->findings;
-    if (verdict != VERDICT_DONE || !findings->afterwards || is_scanned(work, row))
-        return CTL_OK;
-    return findings->afterwards(&work->database, &work->ctl->settings, value_of(work, row, 1));
-}
-
 /* What one row meets need not meet the next, unless the server is gone. */
 static int change_rows(struct work *work)
 {
@@ -211,8 +205,6 @@ static int change_rows(struct work *work)
         struct error error;
         enum verdict verdict = change_row(work, row, &cause);
         counts[verdict]++;
-        int finished = finish_row(work, row, verdict);
-        status = finished == CTL_OK ? status : finished;
         if (verdict == VERDICT_LOCKED)
             output_note("%s: left alone, somebody else has it locked", value_of(work, row, 0));
         if (verdict != VERDICT_FAILED)

@@ -11,12 +11,15 @@
 #include "promptd/commands.h"
 
 /*
- * How a row is dealt with: $1 is its id, `parameters` are $2 to $4. The answer is one word: done; locked, by somebody
- * who is at work on it; kept, by a trigger or a policy that says nothing. No row: it is no finding any more.
+ * How a row is dealt with: $1 is its id, `parameters` are $2 to $5. The answer is one word: done; locked, by somebody
+ * who is at work on it; kept, by a trigger or a policy that says nothing. No row: it is no finding any more. An error
+ * with FINDINGS_KEPT in it is "kept", where something was changed that must not be changed alone.
  */
+#define FINDINGS_KEPT "something keeps the rest of it"
+
 struct findings_change {
     const char *sql;
-    const char *parameters[3]; /* borrowed; NULL ends them */
+    const char *parameters[4]; /* borrowed; NULL ends them */
 };
 
 struct findings_query {
@@ -34,9 +37,6 @@ struct findings {
     struct findings_change change;
     /* For rows whose column before the age is FINDINGS_BY_SCAN. */
     struct findings_change change_scanned;
-    /* Once `change` has dealt with a row; `id` is that of its second column. Returns CTL_OK, or the exit code of what
-     * it has said. NULL: there is nothing more to do. */
-    int (*afterwards)(struct database *database, const struct settings *settings, const char *id);
     enum ctl_option when; /* the option that asks for it */
     const char *one;      /* "orphaned prompt" */
     const char *many;

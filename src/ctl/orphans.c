@@ -30,24 +30,35 @@ static const char list_sql[] = LIST(ORPHANS, "");
 static const char scan_sql[] = LIST(SCAN, ", found_by");
 
 /* Rows that others have locked are passed over, but for two that are waited for, though not for long: the prompt, which
- * cannot be passed over (the role may update none of its columns), and the interview of one that is gone already. */
+ * cannot be passed over (the role may update none of its columns), and its interview. */
 #define SHORT_WAIT "t as materialized (select set_config('lock_timeout', '500ms', true))"
 
 /*
- * The daemon's undo: whoever takes the evidence away decides over the prompt. It goes only with the prompt, or where
- * there is none any more; and only as this statement's snapshot sees it, since one that has been renewed belongs to a
- * prompt that the snapshot does not see.
+ * Step 3 as the daemon does it, in one statement: the prompt is taken away, and an interview that is awaiting, and
+ * would wait for ever, is marked failed; or nothing of that. Whoever takes the evidence away decides over the prompt.
+ * It goes only with the prompt, or where there is none any more; and only as this statement's snapshot sees it, since
+ * one that has been renewed belongs to a prompt that the snapshot does not see. $2 statuses, $3 whether it is all
+ * others that are meant, $4 ready and failed, all as text: the column may be an enum without them; $5 failed, as its
+ * own type.
  */
 #define EVIDENCE "promptd_unsettled where prompt_id = $1::uuid"
+#define WAITS "(status::text = any($2::text[])) <> $3::boolean and status::text <> all($4::text[])"
 static const char undo_sql[] =
-    "with " SHORT_WAIT ", u as materialized (select prompt_id, xmin from " EVIDENCE " for update skip locked),"
+    "with " SHORT_WAIT ", u as materialized (select prompt_id, interview_id, xmin from " EVIDENCE
+    " for update skip locked),"
+    " i as materialized (select id from interviews where id = (select interview_id from u) and " WAITS
+    " and exists (select from t) for no key update),"
     " p as (delete from interview_enhanced_prompts where id = any(array(select prompt_id from u))"
     " and exists (select from t) returning id),"
     " d as (delete from promptd_unsettled where prompt_id = any(array(select prompt_id from u))"
     " and (exists (select from p) or (select xmin from u) = (select xmin from " EVIDENCE ")"
-    " and not exists (select from interview_enhanced_prompts where id = $1::uuid)) returning prompt_id)"
-    " select case when exists (select from d) then 'done' when exists (select from u) then 'kept' else 'locked' end"
-    " where exists (select from " EVIDENCE ")";
+    " and not exists (select from interview_enhanced_prompts where id = $1::uuid)) returning prompt_id),"
+    " m as (update interviews set status = $5 where id = any(array(select id from i)) and exists (select from d)"
+    " returning status)"
+    " select case when exists (select from d) and exists (select from i) and not exists (select from m where not "
+    "(" WAITS ")) then (select ('" FINDINGS_KEPT
+    ": ' || id)::boolean::text from i) when exists (select from d) then 'done'"
+    " when exists (select from u) then 'kept' else 'locked' end where exists (select from " EVIDENCE ")";
 
 /*
  * Without evidence only the interview can say that nobody needs the prompt: its newest status counts, under a lock that
@@ -107,78 +118,40 @@ static bool build_scan(struct database *database, const struct settings *setting
     return query->parameter ? finish(query, scan_sql, error) : error_set(error, ERROR_INTERNAL, "out of memory");
 }
 
-/* ---- the interview of a prompt that was deleted ---- */
-
-/* The daemon's marking, for a column that may be an enum without the ready status. $2 statuses, $3 whether it is all
- * others that are meant, $4 ready and failed; $5 failed, as the column's own type. */
-#define THAT_WAITS                                                                                                     \
-    "from interviews where id = $1::uuid and (status::text = any($2::text[])) <> $3::boolean"                          \
-    " and status::text <> all($4::text[])"
-static const char waits_sql[] = "select " THAT_WAITS;
-static const char mark_sql[] = "with " SHORT_WAIT ", i as materialized (select id " THAT_WAITS
-                               " and exists (select from t) for no key update)"
-                               " update interviews set status = $5 where id = any(array(select id from i))";
-
-/* Whether it needs no marking any more. */
-static bool mark(struct database *database, const char *const *parameters, struct error *error)
-{
-    const char *const waiting[] = {parameters[0], parameters[1], parameters[2], parameters[3], NULL};
-    PGresult *marked = database_run(database, mark_sql, parameters, error);
-    bool is_locked = !marked && strcmp(database->sqlstate, "55P03") == 0;
-    PGresult *waits = marked || is_locked ? database_run(database, waits_sql, waiting, error) : NULL;
-    bool done = waits && PQntuples(waits) == 0;
-    if (waits && !done)
-        (void)error_set(error, ERROR_CONFIG, "somebody else has it locked, or a trigger keeps it as it is");
-    PQclear(waits);
-    PQclear(marked);
-    return done;
-}
-
-/* What belongs to step 3 as the daemon does it: an interview that is awaiting would wait for ever. */
-static int mark_failed(struct database *database, const struct settings *settings, const char *interview)
-{
-    const struct text_list *list = &settings->awaiting_statuses;
-    const char *const over[] = {settings->ready_status, settings->failed_status};
-    bool any = list->count == 1 && strcmp(list->items[0], "*") == 0;
-    char *awaiting = database_array((const char *const *)list->items, any ? 0 : list->count);
-    char *ended = database_array(over, 2);
-    struct error cause = {.code = ERROR_INTERNAL, .text = "out of memory"};
-    struct error error;
-    const char *const parameters[] = {interview, awaiting, any ? "true" : "false", ended, settings->failed_status,
-                                      NULL};
-    bool done = awaiting && ended && mark(database, parameters, &cause);
-    free(awaiting);
-    free(ended);
-    if (done)
-        return CTL_OK;
-    (void)error_set(&error, cause.code, "interview %s still waits and could not be marked failed: %.300s", interview,
-                    cause.text);
-    return output_fail(&error);
-}
-
 int ctl_orphans(struct ctl *ctl)
 {
     static const char *const headings[] = {"PROMPT ID", "INTERVIEW ID", "STATUS", "SOURCE", "CREATED AT", "AGE", NULL};
     static const char *const scan_headings[] = {"PROMPT ID",  "INTERVIEW ID", "STATUS", "SOURCE",
                                                 "CREATED AT", "FOUND BY",     "AGE",    NULL};
+    const struct settings *settings = &ctl->settings;
+    const struct text_list *list = &settings->awaiting_statuses;
+    const char *const over[] = {settings->ready_status, settings->failed_status};
     bool scan = ctl_has(ctl, CTL_OPTION_SCAN);
-    char *statuses = abandoned_statuses(&ctl->settings);
-    if (!statuses)
-        return output_fail(&(struct error){.code = ERROR_INTERNAL, .text = "out of memory"});
-    int status = findings_run(ctl, &(struct findings){
-                                       .build = scan ? build_scan : build_list,
-                                       .dated = scan ? "interview_enhanced_prompts" : NULL,
-                                       .headings = scan ? scan_headings : headings,
-                                       .change = {.sql = undo_sql},
-                                       .change_scanned = {.sql = delete_scanned_sql, .parameters = {statuses}},
-                                       .afterwards = mark_failed,
-                                       .when = CTL_OPTION_DELETE,
-                                       .one = "orphaned prompt",
-                                       .many = "orphaned prompts",
-                                       .verb = "Delete",
-                                       .consequence = "",
-                                       .done = "deleted",
-                                   });
-    free(statuses);
+    bool any = list->count == 1 && strcmp(list->items[0], "*") == 0;
+    char *abandoned = abandoned_statuses(settings);
+    char *awaiting = database_array((const char *const *)list->items, any ? 0 : list->count);
+    char *ended = database_array(over, 2);
+    int status = CTL_OK;
+    if (!abandoned || !awaiting || !ended)
+        status = output_fail(&(struct error){.code = ERROR_INTERNAL, .text = "out of memory"});
+    else
+        status = findings_run(
+            ctl, &(struct findings){
+                     .build = scan ? build_scan : build_list,
+                     .dated = scan ? "interview_enhanced_prompts" : NULL,
+                     .headings = scan ? scan_headings : headings,
+                     .change = {.sql = undo_sql,
+                                .parameters = {awaiting, any ? "true" : "false", ended, settings->failed_status}},
+                     .change_scanned = {.sql = delete_scanned_sql, .parameters = {abandoned}},
+                     .when = CTL_OPTION_DELETE,
+                     .one = "orphaned prompt",
+                     .many = "orphaned prompts",
+                     .verb = "Delete",
+                     .consequence = "",
+                     .done = "deleted",
+                 });
+    free(abandoned);
+    free(awaiting);
+    free(ended);
     return status;
 }

@@ -168,16 +168,21 @@ def test_scanned_prompt_leaves_its_interview_alone(promptctl, prompt, database):
     assert database.status(interview) == "enhancing"
 
 
-def test_interview_that_cannot_be_marked(promptctl, unsettled, database, other):
-    """The prompt is gone all the same, and the next one is dealt with."""
-    raises, keeps, locked, works = (unsettled("enhancing") for _ in range(4))
-    database.trigger("interviews", "update", f"if old.id = '{raises[1]}' then raise 'never failed'; end if; return null;",
-                     when=f"old.id in ('{raises[1]}', '{keeps[1]}')")
+def test_prompt_stays_where_its_interview_cannot_be_marked(promptctl, unsettled, database, other):
+    """It would wait for ever, and nothing would name it. The next one is dealt with."""
+    raises, keeps, restores, locked, works = stay = [unsettled("enhancing", 7200 - age) for age in range(5)]
+    stay.remove(works)
+    database.trigger("interviews", "update", f"if old.id = '{raises[1]}' then raise 'never failed'; end if;"
+                     f" if old.id = '{keeps[1]}' then return null; end if; new.status := old.status;",
+                     when=f"old.id in ('{raises[1]}', '{keeps[1]}', '{restores[1]}')")
     other.execute("select from interviews where id = %s for update", [locked[1]])
     result = promptctl(*DELETE)
-    assert result.code == 78 and "4 of 4 deleted" in result.err and prompt_ids(database) == set()
-    assert "never failed" in result.err and "somebody else has it locked" in result.err
-    assert [id in result.err for _, id in (raises, keeps, locked, works)] == [True, True, True, False]
+    assert result.code == 78 and "1 of 5 deleted" in result.err and "never failed" in result.err
+    assert f"{locked[0]}: left alone, somebody else has it locked" in result.err
+    assert result.err.count("no error, and nothing was changed") == 2
+    assert [id in result.err for id, _ in (*stay, works)] == [True, True, True, True, False]
+    assert prompt_ids(database) == evidence(database) == {id for id, _ in stay}
+    assert {database.status(interview) for _, interview in stay} == {"enhancing"}
     assert database.status(works[1]) == "failed"
 
 
