@@ -23,33 +23,33 @@ static const struct dead_ops *ops_of(const struct ctl *ctl)
 }
 
 /* The fields of its object, which stays open. */
-static void begin_object(struct buffer *object, const struct dead_ops *ops, const struct dead_entry *entry)
+static void begin_object(struct buffer *object, const struct dead_ops *ops, const struct dead_letter *letter)
 {
     char id[DEAD_ID_SIZE];
-    ops->format_id(&entry->id, id);
+    ops->format_id(&letter->id, id);
     json_open(object, NULL, '{');
     if (ops->ids_are_numbers)
-        json_number(object, "id", entry->id.major);
+        json_number(object, "id", letter->id.major);
     else
         json_text(object, "id", id);
-    json_text(object, "outcome", entry->outcome);
-    json_text(object, "reason", entry->reason);
-    json_text(object, "sqlstate", entry->sqlstate);
-    json_text(object, "error", entry->error);
-    json_text(object, "interview_id", entry->interview_id);
-    json_text(object, "prompt_id", entry->prompt_id);
-    json_text(object, "arrived", entry->arrived);
-    json_text(object, "died", entry->died);
-    if (entry->has_message)
-        json_number(object, "bytes", entry->size);
+    json_text(object, "outcome", letter->outcome);
+    json_text(object, "reason", letter->reason);
+    json_text(object, "sqlstate", letter->sqlstate);
+    json_text(object, "error", letter->error);
+    json_text(object, "interview_id", letter->interview_id);
+    json_text(object, "prompt_id", letter->prompt_id);
+    json_text(object, "arrived", letter->arrived);
+    json_text(object, "died", letter->died);
+    if (letter->has_message)
+        json_number(object, "bytes", letter->size);
     else
         json_text(object, "bytes", NULL);
 }
 
-static void format_size(const struct dead_entry *entry, char text[24])
+static void format_size(const struct dead_letter *letter, char text[24])
 {
-    (void)snprintf(text, 24, "%" PRIu64, entry->size);
-    if (!entry->has_message)
+    (void)snprintf(text, 24, "%" PRIu64, letter->size);
+    if (!letter->has_message)
         *text = '\0';
 }
 
@@ -60,28 +60,28 @@ struct listing {
     const struct dead_ops *ops;
 };
 
-static bool list_entry(void *context, const struct dead_entry *entry)
+static bool list_entry(void *context, const struct dead_letter *letter)
 {
     struct listing *listing = context;
     struct list *list = &listing->list;
     if (list->json) {
         struct buffer object = {0};
-        begin_object(&object, listing->ops, entry);
+        begin_object(&object, listing->ops, letter);
         json_close(&object, '}');
         list_object(list, &object);
         return true;
     }
     char id[DEAD_ID_SIZE];
     char size[24];
-    listing->ops->format_id(&entry->id, id);
-    format_size(entry, size);
+    listing->ops->format_id(&letter->id, id);
+    format_size(letter, size);
     list_cell(list, id);
-    list_cell(list, entry->died);
-    list_cell(list, entry->outcome);
+    list_cell(list, letter->died);
+    list_cell(list, letter->outcome);
     list_cell(list, size);
-    list_cell(list, entry->interview_id);
-    list_cell(list, entry->reason ? entry->reason : entry->sqlstate);
-    list_cell(list, entry->error);
+    list_cell(list, letter->interview_id);
+    list_cell(list, letter->reason ? letter->reason : letter->sqlstate);
+    list_cell(list, letter->error);
     return true;
 }
 
@@ -130,30 +130,30 @@ static void show_line(struct shown *shown, const char *name, const char *value)
     buffer_append_char(shown->out, '\n');
 }
 
-static bool show_entry(void *context, const struct dead_entry *entry)
+static bool show_entry(void *context, const struct dead_letter *letter)
 {
     struct shown *shown = context;
     char id[DEAD_ID_SIZE];
     char size[24];
     shown->found = true;
-    shown->has_message = entry->has_message;
+    shown->has_message = letter->has_message;
     if (ctl_has(shown->ctl, CTL_OPTION_RAW))
         return false;
     if (ctl_has(shown->ctl, CTL_OPTION_JSON)) {
-        begin_object(shown->out, shown->ops, entry);
+        begin_object(shown->out, shown->ops, letter);
         return false;
     }
-    shown->ops->format_id(&entry->id, id);
-    format_size(entry, size);
+    shown->ops->format_id(&letter->id, id);
+    format_size(letter, size);
     show_line(shown, "id", id);
-    show_line(shown, "outcome", entry->outcome);
-    show_line(shown, "reason", entry->reason);
-    show_line(shown, "sqlstate", entry->sqlstate);
-    show_line(shown, "error", entry->error);
-    show_line(shown, "interview", entry->interview_id);
-    show_line(shown, "prompt", entry->prompt_id);
-    show_line(shown, "arrived", entry->arrived);
-    show_line(shown, "died", entry->died);
+    show_line(shown, "outcome", letter->outcome);
+    show_line(shown, "reason", letter->reason);
+    show_line(shown, "sqlstate", letter->sqlstate);
+    show_line(shown, "error", letter->error);
+    show_line(shown, "interview", letter->interview_id);
+    show_line(shown, "prompt", letter->prompt_id);
+    show_line(shown, "arrived", letter->arrived);
+    show_line(shown, "died", letter->died);
     show_line(shown, "bytes", size);
     return false;
 }
@@ -315,9 +315,9 @@ struct finding {
     bool has_message;
 };
 
-static bool note_found(void *context, const struct dead_entry *entry)
+static bool note_found(void *context, const struct dead_letter *letter)
 {
-    *(struct finding *)context = (struct finding){.found = true, .has_message = entry->has_message};
+    *(struct finding *)context = (struct finding){.found = true, .has_message = letter->has_message};
     return false;
 }
 

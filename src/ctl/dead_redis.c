@@ -82,13 +82,13 @@ static const char *text_field(const redisReply *fields, const char *name)
     return value && value->len > 0 ? value->str : NULL;
 }
 
-static bool take_entry(const struct dead_id *id, const redisReply *fields, dead_store_take *take, void *context)
+static bool take_entry(const struct dead_id *id, const redisReply *fields, dead_letter_take *take, void *context)
 {
     char added[CLOCK_TEXT_SIZE];
     const redisReply *message = stream_entry_field(fields, "message");
     const char *at = text_field(fields, "at");
     clock_format_wall((int64_t)(id->major & INT64_MAX), added);
-    return take(context, &(struct dead_entry){
+    return take(context, &(struct dead_letter){
                              .id = *id,
                              .outcome = text_field(fields, "outcome"),
                              .reason = text_field(fields, "reason"),
@@ -164,7 +164,7 @@ static bool count_letters(struct dead_store *store, uint64_t *count, struct dead
 
 /* A page; `*from` moves behind it. `*more` is false where it was the last one, or take has had enough. */
 static bool read_page(struct dead_redis *redis, struct dead_id *from, const struct dead_id *to, bool *more,
-                      dead_store_take *take, void *context, struct error *error)
+                      dead_letter_take *take, void *context, struct error *error)
 {
     struct dead_id id = *from;
     const redisReply *fields;
@@ -182,7 +182,7 @@ static bool read_page(struct dead_redis *redis, struct dead_id *from, const stru
 }
 
 /* Those that are there now, or a flood would have no end. */
-static bool read_letters(struct dead_store *store, const struct dead_id *only, dead_store_take *take, void *context,
+static bool read_letters(struct dead_store *store, const struct dead_id *only, dead_letter_take *take, void *context,
                          struct error *error)
 {
     struct dead_id from = {0};

@@ -10,49 +10,14 @@
 #include <stdint.h>
 
 #include "promptd/commands.h"
+#include "promptd/dead_letters.h"
 #include "promptd/error.h"
 
-/* What stands later in the store is larger, by `major` and then by `minor`. */
-struct dead_id {
-    uint64_t major;
-    uint64_t minor;
-};
-
 enum { DEAD_ID_SIZE = 48 };
-
-/* Texts are borrowed for the callback; NULL where there is nothing to say. */
-struct dead_entry {
-    struct dead_id id;
-    const char *outcome;
-    const char *reason;
-    const char *sqlstate;
-    const char *error;
-    const char *interview_id;
-    const char *prompt_id;
-    const char *arrived;
-    const char *died;
-    bool has_message; /* false: it was too large, and was not read */
-    uint64_t size;    /* bytes of the message */
-};
-
-/* `ids`, ascending, each once; or, where that is NULL, all letters up to `last`. */
-struct dead_choice {
-    const struct dead_id *ids;
-    size_t count;
-    struct dead_id last;
-};
-
-struct dead_result {
-    size_t changed;         /* for certain, also after a failure half-way */
-    size_t without_message; /* of a replay of all: they stay, for nothing of them could be put back */
-};
 
 struct dead_store {
     const struct dead_ops *ops;
 };
-
-/* Returns false to end the reading without an error. */
-typedef bool dead_store_take(void *context, const struct dead_entry *entry);
 
 struct dead_ops {
     bool ids_are_numbers; /* in --json */
@@ -64,7 +29,7 @@ struct dead_ops {
     void (*close)(struct dead_store *store);
 
     /* Each, oldest first, or with `only` that one. Nothing is locked while `take` runs. */
-    bool (*read)(struct dead_store *store, const struct dead_id *only, dead_store_take *take, void *context,
+    bool (*read)(struct dead_store *store, const struct dead_id *only, dead_letter_take *take, void *context,
                  struct error *error);
 
     /* The message as it arrived, borrowed until the next call. */

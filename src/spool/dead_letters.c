@@ -169,7 +169,12 @@ void dead_letters_close(struct dead_letters *letters)
 
 /* A letter with its texts, longer than any that a daemon writes. */
 struct copy {
+    int64_t sequence;
     struct dead_letter letter;
+    char arrived[CLOCK_TEXT_SIZE];
+    char died[CLOCK_TEXT_SIZE];
+    char interview_id[UUID_TEXT_SIZE];
+    char prompt_id[UUID_TEXT_SIZE];
     char outcome[32];
     char reason[64];
     char sqlstate[8];
@@ -185,45 +190,48 @@ static const char *copy_text(sqlite3_stmt *statement, int column, char *room, si
     return room;
 }
 
-static bool uuid_column(sqlite3_stmt *statement, int column, uint8_t uuid[UUID_SIZE])
+static const char *copy_uuid(sqlite3_stmt *statement, int column, char room[UUID_TEXT_SIZE])
 {
     const void *bytes = sqlite3_column_blob(statement, column);
     if (!bytes || sqlite3_column_bytes(statement, column) != UUID_SIZE)
-        return false;
-    memcpy(uuid, bytes, UUID_SIZE);
-    return true;
+        return NULL;
+    uuid_format(bytes, room);
+    return room;
 }
 
 static void copy_letter(sqlite3_stmt *statement, struct copy *copy)
 {
+    copy->sequence = sqlite3_column_int64(statement, 0);
+    clock_format_wall(sqlite3_column_int64(statement, 2), copy->arrived);
+    clock_format_wall(sqlite3_column_int64(statement, 3), copy->died);
     struct dead_letter *letter = &copy->letter;
     *letter = (struct dead_letter){
-        .id = sqlite3_column_int64(statement, 0),
-        .size = sqlite3_column_int64(statement, 1),
-        .arrived_ms = sqlite3_column_int64(statement, 2),
-        .died_ms = sqlite3_column_int64(statement, 3),
+        .id.major = (uint64_t)copy->sequence,
+        .size = (uint64_t)sqlite3_column_int64(statement, 1),
+        .arrived = copy->arrived,
+        .died = copy->died,
         .outcome = copy_text(statement, 4, copy->outcome, sizeof copy->outcome),
         .reason = copy_text(statement, 5, copy->reason, sizeof copy->reason),
         .sqlstate = copy_text(statement, 6, copy->sqlstate, sizeof copy->sqlstate),
         .error = copy_text(statement, 7, copy->error, sizeof copy->error),
+        .interview_id = copy_uuid(statement, 8, copy->interview_id),
+        .prompt_id = copy_uuid(statement, 9, copy->prompt_id),
     };
     letter->has_message = letter->size > 0 || !letter->reason || strcmp(letter->reason, SPOOL_UNREAD) != 0;
-    letter->has_interview_id = uuid_column(statement, 8, letter->interview_id);
-    letter->has_prompt_id = uuid_column(statement, 9, letter->prompt_id);
 }
 
 /* Each letter in a transaction of its own, which is over before `take` does something with it: that may wait for a
  * person. */
-bool dead_letters_read(struct dead_letters *letters, int64_t id, dead_letters_take *take, void *context,
+bool dead_letters_read(struct dead_letters *letters, const struct dead_id *only, dead_letter_take *take, void *context,
                        struct error *error)
 {
     sqlite3_stmt *statement = NULL;
-    struct copy copy = {.letter.id = id - 1};
+    struct copy copy = {.sequence = only ? (int64_t)only->major - 1 : -1};
     bool go_on = true;
     int code = sqlite3_prepare_v2(letters->db.sqlite, next_sql, -1, &statement, NULL);
     while (code == SQLITE_OK && go_on) {
-        (void)sqlite3_bind_int64(statement, 1, copy.letter.id);
-        (void)sqlite3_bind_int64(statement, 2, id != 0 ? id : INT64_MAX);
+        (void)sqlite3_bind_int64(statement, 1, copy.sequence);
+        (void)sqlite3_bind_int64(statement, 2, only ? (int64_t)only->major : INT64_MAX);
         code = sqlite3_step(statement);
         if (code != SQLITE_ROW)
             break;
@@ -236,11 +244,11 @@ bool dead_letters_read(struct dead_letters *letters, int64_t id, dead_letters_ta
     return result == SPOOL_DB_OK || database_error(letters, result, error);
 }
 
-bool dead_letters_payload(struct dead_letters *letters, int64_t id, const char **bytes, size_t *length,
+bool dead_letters_payload(struct dead_letters *letters, const struct dead_id *id, const char **bytes, size_t *length,
                           struct error *error)
 {
     struct spool_entry entry;
-    enum spool_db_result result = spool_db_read_payload(&letters->db, id, &entry);
+    enum spool_db_result result = spool_db_read_payload(&letters->db, (int64_t)id->major, &entry);
     if (result != SPOOL_DB_OK)
         return database_error(letters, result, error);
     *bytes = entry.payload;
@@ -248,7 +256,7 @@ bool dead_letters_payload(struct dead_letters *letters, int64_t id, const char *
     return true;
 }
 
-bool dead_letters_count(struct dead_letters *letters, uint64_t *count, int64_t *last, struct error *error)
+bool dead_letters_count(struct dead_letters *letters, uint64_t *count, struct dead_id *last, struct error *error)
 {
     struct spool_counts counts = {0};
     enum spool_db_result result = spool_db_begin(&letters->db, false);
@@ -259,54 +267,55 @@ bool dead_letters_count(struct dead_letters *letters, uint64_t *count, int64_t *
     else
         spool_db_rollback(&letters->db);
     *count = counts.dead;
-    *last = counts.last_sequence;
+    *last = (struct dead_id){.major = (uint64_t)counts.last_sequence};
     return result == SPOOL_DB_OK || database_error(letters, result, error);
 }
 
 /* ---- changing ---- */
 
-/* How far a change has come. */
+/* A change, and how far it has come. */
 struct progress {
+    const struct dead_choice *choice;
+    bool replay;
+    uint64_t waiting_max_bytes;
     size_t given;  /* of the ids that were given */
     int64_t after; /* without any: the last letter that was looked at */
-    struct dead_letters_result done;
+    struct dead_result done;
     uint64_t waiting_bytes; /* when they were counted last, and what was replayed since; a daemon works them off */
     bool end;
     bool full; /* there is no room for the next one to wait in */
 };
 
-static enum spool_db_result next_letter(struct dead_letters *letters, const struct dead_letters_choice *choice,
-                                        struct progress *progress, int64_t *id)
+static enum spool_db_result next_letter(struct dead_letters *letters, struct progress *progress, int64_t *id)
 {
     enum spool_db_result result = SPOOL_DB_OK;
+    const struct dead_choice *choice = progress->choice;
     if (choice->ids) {
         progress->end = progress->given == choice->count;
-        *id = progress->end ? 0 : choice->ids[progress->given++];
+        *id = progress->end ? 0 : (int64_t)choice->ids[progress->given++].major;
         return result;
     }
     result = spool_db_next_dead(&letters->db, progress->after, id);
-    progress->end = *id == 0 || *id > choice->last;
+    progress->end = *id == 0 || *id > (int64_t)choice->last.major;
     progress->after = *id;
     return result;
 }
 
 /* Counted anew only where it matters, for that takes long where many wait. */
-static enum spool_db_result check_room(struct dead_letters *letters, const struct dead_letters_change *change,
-                                       struct progress *progress, bool *counted)
+static enum spool_db_result check_room(struct dead_letters *letters, struct progress *progress, bool *counted)
 {
     enum spool_db_result result = SPOOL_DB_OK;
-    if (!change->replay || progress->waiting_bytes < change->waiting_max_bytes)
+    if (!progress->replay || progress->waiting_bytes < progress->waiting_max_bytes)
         return result;
     if (!*counted)
         result = spool_db_count_waiting(&letters->db, &progress->waiting_bytes);
     *counted = true;
-    progress->full = progress->waiting_bytes >= change->waiting_max_bytes;
+    progress->full = progress->waiting_bytes >= progress->waiting_max_bytes;
     return result;
 }
 
 /* One transaction: as many as it may hold. */
-static enum spool_db_result change_some(struct dead_letters *letters, const struct dead_letters_change *change,
-                                        const struct dead_letters_choice *choice, struct progress *progress)
+static enum spool_db_result change_some(struct dead_letters *letters, struct progress *progress)
 {
     size_t before = progress->done.changed;
     uint64_t bytes = 0;
@@ -316,30 +325,29 @@ static enum spool_db_result change_some(struct dead_letters *letters, const stru
         bool found = false;
         uint64_t size = 0;
         int64_t id;
-        result = next_letter(letters, choice, progress, &id);
+        result = next_letter(letters, progress, &id);
         if (result == SPOOL_DB_OK && !progress->end)
-            result = check_room(letters, change, progress, &counted);
+            result = check_room(letters, progress, &counted);
         if (result != SPOOL_DB_OK || progress->end || progress->full)
             break;
-        result = change->replay ? spool_db_replay(&letters->db, id, &found, &size)
-                                : spool_db_drop_dead(&letters->db, id, &found, &size);
+        result = progress->replay ? spool_db_replay(&letters->db, id, &found, &size)
+                                  : spool_db_drop_dead(&letters->db, id, &found, &size);
         progress->done.changed += found;
-        progress->done.without_message += change->replay && !choice->ids && !found;
+        progress->done.without_message += progress->replay && !progress->choice->ids && !found;
         progress->waiting_bytes += size;
         bytes += size;
     }
     return result;
 }
 
-static bool change_under_hold(struct dead_letters *letters, const struct dead_letters_change *change,
-                              const struct dead_letters_choice *choice, struct progress *progress, struct error *error)
+static bool change_under_hold(struct dead_letters *letters, struct progress *progress, struct error *error)
 {
     struct progress next = *progress;
     if (!is_in_place(letters, error))
         return false;
     enum spool_db_result result = spool_db_begin(&letters->db, true);
     if (result == SPOOL_DB_OK)
-        result = change_some(letters, change, choice, &next);
+        result = change_some(letters, &next);
     if (result == SPOOL_DB_OK)
         result = spool_db_commit(&letters->db);
     else
@@ -351,8 +359,7 @@ static bool change_under_hold(struct dead_letters *letters, const struct dead_le
 }
 
 /* Ctrl-Z waits for the end of it: stopped in between, it would keep the daemon from writing for as long. */
-static bool change_in_one_go(struct dead_letters *letters, const struct dead_letters_change *change,
-                             const struct dead_letters_choice *choice, struct progress *progress, struct error *error)
+static bool change_in_one_go(struct dead_letters *letters, struct progress *progress, struct error *error)
 {
     sigset_t stop;
     sigset_t before;
@@ -361,30 +368,42 @@ static bool change_in_one_go(struct dead_letters *letters, const struct dead_let
     (void)pthread_sigmask(SIG_BLOCK, &stop, &before);
     bool good = hold(letters, error);
     if (good) {
-        good = change_under_hold(letters, change, choice, progress, error);
+        good = change_under_hold(letters, progress, error);
         spool_folder_let_go(letters->folder_fd);
     }
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     return good;
 }
 
-bool dead_letters_change(struct dead_letters *letters, const struct dead_letters_change *change,
-                         const struct dead_letters_choice *choice, struct dead_letters_result *done,
-                         struct error *error)
+static bool change(struct dead_letters *letters, struct progress *progress, struct dead_result *result,
+                   struct error *error)
 {
-    struct progress progress = {.waiting_bytes = UINT64_MAX / 2}; /* not counted yet */
     bool good = true;
-    while (good && !progress.end && !progress.full) {
-        if (progress.given > 0 || progress.after > 0)
+    progress->waiting_bytes = UINT64_MAX / 2; /* not counted yet */
+    while (good && !progress->end && !progress->full) {
+        if (progress->given > 0 || progress->after > 0)
             clock_sleep_ms(CHANGES_PAUSE_MS);
-        good = change_in_one_go(letters, change, choice, &progress, error);
+        good = change_in_one_go(letters, progress, error);
     }
-    *done = progress.done;
-    if (good && progress.full)
+    *result = progress->done;
+    if (good && progress->full)
         return error_set(
             error, ERROR_SPOOL,
             "spool_dir %s: half of spool_max_bytes is full of waiting messages, and the rest is for new ones:"
             " replay what is left when those are stored",
             letters->directory);
     return good;
+}
+
+bool dead_letters_drop(struct dead_letters *letters, const struct dead_choice *choice, struct dead_result *result,
+                       struct error *error)
+{
+    return change(letters, &(struct progress){.choice = choice}, result, error);
+}
+
+bool dead_letters_replay(struct dead_letters *letters, const struct dead_choice *choice, uint64_t waiting_max_bytes,
+                         struct dead_result *result, struct error *error)
+{
+    struct progress progress = {.choice = choice, .replay = true, .waiting_max_bytes = waiting_max_bytes};
+    return change(letters, &progress, result, error);
 }

@@ -83,11 +83,11 @@ static const char *redelivered(const struct spool_fixture *fixture)
 
 static void replay(const struct spool_fixture *fixture, int64_t sequence)
 {
-    struct dead_letters_result done;
+    const struct dead_id id = {.major = (uint64_t)sequence};
+    struct dead_result done;
     struct dead_letters *letters = dead_letters_open(fixture->directory, NULL);
     assert_non_null(letters);
-    assert_true(dead_letters_change(letters, &(struct dead_letters_change){.replay = true, .waiting_max_bytes = 1000},
-                                    &(struct dead_letters_choice){.ids = &sequence, .count = 1}, &done, NULL));
+    assert_true(dead_letters_replay(letters, &(struct dead_choice){.ids = &id, .count = 1}, 1000, &done, NULL));
     assert_int_equal(done.changed, 1);
     dead_letters_close(letters);
 }
@@ -254,7 +254,7 @@ static bool read_letter(void *context, const struct dead_letter *letter)
 {
     struct reading *reading = context;
     size_t used = strlen(reading->letters);
-    (void)snprintf(reading->letters + used, sizeof reading->letters - used, "%s:%" PRId64 " ", letter->outcome,
+    (void)snprintf(reading->letters + used, sizeof reading->letters - used, "%s:%" PRIu64 " ", letter->outcome,
                    letter->size);
     sqlite3 *other = NULL;
     int left = -1;
@@ -273,7 +273,7 @@ static const char *read_letters(struct spool_fixture *fixture)
     reading = (struct reading){.path = fixture_path(fixture, "spool.db")};
     struct dead_letters *letters = dead_letters_open(fixture->directory, NULL);
     assert_non_null(letters);
-    assert_true(dead_letters_read(letters, 0, read_letter, &reading, NULL));
+    assert_true(dead_letters_read(letters, NULL, read_letter, &reading, NULL));
     dead_letters_close(letters);
     return reading.letters;
 }

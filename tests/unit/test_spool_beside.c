@@ -83,10 +83,9 @@ static void drop_all(void *argument)
 {
     struct other *other = argument;
     struct dead_letters *letters = dead_letters_open(other->directory, NULL);
-    struct dead_letters_result done;
+    struct dead_result done;
     assert_non_null(letters);
-    assert_true(dead_letters_change(letters, &(struct dead_letters_change){.replay = false},
-                                    &(struct dead_letters_choice){.last = INT64_MAX}, &done, NULL));
+    assert_true(dead_letters_drop(letters, &(struct dead_choice){.last.major = INT64_MAX}, &done, NULL));
     other->changed = done.changed;
     dead_letters_close(letters);
     other->ended = true;
@@ -118,15 +117,13 @@ static size_t replay_all(struct spool_fixture *fixture, uint64_t waiting_max_byt
 {
     struct error error;
     uint64_t count;
-    int64_t last;
-    struct dead_letters_result done;
+    struct dead_choice all = {0};
+    struct dead_result done;
     struct dead_letters *letters = dead_letters_open(fixture->directory, NULL);
     assert_non_null(letters);
-    assert_true(dead_letters_count(letters, &count, &last, NULL));
+    assert_true(dead_letters_count(letters, &count, &all.last, NULL));
     assert_int_equal(count, spool_counts(fixture->spool).dead);
-    *complete = dead_letters_change(
-        letters, &(struct dead_letters_change){.replay = true, .waiting_max_bytes = waiting_max_bytes},
-        &(struct dead_letters_choice){.last = last}, &done, &error);
+    *complete = dead_letters_replay(letters, &all, waiting_max_bytes, &done, &error);
     assert_true(*complete || strstr(error.text, "half of spool_max_bytes"));
     dead_letters_close(letters);
     fixture_wait(fixture, spool_counts(fixture->spool).dead == count - done.changed);
