@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One connection to Redis: look up the name, connect, log in, and dial again when it is lost.
+ * One connection to Redis: look up the name, connect, log in, and dial again when it is lost. Where the address has
+ * Sentinels they are asked first who is the master, and watched: one that they no longer name is given up.
  *
  * The link calls on_login once it is logged in; its user then sends what opens the subscription, and confirms the link
  * when that is answered. From the look-up to the confirmation one deadline runs; of several addresses that are tried in
@@ -39,19 +40,9 @@ struct redis_link_tuning {
     bool leaves_out; /* or: what it has no room for is not read, either; an array has the integer of its count then */
 };
 
-struct redis_sentinel;
-
-/* Who knows where the server is, where that can change. ask NULL: the address says it. */
-struct redis_finder {
-    void (*ask)(struct redis_sentinel *sentinel);   /* found or not_found answers, not inside this call */
-    void (*doubt)(struct redis_sentinel *sentinel); /* what was found last is not what was asked for */
-    void (*close)(struct redis_sentinel *sentinel); /* finder_closed answers, and is its last call */
-    struct redis_sentinel *sentinel;
-};
-
 struct redis_link_options {
     uv_loop_t *loop;
-    const struct redis_address *address; /* borrowed for the link's life; for the login alone where there is a finder */
+    const struct redis_address *address; /* borrowed for the link's life */
     struct redis_tls *tls;               /* borrowed likewise; NULL where the address has no TLS */
     int64_t dial_timeout_ms;             /* look-up to confirmation */
     int64_t backoff_base_ms;
@@ -63,11 +54,10 @@ struct redis_link_options {
     /* The server answered SUBSCRIBE with an error that says that it is busy; fit for the log. The link stays. */
     void (*on_busy)(void *context, const char *error); /* NULL where there is no SUBSCRIBE */
     void (*on_closed)(void *context);
-    struct redis_finder finder;
     void *context;
 };
 
-/* Dials at once. NULL when out of memory. */
+/* Dials at once. NULL when out of memory: the process ends. */
 struct redis_link *redis_link_new(const struct redis_link_options *options);
 
 /* Sends a command; lengths in bytes. For use between on_login and on_lost. A send that fails loses the connection. */
@@ -91,7 +81,7 @@ bool redis_link_circuit_is_open(const struct redis_link *link);
 /* The server in use, or last tried: see redis_address_name. */
 void redis_link_server_name(const struct redis_link *link, char name[REDIS_ADDRESS_NAME_SIZE]);
 
-/* Whether the connection was given up because the finder names another server: that one may have been the right one
+/* Whether the connection was given up because the Sentinels name another server: that one may have been the right one
  * for a while. */
 bool redis_link_has_moved(const struct redis_link *link);
 
@@ -106,14 +96,8 @@ void redis_link_drop(struct redis_link *link, const char *reason);
  * again soon. */
 void redis_link_refuse(struct redis_link *link, const char *error);
 
-/* The finder's word, whether it was asked or not: what `source` says, or why nobody can say it. refused: it is a matter
- * of set-up. */
-void redis_link_found(struct redis_link *link, const struct redis_endpoint *server, const char *source);
-void redis_link_not_found(struct redis_link *link, const char *reason, bool refused);
-void redis_link_finder_closed(struct redis_link *link);
-
 /* A Redis Cluster has the key on another server, which is dialled from now on, at once; a host "" is the one it was.
- * Where a dial to it fails the address counts again. Not with a finder. */
+ * Where a dial to it fails the address counts again. Not with Sentinels. */
 void redis_link_redirect(struct redis_link *link, const struct redis_endpoint *server);
 
 /* Ends it in whatever state; on_closed is the last callback, and the link is gone. */

@@ -15,7 +15,7 @@
 #include <uv.h>
 
 #include "promptd/redis_address.h"
-#include "promptd/redis_link.h"
+#include "promptd/redis_tls.h"
 
 struct redis_sentinel;
 
@@ -38,11 +38,10 @@ struct redis_sentinel *redis_sentinel_new(const struct redis_sentinel_options *o
 /* Asks at once; while a question is under way its answer serves. */
 void redis_sentinel_ask(struct redis_sentinel *sentinel);
 
+/* What the last one named is no master: the next question begins with the next Sentinel, which may know better. */
+void redis_sentinel_doubt(struct redis_sentinel *sentinel);
+
 /* Ends it in whatever state; on_closed is the last callback, and it is gone. */
 void redis_sentinel_close(struct redis_sentinel *sentinel);
-
-/* redis_link_new, with the Sentinels as its finder where the address has any: what every link to a server begins with.
- */
-struct redis_link *redis_sentinel_link_new(const struct redis_link_options *options);
 
 #endif

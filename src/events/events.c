@@ -17,7 +17,6 @@
 #include "promptd/clock.h"
 #include "promptd/log.h"
 #include "promptd/redis_link.h"
-#include "promptd/redis_sentinel.h"
 
 enum {
     EVENTS_DIAL_TIMEOUT_MS = 5000,
@@ -362,7 +361,7 @@ struct events *events_new(const struct events_options *options)
     TAILQ_INIT(&events->queue);
     events->published = (struct redis_call){.on_reply = on_published, .context = events};
     events->pinged = (struct redis_call){.on_reply = on_pinged, .context = events};
-    events->link = redis_sentinel_link_new(&(struct redis_link_options){
+    events->link = redis_link_new(&(struct redis_link_options){
         .loop = options->loop,
         .address = options->address,
         .tls = options->tls,

@@ -9,7 +9,6 @@
 
 #define LOG_COMPONENT "redis"
 #include "promptd/log.h"
-#include "promptd/redis_sentinel.h"
 
 enum {
     DIAL_TIMEOUT_MS = 5000,
@@ -300,11 +299,11 @@ bool queue_links_open(struct queue_links *links, const struct queue_links_option
     };
     links->options = *options;
     links->open = 2;
-    links->worker = redis_sentinel_link_new(&link);
+    links->worker = redis_link_new(&link);
     link.is_second = true;
     link.on_login = on_reader_login;
     link.on_lost = on_reader_lost;
-    links->reader = redis_sentinel_link_new(&link);
+    links->reader = redis_link_new(&link);
     return links->worker && links->reader;
 }
 

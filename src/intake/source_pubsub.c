@@ -9,7 +9,6 @@
 #include "promptd/clock.h"
 #include "promptd/log.h"
 #include "promptd/redis_link.h"
-#include "promptd/redis_sentinel.h"
 
 enum {
     SOURCE_DIAL_TIMEOUT_MS = 5000,
@@ -320,7 +319,7 @@ struct source *source_pubsub_new(const struct source_options *options)
     source->options = *options;
     source->subscription = (struct resp_subscriber){
         .on_subscribed = on_subscribed, .on_message = on_message, .context = source};
-    source->link = redis_sentinel_link_new(&(struct redis_link_options){
+    source->link = redis_link_new(&(struct redis_link_options){
         .loop = options->loop,
         .address = options->address,
         .tls = options->tls,

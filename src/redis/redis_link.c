@@ -6,8 +6,8 @@
  *        ▲          │           │               │
  *        └── over ──┴───────────┴───────────────┘
  *
- * FINDING is for links with a finder. That may speak in every state: a master that it no longer names is given up, and
- * a new one is dialled without waiting.
+ * FINDING is for links with Sentinels. These may speak in every state: a master that they no longer name is given up,
+ * and a new one is dialled without waiting.
  */
 #include "promptd/redis_link.h"
 
@@ -18,31 +18,36 @@
 #define LOG_COMPONENT "redis"
 #include "promptd/log.h"
 #include "promptd/redis_dial.h"
+#include "promptd/redis_sentinel.h"
 #include "redis_pace.h"
 #include "redis_report.h"
 
 enum link_state {
     LINK_WAITING,  /* for the backoff to pass; leaves by the timer */
-    LINK_FINDING,  /* for the finder's answer, for which it has deadlines of its own */
+    LINK_FINDING,  /* for the Sentinels' answer, for which they have deadlines of their own */
     LINK_DIALLING, /* for the connection to be confirmed; leaves when it is, or is over */
     LINK_UP,       /* confirmed; leaves when the connection is over */
-    LINK_CLOSING   /* redis_link_close was called; waits for dial, finder and timer */
+    LINK_CLOSING   /* redis_link_close was called; waits for dial, Sentinels and timer */
 };
 
-enum { LINK_MASTER_DIAL_TIMEOUT_MS = 2000 }; /* a master may be frozen, and another one be made meanwhile */
+enum {
+    LINK_MASTER_DIAL_TIMEOUT_MS = 2000, /* a master may be frozen, and another one be made meanwhile */
+    LINK_WATCH_MS = 1000                /* a second after a Sentinel knows of a failover so do we */
+};
 
 struct redis_link {
     struct redis_link_options options;
     enum link_state state;
     struct redis_dial *dial;
     bool dial_is_closed;
-    struct redis_address found; /* with a finder: options.address, and whom it has found; host NULL: nobody yet */
-    bool is_found;              /* this dial is of a server that was just found */
-    bool finder_is_silent;      /* its last word was that it cannot find one */
-    bool is_redirected;         /* without a finder: `found` is where a Redis Cluster has the key */
-    bool redirects;             /* it is given up for that */
-    int64_t redirected_ms;      /* when it last was */
-    bool has_moved;             /* the connection was given up because another server is the master now */
+    struct redis_sentinel *sentinel; /* NULL: the address has none, or they are closed */
+    struct redis_address found;      /* with Sentinels: options.address, and whom they name; host NULL: nobody yet */
+    bool is_found;                   /* this dial is of a server that was just found */
+    bool sentinels_are_silent;       /* their last word was that they cannot name one */
+    bool is_redirected;              /* without Sentinels: `found` is where a Redis Cluster has the key */
+    bool redirects;                  /* it is given up for that */
+    int64_t redirected_ms;           /* when it last was */
+    bool has_moved;                  /* the connection was given up because another server is the master now */
     struct redis_pace pace;
     uv_timer_t timer; /* the backoff */
     struct redis_report report;
@@ -51,15 +56,15 @@ struct redis_link {
     unsigned attempts;
 };
 
-static bool has_finder(const struct redis_link *link)
+static bool has_sentinels(const struct redis_link *link)
 {
-    return link->options.finder.ask;
+    return link->options.address->service;
 }
 
 /* The server itself: where it is. */
 static const struct redis_address *server_address(const struct redis_link *link)
 {
-    return has_finder(link) || link->is_redirected ? &link->found : link->options.address;
+    return has_sentinels(link) || link->is_redirected ? &link->found : link->options.address;
 }
 
 /* --- state ---------------------------------------------------------------------------------------------------- */
@@ -101,13 +106,13 @@ static void on_timer(uv_timer_t *timer)
     struct redis_link *link = timer->data;
     link->attempts++;
     breaker_attempt(&link->pace.breaker);
-    if (!has_finder(link)) {
+    if (!has_sentinels(link)) {
         dial(link);
         return;
     }
     link_move(link, LINK_FINDING);
     link->is_found = false;
-    link->options.finder.ask(link->options.finder.sentinel);
+    redis_sentinel_ask(link->sentinel);
 }
 
 /* --- the end of a dial ---------------------------------------------------------------------------------------- */
@@ -156,7 +161,7 @@ static void on_over(void *context, const struct redis_dial_end *end)
     bool redirects = link->redirects;
     link->attempts += end->passed_over;
     if (link->is_found && !lost && !end->refused && !end->misfit)
-        link->options.finder.doubt(link->options.finder.sentinel);
+        redis_sentinel_doubt(link->sentinel);
     if (lost) {
         link->down_since_ms = now_ms;
         link->attempts = 0;
@@ -188,7 +193,7 @@ static void on_busy(void *context, const char *error)
     link->options.on_busy(link->options.context, error);
 }
 
-/* --- the finder's word ---------------------------------------------------------------------------------------- */
+/* --- the Sentinels' word -------------------------------------------------------------------------------------- */
 
 static bool set_found(struct redis_link *link, const char *host, int port)
 {
@@ -247,12 +252,13 @@ static void leave_for(struct redis_link *link, const struct redis_endpoint *serv
         link->has_moved = true;
 }
 
-void redis_link_found(struct redis_link *link, const struct redis_endpoint *server, const char *source)
+static void on_named(void *context, const struct redis_endpoint *server, const char *source)
 {
-    bool is_news = link->finder_is_silent || !is_same_server(link, server);
-    if (link->finder_is_silent)
+    struct redis_link *link = context;
+    bool is_news = link->sentinels_are_silent || !is_same_server(link, server);
+    if (link->sentinels_are_silent)
         log_info(LOG_FIELDS(log_text("sentinel", source)), "a Sentinel answers again");
-    link->finder_is_silent = false;
+    link->sentinels_are_silent = false;
     if (link->state == LINK_FINDING)
         dial_found(link, server, source);
     else if (link->state == LINK_WAITING && is_news)
@@ -261,14 +267,15 @@ void redis_link_found(struct redis_link *link, const struct redis_endpoint *serv
         leave_for(link, server);
 }
 
-void redis_link_not_found(struct redis_link *link, const char *reason, bool refused)
+static void on_silent(void *context, const char *reason, bool refused)
 {
+    struct redis_link *link = context;
     bool is_up = redis_link_is_up(link);
     if (link->state != LINK_FINDING && !is_up)
         return;
-    if (is_up && !link->finder_is_silent)
+    if (is_up && !link->sentinels_are_silent)
         log_warning(LOG_FIELDS(log_text("error", reason)), "no Sentinel can be asked; a failover would go unnoticed");
-    link->finder_is_silent = true;
+    link->sentinels_are_silent = true;
     if (!is_up)
         fail_to_find(link, reason, refused);
 }
@@ -369,7 +376,7 @@ void redis_link_refuse(struct redis_link *link, const char *error)
 void redis_link_redirect(struct redis_link *link, const struct redis_endpoint *server)
 {
     const char *host = server->host[0] ? server->host : server_address(link)->host;
-    if (!host || has_finder(link) || link->state == LINK_CLOSING || !set_found(link, host, server->port) ||
+    if (!host || has_sentinels(link) || link->state == LINK_CLOSING || !set_found(link, host, server->port) ||
         !redis_dial_drop(link->dial, "the key is on another server of the Redis Cluster"))
         return;
     log_info(LOG_FIELDS(log_text("host", link->found.host), log_number("port", server->port)),
@@ -390,7 +397,7 @@ static void on_timer_closed(uv_handle_t *handle)
 
 static void finish_close(struct redis_link *link)
 {
-    if (link->dial_is_closed && !link->options.finder.close)
+    if (link->dial_is_closed && !link->sentinel)
         uv_close((uv_handle_t *)&link->timer, on_timer_closed); /* else it comes here again when they are done */
 }
 
@@ -401,9 +408,10 @@ static void on_dial_closed(void *context)
     finish_close(link);
 }
 
-void redis_link_finder_closed(struct redis_link *link)
+static void on_sentinel_closed(void *context)
 {
-    link->options.finder.close = NULL;
+    struct redis_link *link = context;
+    link->sentinel = NULL;
     finish_close(link);
 }
 
@@ -412,8 +420,8 @@ void redis_link_close(struct redis_link *link)
     link_move(link, LINK_CLOSING);
     (void)uv_timer_stop(&link->timer);
     redis_dial_close(link->dial);
-    if (has_finder(link))
-        link->options.finder.close(link->options.finder.sentinel);
+    if (link->sentinel)
+        redis_sentinel_close(link->sentinel);
 }
 
 static struct redis_dial *new_dial(struct redis_link *link)
@@ -422,14 +430,28 @@ static struct redis_dial *new_dial(struct redis_link *link)
     return redis_dial_new(&(struct redis_dial_options){
         .loop = options->loop,
         .address = options->address,
-        .wants_master = has_finder(link),
+        .wants_master = has_sentinels(link),
         .tls = options->tls,
-        .timeout_ms = has_finder(link) ? LINK_MASTER_DIAL_TIMEOUT_MS : options->dial_timeout_ms,
+        .timeout_ms = has_sentinels(link) ? LINK_MASTER_DIAL_TIMEOUT_MS : options->dial_timeout_ms,
         .limits = limits_of(&options->tuning),
         .on_login = on_login,
         .on_over = on_over,
         .on_busy = options->on_busy ? on_busy : NULL,
         .on_closed = on_dial_closed,
+        .context = link,
+    });
+}
+
+static struct redis_sentinel *new_sentinel(struct redis_link *link)
+{
+    return redis_sentinel_new(&(struct redis_sentinel_options){
+        .loop = link->options.loop,
+        .address = link->options.address,
+        .tls = link->options.tls,
+        .watch_ms = LINK_WATCH_MS,
+        .on_named = on_named,
+        .on_silent = on_silent,
+        .on_closed = on_sentinel_closed,
         .context = link,
     });
 }
@@ -441,10 +463,9 @@ struct redis_link *redis_link_new(const struct redis_link_options *options)
         return NULL;
     link->options = *options;
     link->dial = new_dial(link);
-    if (!link->dial) {
-        free(link);
-        return NULL;
-    }
+    link->sentinel = has_sentinels(link) ? new_sentinel(link) : NULL;
+    if (!link->dial || (has_sentinels(link) && !link->sentinel))
+        return NULL;                 /* the loop has their handles */
     link->found = *options->address; /* the host will be this link's own; the rest is borrowed */
     link->found.host = NULL;
     link->pace.breaker.backoff.base_ms = options->backoff_base_ms;

@@ -18,13 +18,7 @@
 #include "promptd/redis_dial.h"
 #include "promptd/redis_login.h"
 
-enum {
-    WATCH_MS = 1000, /* a second after a Sentinel knows of a failover so does a link */
-    ANSWER_TIMEOUT_MS = 1000,
-    ANSWER_MAX_BYTES = 65536,
-    HOST_MAX_LENGTH = 253,
-    PORT_DIGITS_MAX = 5
-};
+enum { ANSWER_TIMEOUT_MS = 1000, ANSWER_MAX_BYTES = 65536, HOST_MAX_LENGTH = 253, PORT_DIGITS_MAX = 5 };
 
 enum sentinel_state {
     SENTINEL_RESTING,  /* no question is under way; leaves when asked or by the watch's timer */
@@ -352,8 +346,7 @@ void redis_sentinel_ask(struct redis_sentinel *sentinel)
         start_timer(sentinel, 0);
 }
 
-/* What the last one named is no master: the next question begins with the next Sentinel, which may know better. */
-static void doubt(struct redis_sentinel *sentinel)
+void redis_sentinel_doubt(struct redis_sentinel *sentinel)
 {
     sentinel->doubted = true;
 }
@@ -403,47 +396,4 @@ struct redis_sentinel *redis_sentinel_new(const struct redis_sentinel_options *o
     (void)uv_timer_init(options->loop, &sentinel->timer); /* always 0 */
     sentinel->timer.data = sentinel;
     return sentinel;
-}
-
-/* --- as the finder of a link ---------------------------------------------------------------------------------- */
-
-static void on_named_to_link(void *context, const struct redis_endpoint *master, const char *sentinel)
-{
-    redis_link_found(context, master, sentinel);
-}
-
-static void on_silent_to_link(void *context, const char *reason, bool refused)
-{
-    redis_link_not_found(context, reason, refused);
-}
-
-static void on_closed_to_link(void *context)
-{
-    if (context)
-        redis_link_finder_closed(context);
-}
-
-struct redis_link *redis_sentinel_link_new(const struct redis_link_options *options)
-{
-    if (!options->address->service)
-        return redis_link_new(options);
-    struct redis_sentinel *sentinel = redis_sentinel_new(&(struct redis_sentinel_options){
-        .loop = options->loop,
-        .address = options->address,
-        .tls = options->tls,
-        .watch_ms = WATCH_MS,
-        .on_named = on_named_to_link,
-        .on_silent = on_silent_to_link,
-        .on_closed = on_closed_to_link,
-    });
-    if (!sentinel)
-        return NULL;
-    struct redis_link_options with_finder = *options;
-    with_finder.finder = (struct redis_finder){
-        .ask = redis_sentinel_ask, .doubt = doubt, .close = redis_sentinel_close, .sentinel = sentinel};
-    struct redis_link *link = redis_link_new(&with_finder);
-    sentinel->options.context = link;
-    if (!link)
-        redis_sentinel_close(sentinel);
-    return link;
 }
