@@ -9,6 +9,9 @@
  * a confirmation resets the wait. Each change of state is logged once. A server that says that it is busy is dialled
  * again each backoff_base_ms, and that is no failure.
  *
+ * A confirmed connection that has died in silence is found by a heartbeat: what on_beat sends is to be answered in
+ * time.
+ *
  * Whatever the peer sends is looked at before hiredis reads it (resp_guard): replies that are none cost the connection.
  *
  * Callbacks never run inside a call of this module.
@@ -35,6 +38,8 @@ struct redis_link_tuning {
     int64_t backoff_max_ms;
     unsigned breaker_failures; /* in a row, until the circuit opens */
     int64_t breaker_reset_ms;
+    int64_t heartbeat_interval_ms; /* 0: no heartbeat */
+    int64_t heartbeat_timeout_ms;
     size_t bulk_max_bytes;  /* a longer string is not read: in its place the reply has the integer of its length */
     size_t reply_max_bytes; /* a longer reply, without what is not read, costs the connection */
     bool leaves_out; /* or: what it has no room for is not read, either; an array has the integer of its count then */
@@ -53,6 +58,8 @@ struct redis_link_options {
     void (*on_lost)(void *context, const char *reason);
     /* The server answered SUBSCRIBE with an error that says that it is busy; fit for the log. The link stays. */
     void (*on_busy)(void *context, const char *error); /* NULL where there is no SUBSCRIBE */
+    /* To send what is answered, and say so then: redis_link_answered. NULL: no heartbeat. */
+    void (*on_beat)(void *context);
     void (*on_closed)(void *context);
     void *context;
 };
@@ -69,6 +76,8 @@ void redis_link_command(struct redis_link *link, int argc, const char **argv, co
 void redis_link_subscribe(struct redis_link *link, const char *channel, const struct resp_subscriber *subscriber);
 
 void redis_link_confirm(struct redis_link *link);
+void redis_link_answered(struct redis_link *link);         /* a beat, or by what else it proves to live */
+bool redis_link_is_overdue(const struct redis_link *link); /* the answer to the last beat */
 void redis_link_set_tuning(struct redis_link *link, const struct redis_link_tuning *tuning);
 bool redis_link_is_up(const struct redis_link *link);        /* confirmed */
 unsigned redis_link_failures(const struct redis_link *link); /* in a row */
@@ -81,9 +90,9 @@ bool redis_link_circuit_is_open(const struct redis_link *link);
 /* The server in use, or last tried: see redis_address_name. */
 void redis_link_server_name(const struct redis_link *link, char name[REDIS_ADDRESS_NAME_SIZE]);
 
-/* Whether the connection was given up because the Sentinels name another server: that one may have been the right one
- * for a while. */
-bool redis_link_has_moved(const struct redis_link *link);
+/* For on_lost: whether the connection may have been of no use for a while. It was given up because nothing answered the
+ * heartbeat, or because the Sentinels name another server. */
+bool redis_link_was_deaf(const struct redis_link *link);
 
 /* Closes the circuit by hand, and dials at once if it waits. Returns whether it was open. */
 bool redis_link_close_circuit(struct redis_link *link);

@@ -138,7 +138,7 @@ bool source_reset_circuit(struct source *source);
 void source_stop(struct source *source);
 
 /* After source_stop, when every receipt has come back. What is in memory only is delivered with a refusal, inside this
- * call or before on_closed. on_closed is the last callback, and the source is gone. */
+ * call or before on_closed. on_closed is the last callback, perhaps inside this call, and the source is gone. */
 void source_close(struct source *source, void (*on_closed)(void *context), void *context);
 
 #endif

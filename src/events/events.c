@@ -22,20 +22,11 @@ enum {
     EVENTS_DIAL_TIMEOUT_MS = 5000,
     EVENTS_BACKOFF_BASE_MS = 1000,
     EVENTS_REPLY_MAX_BYTES = 65536,
-    EVENTS_LAST_LOOK_MS = 100,
     EVENTS_CLOSE_MS = 1000,
     EVENTS_SPELL_MS = 10000, /* without a drop: then a spell of drops is over */
     EVENTS_MAX = 10000,      /* several batches may have their outcomes in one turn of the loop */
     EVENTS_MAX_BYTES = 4194304,
     EVENTS_JSON_KEPT_BYTES = 16384
-};
-
-enum events_beat {
-    EVENTS_BEAT_OFF,     /* not connected, or switched off */
-    EVENTS_BEAT_RESTING, /* until the next beat is due */
-    EVENTS_BEAT_SENT,    /* until the answer comes or the timeout passes */
-    EVENTS_BEAT_OVERDUE, /* the last part of the timeout: the answer may lie unread, if it was us who were late */
-    EVENTS_BEAT_CLOSING  /* no beat any more: until all is answered, or the time for that is over */
 };
 
 struct event {
@@ -56,17 +47,14 @@ struct events {
     size_t count;
     size_t bytes;
     struct buffer json;
-    enum events_beat beat;
+    bool is_closing; /* until all is answered, or the time for that is over */
     uv_timer_t timer;
-    uint64_t bytes_at_beat; /* what the link had received when the beat was sent */
     bool is_dropping;
     uint64_t dropped_at_ms; /* the last one */
     uint64_t dropped;       /* in this spell */
     void (*on_closed)(void *context);
     void *closed_context;
 };
-
-static void on_timer(uv_timer_t *timer);
 
 /* --- drops -------------------------------------------------------------------------------------------------------- */
 
@@ -154,42 +142,7 @@ void events_publish(struct events *events, const struct job *job)
     send_waiting(events);
 }
 
-/* --- heartbeat: a connection that died in silence would take the next events with it -------------------------------
- */
-
-static void wait_in(struct events *events, enum events_beat beat, int64_t wait_ms)
-{
-    events->beat = beat;
-    uv_update_time(events->options.loop);
-    (void)uv_timer_start(&events->timer, on_timer, (uint64_t)wait_ms, 0);
-}
-
-static void stop_beating(struct events *events)
-{
-    events->beat = EVENTS_BEAT_OFF;
-    (void)uv_timer_stop(&events->timer);
-}
-
-static void rest(struct events *events)
-{
-    if (events->options.tuning.heartbeat_interval_ms > 0)
-        wait_in(events, EVENTS_BEAT_RESTING, events->options.tuning.heartbeat_interval_ms);
-    else
-        stop_beating(events);
-}
-
-static void ping(struct events *events)
-{
-    const char *argv[] = {"PING"};
-    const size_t lengths[] = {4};
-    redis_link_command(events->link, 1, argv, lengths, &events->pinged);
-}
-
-static void await_answer(struct events *events)
-{
-    events->bytes_at_beat = redis_link_received_bytes(events->link);
-    wait_in(events, EVENTS_BEAT_SENT, events->options.tuning.heartbeat_timeout_ms - EVENTS_LAST_LOOK_MS);
-}
+/* --- ending ------------------------------------------------------------------------------------------------------- */
 
 static void close_link(struct events *events)
 {
@@ -199,29 +152,7 @@ static void close_link(struct events *events)
 
 static void on_timer(uv_timer_t *timer)
 {
-    struct events *events = timer->data;
-    switch (events->beat) {
-    case EVENTS_BEAT_OFF:
-        return;
-    case EVENTS_BEAT_RESTING:
-        ping(events);
-        await_answer(events);
-        return;
-    case EVENTS_BEAT_SENT:
-        wait_in(events, EVENTS_BEAT_OVERDUE, EVENTS_LAST_LOOK_MS);
-        return;
-    case EVENTS_BEAT_OVERDUE:
-        if (redis_link_received_bytes(events->link) != events->bytes_at_beat) { /* it is queued behind others */
-            await_answer(events);
-            return;
-        }
-        stop_beating(events);
-        redis_link_drop(events->link, "no answer to the heartbeat");
-        return;
-    case EVENTS_BEAT_CLOSING:
-        close_link(events);
-        return;
-    }
+    close_link(timer->data);
 }
 
 /* --- answers ------------------------------------------------------------------------------------------------------ */
@@ -237,7 +168,7 @@ static void on_published(void *context, const redisReply *reply)
     } else {
         note_published(events);
     }
-    if (events->beat == EVENTS_BEAT_CLOSING && events->count == 0)
+    if (events->is_closing && events->count == 0)
         close_link(events);
 }
 
@@ -247,8 +178,7 @@ static void on_pinged(void *context, const redisReply *reply)
 {
     struct events *events = context;
     if (redis_link_is_up(events->link)) {
-        if (events->beat == EVENTS_BEAT_SENT || events->beat == EVENTS_BEAT_OVERDUE)
-            rest(events);
+        redis_link_answered(events->link);
         return;
     }
     if (reply->type == REDIS_REPLY_ERROR && strncmp(reply->str, "NOPERM", 6) != 0) {
@@ -259,13 +189,16 @@ static void on_pinged(void *context, const redisReply *reply)
     }
     redis_link_confirm(events->link);
     log_info(LOG_FIELDS(log_text("channel", events->options.channel)), "ready to publish outcome events");
-    rest(events);
     send_waiting(events);
 }
 
-static void on_login(void *context)
+/* Also the heartbeat, without which a connection that died in silence would take the next events with it. */
+static void ping(void *context)
 {
-    ping(context);
+    const struct events *events = context;
+    const char *argv[] = {"PING"};
+    const size_t lengths[] = {4};
+    redis_link_command(events->link, 1, argv, lengths, &events->pinged);
 }
 
 /* Whether Redis still got what was on its way nobody knows. Sent again it might be there twice. */
@@ -273,10 +206,8 @@ static void on_lost(void *context, const char *reason)
 {
     struct events *events = context;
     drop_oldest(events, events->next, reason);
-    if (events->beat == EVENTS_BEAT_CLOSING)
+    if (events->is_closing)
         close_link(events);
-    else
-        stop_beating(events);
 }
 
 /* An error that nobody asked for; those of a PUBLISH come as its answer. */
@@ -294,6 +225,8 @@ static struct redis_link_tuning link_tuning(const struct events_tuning *tuning)
         .backoff_max_ms = tuning->backoff_max_ms,
         .breaker_failures = tuning->breaker_failures,
         .breaker_reset_ms = tuning->breaker_reset_ms,
+        .heartbeat_interval_ms = tuning->heartbeat_interval_ms,
+        .heartbeat_timeout_ms = tuning->heartbeat_timeout_ms,
         .bulk_max_bytes = EVENTS_REPLY_MAX_BYTES,
         .reply_max_bytes = EVENTS_REPLY_MAX_BYTES,
     };
@@ -302,12 +235,7 @@ static struct redis_link_tuning link_tuning(const struct events_tuning *tuning)
 void events_set_tuning(struct events *events, const struct events_tuning *tuning)
 {
     const struct redis_link_tuning link = link_tuning(tuning);
-    events->options.tuning = *tuning;
     redis_link_set_tuning(events->link, &link);
-    if (tuning->heartbeat_interval_ms == 0)
-        stop_beating(events);
-    else if (redis_link_is_up(events->link) && events->beat == EVENTS_BEAT_OFF)
-        rest(events);
 }
 
 size_t events_waiting(const struct events *events)
@@ -346,8 +274,10 @@ void events_close(struct events *events, void (*on_closed)(void *context), void 
 {
     events->on_closed = on_closed;
     events->closed_context = context;
-    if (events_are_connected(events) && events->count > 0)
-        wait_in(events, EVENTS_BEAT_CLOSING, EVENTS_CLOSE_MS);
+    events->is_closing = events_are_connected(events) && events->count > 0;
+    uv_update_time(events->options.loop);
+    if (events->is_closing)
+        (void)uv_timer_start(&events->timer, on_timer, EVENTS_CLOSE_MS, 0);
     else
         close_link(events);
 }
@@ -368,7 +298,8 @@ struct events *events_new(const struct events_options *options)
         .dial_timeout_ms = EVENTS_DIAL_TIMEOUT_MS,
         .backoff_base_ms = EVENTS_BACKOFF_BASE_MS,
         .tuning = link_tuning(&options->tuning),
-        .on_login = on_login,
+        .on_login = ping,
+        .on_beat = ping,
         .on_lost = on_lost,
         .on_busy = on_busy,
         .on_closed = on_link_closed,

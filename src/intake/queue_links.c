@@ -10,13 +10,7 @@
 #define LOG_COMPONENT "redis"
 #include "promptd/log.h"
 
-enum {
-    DIAL_TIMEOUT_MS = 5000,
-    BACKOFF_BASE_MS = 1000,
-    LATE_MS = 1000,
-    COMPLAIN_MS = 3600000,
-    REPLY_EXTRA_BYTES = 65536
-};
+enum { DIAL_TIMEOUT_MS = 5000, BACKOFF_BASE_MS = 1000, COMPLAIN_MS = 3600000, REPLY_EXTRA_BYTES = 65536 };
 
 static uint64_t now_ms(const struct queue_links *links)
 {
@@ -97,7 +91,6 @@ static void on_worker_login(void *context)
 {
     struct queue_links *links = context;
     struct queue_command command;
-    links->is_pinging = false;
     queue_command_begin(&command, "INFO");
     send_on(links, links->worker, &command, on_info, links);
 }
@@ -113,25 +106,16 @@ static void on_pong(void *context, const redisReply *reply)
 {
     struct queue_links *links = context;
     (void)reply;
-    links->is_pinging = false;
+    redis_link_answered(links->worker);
     links->alive_ms = now_ms(links);
 }
 
-static void beat(struct queue_links *links, const struct source_tuning *tuning)
+static void ping(void *context)
 {
+    struct queue_links *links = context;
     struct queue_command command;
-    uint64_t since_ms = now_ms(links) - links->pinged_ms;
-    if (!redis_link_is_up(links->worker))
-        return;
-    if (links->is_pinging && since_ms >= (uint64_t)tuning->heartbeat_timeout_ms) {
-        links->is_pinging = false;
-        redis_link_drop(links->worker, "no answer to the heartbeat");
-    } else if (!links->is_pinging && since_ms >= (uint64_t)tuning->heartbeat_interval_ms) {
-        links->is_pinging = true;
-        links->pinged_ms = now_ms(links);
-        queue_command_begin(&command, "PING");
-        send_on(links, links->worker, &command, on_pong, links);
-    }
+    queue_command_begin(&command, "PING");
+    send_on(links, links->worker, &command, on_pong, links);
 }
 
 /* --- the reader --------------------------------------------------------------------------------------------------- */
@@ -178,10 +162,11 @@ void queue_links_unblock(struct queue_links *links)
     send_on(links, links->worker, &command, NULL, NULL);
 }
 
-static void watch_read(struct queue_links *links, const struct source_tuning *tuning)
+void queue_links_tick(struct queue_links *links)
 {
+    const struct source_tuning *tuning = &links->options.source->tuning;
     uint64_t bytes = redis_link_received_bytes(links->reader);
-    if (!links->is_reading)
+    if (tuning->heartbeat_interval_ms == 0 || !links->is_reading)
         return;
     if (bytes != links->read_bytes) { /* it is long, and on its way */
         links->read_bytes = bytes;
@@ -192,15 +177,6 @@ static void watch_read(struct queue_links *links, const struct source_tuning *tu
 }
 
 /* --- both --------------------------------------------------------------------------------------------------------- */
-
-void queue_links_tick(struct queue_links *links)
-{
-    const struct source_tuning *tuning = &links->options.source->tuning;
-    if (tuning->heartbeat_interval_ms == 0)
-        return;
-    watch_read(links, tuning);
-    beat(links, tuning);
-}
 
 static bool is_moved(const redisReply *reply, char host[REDIS_ADDRESS_NAME_SIZE], struct redis_endpoint *server)
 {
@@ -250,7 +226,7 @@ void queue_links_get_status(const struct queue_links *links, struct source_statu
     unsigned reader = redis_link_failures(links->reader);
     unsigned worker = redis_link_failures(links->worker);
     redis_link_server_name(links->worker, status->server);
-    status->heartbeat_is_well = !links->is_pinging || now_ms(links) - links->pinged_ms < LATE_MS;
+    status->heartbeat_is_well = !redis_link_is_overdue(links->worker);
     status->circuit_is_open = redis_link_circuit_is_open(links->reader) || redis_link_circuit_is_open(links->worker);
     status->failures = reader > worker ? reader : worker;
     status->last_alive_ms = links->alive_ms;
@@ -262,6 +238,8 @@ static struct redis_link_tuning link_tuning(const struct source_tuning *tuning, 
         .backoff_max_ms = tuning->backoff_max_ms,
         .breaker_failures = tuning->breaker_failures,
         .breaker_reset_ms = tuning->breaker_reset_ms,
+        .heartbeat_interval_ms = tuning->heartbeat_interval_ms,
+        .heartbeat_timeout_ms = tuning->heartbeat_timeout_ms,
         .bulk_max_bytes = bulk_max_bytes,
         .reply_max_bytes = tuning->memory_max_bytes + bulk_max_bytes + REPLY_EXTRA_BYTES,
         .leaves_out = true,
@@ -294,6 +272,7 @@ bool queue_links_open(struct queue_links *links, const struct queue_links_option
         .tuning = link_tuning(&source->tuning, bulk_max_bytes),
         .on_login = on_worker_login,
         .on_lost = on_worker_lost,
+        .on_beat = ping,
         .on_closed = on_link_closed,
         .context = links,
     };
@@ -303,6 +282,7 @@ bool queue_links_open(struct queue_links *links, const struct queue_links_option
     link.is_second = true;
     link.on_login = on_reader_login;
     link.on_lost = on_reader_lost;
+    link.on_beat = NULL; /* a read that blocks answers nothing else: see queue_links_tick */
     links->reader = redis_link_new(&link);
     return links->worker && links->reader;
 }

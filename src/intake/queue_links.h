@@ -41,8 +41,6 @@ struct queue_links {
     bool is_reading;     /* sent, and not answered */
     uint64_t read_ms;    /* when something last came of it */
     uint64_t read_bytes; /* that the reader had received by then */
-    bool is_pinging;
-    uint64_t pinged_ms;
     bool warned_policy;
     uint64_t complained_ms; /* when a refusal last got a line */
     int open;

@@ -10,19 +10,7 @@
 #include "promptd/log.h"
 #include "promptd/redis_link.h"
 
-enum {
-    SOURCE_DIAL_TIMEOUT_MS = 5000,
-    SOURCE_BACKOFF_BASE_MS = 1000,
-    SOURCE_LAST_LOOK_MS = 100,
-    SOURCE_REPLY_EXTRA_BYTES = 65536
-};
-
-enum heartbeat_state {
-    HEARTBEAT_OFF,     /* not subscribed, or switched off */
-    HEARTBEAT_RESTING, /* until the next beat is due */
-    HEARTBEAT_SENT,    /* until the answer comes or the timeout passes */
-    HEARTBEAT_OVERDUE  /* the last part of the timeout: the answer may lie unread, if it was us who were late */
-};
+enum { SOURCE_DIAL_TIMEOUT_MS = 5000, SOURCE_BACKOFF_BASE_MS = 1000, SOURCE_REPLY_EXTRA_BYTES = 65536 };
 
 struct source_pubsub {
     struct source source; /* first: the source is this */
@@ -32,9 +20,6 @@ struct source_pubsub {
     struct redis_link *link;
     struct resp_subscriber subscription;
     bool stopped;
-    enum heartbeat_state heartbeat;
-    uv_timer_t beat;
-    uint64_t bytes_at_beat; /* what the link had received when the beat was sent */
     bool is_busy;           /* Redis has said so, and it stands in the log */
     uint64_t last_alive_ms; /* when the subscription was last proved */
     bool in_gap;            /* was subscribed, and is not */
@@ -58,73 +43,14 @@ static void end_gap(struct source_pubsub *source)
                 (double)lasted_ms / 1000);
 }
 
-/* --- heartbeat ------------------------------------------------------------------------------------------------ */
+/* --- subscription --------------------------------------------------------------------------------------------- */
 
-static void subscribe(struct source_pubsub *source)
+/* Also the heartbeat: Redis answers each time. */
+static void subscribe(void *context)
 {
+    const struct source_pubsub *source = context;
     redis_link_subscribe(source->link, source->options.channel, &source->subscription);
 }
-
-static void on_beat(uv_timer_t *timer);
-
-static void heartbeat_move(struct source_pubsub *source, enum heartbeat_state state, int64_t wait_ms)
-{
-    source->heartbeat = state;
-    uv_update_time(source->options.loop);
-    (void)uv_timer_start(&source->beat, on_beat, (uint64_t)wait_ms, 0);
-}
-
-static void heartbeat_stop(struct source_pubsub *source)
-{
-    source->heartbeat = HEARTBEAT_OFF;
-    (void)uv_timer_stop(&source->beat);
-}
-
-static void heartbeat_await(struct source_pubsub *source)
-{
-    source->bytes_at_beat = redis_link_received_bytes(source->link);
-    heartbeat_move(source, HEARTBEAT_SENT, source->options.tuning.heartbeat_timeout_ms - SOURCE_LAST_LOOK_MS);
-}
-
-static void heartbeat_rest(struct source_pubsub *source)
-{
-    if (source->options.tuning.heartbeat_interval_ms > 0)
-        heartbeat_move(source, HEARTBEAT_RESTING, source->options.tuning.heartbeat_interval_ms);
-    else
-        heartbeat_stop(source);
-}
-
-static void on_beat(uv_timer_t *timer)
-{
-    struct source_pubsub *source = timer->data;
-    switch (source->heartbeat) {
-    case HEARTBEAT_OFF:
-        return;
-    case HEARTBEAT_RESTING:
-        subscribe(source);
-        heartbeat_await(source);
-        return;
-    case HEARTBEAT_SENT:
-        heartbeat_move(source, HEARTBEAT_OVERDUE, SOURCE_LAST_LOOK_MS);
-        return;
-    case HEARTBEAT_OVERDUE:
-        if (redis_link_received_bytes(source->link) != source->bytes_at_beat) { /* the answer is queued behind it */
-            heartbeat_await(source);
-            return;
-        }
-        heartbeat_stop(source);
-        redis_link_drop(source->link, "no answer to the heartbeat");
-        return;
-    }
-}
-
-static void on_heartbeat_answered(struct source_pubsub *source)
-{
-    if (source->heartbeat == HEARTBEAT_SENT || source->heartbeat == HEARTBEAT_OVERDUE)
-        heartbeat_rest(source);
-}
-
-/* --- subscription --------------------------------------------------------------------------------------------- */
 
 static void on_subscribed(void *context)
 {
@@ -136,12 +62,11 @@ static void on_subscribed(void *context)
         log_info(NULL, "Redis is no longer busy");
     source->is_busy = false;
     if (redis_link_is_up(source->link)) {
-        on_heartbeat_answered(source);
+        redis_link_answered(source->link);
         return;
     }
     redis_link_confirm(source->link);
     log_info(LOG_FIELDS(log_text("channel", source->options.channel)), "subscribed");
-    heartbeat_rest(source);
     end_gap(source);
 }
 
@@ -165,12 +90,7 @@ static void on_busy(void *context, const char *error)
         log_warning(LOG_FIELDS(log_text("error", error)), "Redis is busy; the subscription stays");
     source->is_busy = true;
     source->last_alive_ms = uv_now(source->options.loop);
-    on_heartbeat_answered(source);
-}
-
-static void on_login(void *context)
-{
-    subscribe(context);
+    redis_link_answered(source->link);
 }
 
 /* A connection that died silently, or that of a master that is none any more, was deaf since its last sign of life; one
@@ -179,17 +99,14 @@ static void on_lost(void *context, const char *reason)
 {
     struct source_pubsub *source = context;
     bool beats = source->options.tuning.heartbeat_interval_ms > 0;
-    bool silent = beats && (source->heartbeat == HEARTBEAT_OFF || redis_link_has_moved(source->link));
+    bool silent = beats && redis_link_was_deaf(source->link);
     source->in_gap = true;
     source->gap_began_ms = silent ? source->last_alive_ms : uv_now(source->options.loop);
-    heartbeat_stop(source);
     strncpy(source->gap_cause, reason, sizeof source->gap_cause - 1);
 }
 
-/* The timer's memory is the last to go. */
-static void on_beat_closed(uv_handle_t *handle)
+static void finish_close(struct source_pubsub *source)
 {
-    struct source_pubsub *source = handle->data;
     void (*on_closed)(void *) = source->on_closed;
     void *closed_context = source->closed_context;
     free(source);
@@ -201,7 +118,7 @@ static void on_link_closed(void *context)
     struct source_pubsub *source = context;
     source->link = NULL;
     if (source->on_closed)
-        uv_close((uv_handle_t *)&source->beat, on_beat_closed);
+        finish_close(source);
 }
 
 static struct redis_link_tuning link_tuning(const struct source_tuning *tuning)
@@ -210,6 +127,8 @@ static struct redis_link_tuning link_tuning(const struct source_tuning *tuning)
         .backoff_max_ms = tuning->backoff_max_ms,
         .breaker_failures = tuning->breaker_failures,
         .breaker_reset_ms = tuning->breaker_reset_ms,
+        .heartbeat_interval_ms = tuning->heartbeat_interval_ms,
+        .heartbeat_timeout_ms = tuning->heartbeat_timeout_ms,
         .bulk_max_bytes = tuning->message_max_bytes,
         .reply_max_bytes = tuning->message_max_bytes + SOURCE_REPLY_EXTRA_BYTES,
     };
@@ -248,13 +167,8 @@ static void set_tuning(struct source *source, const struct source_tuning *tuning
     struct source_pubsub *pubsub = pubsub_of(source);
     pubsub->options.tuning = *tuning;
     const struct redis_link_tuning link = link_tuning(tuning);
-    if (!pubsub->link)
-        return;
-    redis_link_set_tuning(pubsub->link, &link);
-    if (tuning->heartbeat_interval_ms == 0)
-        heartbeat_stop(pubsub);
-    else if (redis_link_is_up(pubsub->link) && pubsub->heartbeat == HEARTBEAT_OFF)
-        heartbeat_rest(pubsub);
+    if (pubsub->link)
+        redis_link_set_tuning(pubsub->link, &link);
 }
 
 static void get_status(const struct source *source, struct source_status *status)
@@ -262,7 +176,7 @@ static void get_status(const struct source *source, struct source_status *status
     const struct source_pubsub *pubsub = (const struct source_pubsub *)source;
     status->mode = "pubsub";
     redis_address_name(pubsub->options.address, status->server);
-    status->heartbeat_is_well = pubsub->heartbeat != HEARTBEAT_OVERDUE;
+    status->heartbeat_is_well = !pubsub->link || !redis_link_is_overdue(pubsub->link);
     status->last_alive_ms = pubsub->last_alive_ms;
     status->last_message_ms = pubsub->last_message_ms;
     status->gaps = pubsub->gaps;
@@ -286,7 +200,6 @@ static void stop(struct source *source)
 {
     struct source_pubsub *pubsub = pubsub_of(source);
     pubsub->stopped = true;
-    heartbeat_stop(pubsub);
     redis_link_close(pubsub->link);
 }
 
@@ -296,7 +209,7 @@ static void close_source(struct source *source, void (*on_closed)(void *context)
     pubsub->on_closed = on_closed;
     pubsub->closed_context = context;
     if (!pubsub->link)
-        uv_close((uv_handle_t *)&pubsub->beat, on_beat_closed);
+        finish_close(pubsub);
 }
 
 static const struct source_ops ops = {
@@ -326,7 +239,8 @@ struct source *source_pubsub_new(const struct source_options *options)
         .dial_timeout_ms = SOURCE_DIAL_TIMEOUT_MS,
         .backoff_base_ms = SOURCE_BACKOFF_BASE_MS,
         .tuning = link_tuning(&options->tuning),
-        .on_login = on_login,
+        .on_login = subscribe,
+        .on_beat = subscribe,
         .on_lost = on_lost,
         .on_busy = on_busy,
         .on_closed = on_link_closed,
@@ -336,7 +250,5 @@ struct source *source_pubsub_new(const struct source_options *options)
         free(source);
         return NULL;
     }
-    (void)uv_timer_init(options->loop, &source->beat); /* always 0 */
-    source->beat.data = source;
     return &source->source;
 }

@@ -30,7 +30,15 @@ enum link_state {
     LINK_CLOSING   /* redis_link_close was called; waits for dial, Sentinels and timer */
 };
 
+enum link_beat {
+    BEAT_OFF,     /* not up, or switched off */
+    BEAT_RESTING, /* until the next beat is due */
+    BEAT_SENT,    /* until the answer comes or the timeout passes */
+    BEAT_OVERDUE  /* the last part of the timeout: the answer may lie unread, if it was us who were late */
+};
+
 enum {
+    LINK_LAST_LOOK_MS = 100,
     LINK_MASTER_DIAL_TIMEOUT_MS = 2000, /* a master may be frozen, and another one be made meanwhile */
     LINK_WATCH_MS = 1000                /* a second after a Sentinel knows of a failover so do we */
 };
@@ -47,9 +55,11 @@ struct redis_link {
     bool is_redirected;              /* without Sentinels: `found` is where a Redis Cluster has the key */
     bool redirects;                  /* it is given up for that */
     int64_t redirected_ms;           /* when it last was */
-    bool has_moved;                  /* the connection was given up because another server is the master now */
+    bool was_deaf; /* nothing had answered, or another server is the master: see redis_link_was_deaf */
+    enum link_beat beat;
+    uint64_t bytes_at_beat; /* that had been received when the beat was sent */
     struct redis_pace pace;
-    uv_timer_t timer; /* the backoff */
+    uv_timer_t timer; /* the backoff; while it is up the beat */
     struct redis_report report;
     int64_t up_since_ms;
     int64_t down_since_ms;
@@ -91,6 +101,7 @@ static void on_timer(uv_timer_t *timer);
 static void dial_in(struct redis_link *link, int64_t wait_ms)
 {
     link_move(link, LINK_WAITING);
+    link->beat = BEAT_OFF;
     uv_update_time(link->options.loop);
     (void)uv_timer_start(&link->timer, on_timer, (uint64_t)wait_ms, 0);
 }
@@ -193,6 +204,57 @@ static void on_busy(void *context, const char *error)
     link->options.on_busy(link->options.context, error);
 }
 
+/* --- heartbeat ------------------------------------------------------------------------------------------------ */
+
+static void on_beat(uv_timer_t *timer);
+
+static void beat_move(struct redis_link *link, enum link_beat beat, int64_t wait_ms)
+{
+    link->beat = beat;
+    uv_update_time(link->options.loop);
+    (void)uv_timer_start(&link->timer, on_beat, (uint64_t)wait_ms, 0);
+}
+
+static void beat_await(struct redis_link *link)
+{
+    link->bytes_at_beat = redis_link_received_bytes(link);
+    beat_move(link, BEAT_SENT, link->options.tuning.heartbeat_timeout_ms - LINK_LAST_LOOK_MS);
+}
+
+static void beat_rest(struct redis_link *link)
+{
+    link->beat = BEAT_OFF;
+    (void)uv_timer_stop(&link->timer);
+    if (link->options.on_beat && link->options.tuning.heartbeat_interval_ms > 0)
+        beat_move(link, BEAT_RESTING, link->options.tuning.heartbeat_interval_ms);
+}
+
+static void on_beat(uv_timer_t *timer)
+{
+    struct redis_link *link = timer->data;
+    if (link->beat == BEAT_RESTING) {
+        link->options.on_beat(link->options.context);
+        beat_await(link);
+    } else if (link->beat == BEAT_SENT) {
+        beat_move(link, BEAT_OVERDUE, LINK_LAST_LOOK_MS);
+    } else if (redis_link_received_bytes(link) != link->bytes_at_beat) { /* the answer is queued behind it */
+        beat_await(link);
+    } else if (redis_dial_drop(link->dial, "no answer to the heartbeat")) {
+        link->was_deaf = true;
+    }
+}
+
+void redis_link_answered(struct redis_link *link)
+{
+    if (link->beat == BEAT_SENT || link->beat == BEAT_OVERDUE)
+        beat_rest(link);
+}
+
+bool redis_link_is_overdue(const struct redis_link *link)
+{
+    return link->beat == BEAT_OVERDUE;
+}
+
 /* --- the Sentinels' word -------------------------------------------------------------------------------------- */
 
 static bool set_found(struct redis_link *link, const char *host, int port)
@@ -249,7 +311,7 @@ static void leave_for(struct redis_link *link, const struct redis_endpoint *serv
     redis_endpoint_name(server, name);
     (void)snprintf(reason, sizeof reason, "the Sentinels name another master: %.200s", name);
     if (redis_dial_drop(link->dial, reason))
-        link->has_moved = true;
+        link->was_deaf = true;
 }
 
 static void on_named(void *context, const struct redis_endpoint *server, const char *source)
@@ -300,12 +362,13 @@ void redis_link_confirm(struct redis_link *link)
         return;
     link_move(link, LINK_UP);
     link->attempts += passed_over;
-    link->has_moved = false;
+    link->was_deaf = false;
     link->up_since_ms = (int64_t)uv_now(link->options.loop);
     if (breaker_close(&link->pace.breaker) && !link->options.is_second)
         log_info(NULL, "Redis circuit closed");
     if (!link->options.is_second)
         redis_report_up(&link->report, link->attempts, link->up_since_ms - link->down_since_ms);
+    beat_rest(link);
 }
 
 static struct resp_guard_limits limits_of(const struct redis_link_tuning *tuning)
@@ -317,10 +380,13 @@ static struct resp_guard_limits limits_of(const struct redis_link_tuning *tuning
 void redis_link_set_tuning(struct redis_link *link, const struct redis_link_tuning *tuning)
 {
     const struct resp_guard_limits limits = limits_of(tuning);
+    link->options.tuning = *tuning;
     redis_dial_set_limits(link->dial, &limits);
     link->pace.breaker.backoff.max_ms = tuning->backoff_max_ms;
     link->pace.breaker.max_failures = tuning->breaker_failures;
     link->pace.breaker.reset_ms = tuning->breaker_reset_ms;
+    if (link->state == LINK_UP && (tuning->heartbeat_interval_ms == 0 || link->beat == BEAT_OFF))
+        beat_rest(link);
 }
 
 unsigned redis_link_failures(const struct redis_link *link)
@@ -358,9 +424,9 @@ void redis_link_server_name(const struct redis_link *link, char name[REDIS_ADDRE
     redis_address_name(server_address(link), name);
 }
 
-bool redis_link_has_moved(const struct redis_link *link)
+bool redis_link_was_deaf(const struct redis_link *link)
 {
-    return link->has_moved;
+    return link->was_deaf;
 }
 
 void redis_link_drop(struct redis_link *link, const char *reason)
