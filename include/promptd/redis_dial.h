@@ -58,9 +58,12 @@ struct redis_dial *redis_dial_new(const struct redis_dial_options *options);
 /* When none is under way. The server is borrowed until it is over, and has no more than where it is. */
 void redis_dial_begin(struct redis_dial *dial, const struct redis_address *server);
 
-/* Lengths in bytes, NULL: strlen; see redis_link_command and redis_link_subscribe. */
+/* Sends a command; lengths in bytes, NULL: strlen. A send that fails loses the connection. */
 void redis_dial_command(struct redis_dial *dial, int argc, const char *const *argv, const size_t *lengths,
                         const struct redis_call *call);
+
+/* SUBSCRIBE: its answers and the messages go to the subscriber. It and the channel are borrowed until the dial is
+ * closed. From then on the connection takes no other command. */
 void redis_dial_subscribe(struct redis_dial *dial, const char *channel, const struct resp_subscriber *subscriber);
 
 /* false: it does not wait for that. */

@@ -28,7 +28,7 @@
 
 #include "promptd/breaker.h"
 #include "promptd/redis_address.h"
-#include "promptd/redis_read.h"
+#include "promptd/redis_dial.h"
 #include "promptd/redis_tls.h"
 
 struct redis_link;
@@ -40,9 +40,7 @@ struct redis_link_tuning {
     int64_t breaker_reset_ms;
     int64_t heartbeat_interval_ms; /* 0: no heartbeat */
     int64_t heartbeat_timeout_ms;
-    size_t bulk_max_bytes;  /* a longer string is not read: in its place the reply has the integer of its length */
-    size_t reply_max_bytes; /* a longer reply, without what is not read, costs the connection */
-    bool leaves_out; /* or: what it has no room for is not read, either; an array has the integer of its count then */
+    struct resp_guard_limits limits;
 };
 
 struct redis_link_options {
@@ -67,13 +65,10 @@ struct redis_link_options {
 /* Dials at once. NULL when out of memory: the process ends. */
 struct redis_link *redis_link_new(const struct redis_link_options *options);
 
-/* Sends a command; lengths in bytes. For use between on_login and on_lost. A send that fails loses the connection. */
-void redis_link_command(struct redis_link *link, int argc, const char **argv, const size_t *lengths,
-                        const struct redis_call *call);
-
-/* SUBSCRIBE: its answers and the messages go to the subscriber. It and the channel are borrowed until the link is
- * closed. From then on the connection takes no other command. */
-void redis_link_subscribe(struct redis_link *link, const char *channel, const struct resp_subscriber *subscriber);
+/* The connection: what is said over it between on_login and on_lost (redis_dial_command, redis_dial_subscribe), and how
+ * it is given up (redis_dial_drop, redis_dial_refuse): on_lost follows if it was confirmed, and a new dial. All else is
+ * the link's. */
+struct redis_dial *redis_link_dial(const struct redis_link *link);
 
 void redis_link_confirm(struct redis_link *link);
 void redis_link_answered(struct redis_link *link);         /* a beat, or by what else it proves to live */
@@ -81,9 +76,6 @@ bool redis_link_is_overdue(const struct redis_link *link); /* the answer to the 
 void redis_link_set_tuning(struct redis_link *link, const struct redis_link_tuning *tuning);
 bool redis_link_is_up(const struct redis_link *link);        /* confirmed */
 unsigned redis_link_failures(const struct redis_link *link); /* in a row */
-
-/* Grows with every byte that comes; another connection begins again at 0. */
-uint64_t redis_link_received_bytes(const struct redis_link *link);
 
 bool redis_link_circuit_is_open(const struct redis_link *link);
 
@@ -96,14 +88,6 @@ bool redis_link_was_deaf(const struct redis_link *link);
 
 /* Closes the circuit by hand, and dials at once if it waits. Returns whether it was open. */
 bool redis_link_close_circuit(struct redis_link *link);
-
-/* Gives the connection up, for a reason that is fit for the log; on_lost follows if it was confirmed, and a new dial.
- */
-void redis_link_drop(struct redis_link *link, const char *reason);
-
-/* The same for an error reply, of which nothing is shown that may quote a password. A server that is busy is dialled
- * again soon. */
-void redis_link_refuse(struct redis_link *link, const char *error);
 
 /* A Redis Cluster has the key on another server, which is dialled from now on, at once; a host "" is the one it was.
  * Where a dial to it fails the address counts again. Not with Sentinels. */

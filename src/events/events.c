@@ -114,7 +114,7 @@ static void send_waiting(struct events *events)
         const char *argv[] = {"PUBLISH", channel, event->text};
         const size_t lengths[] = {7, strlen(channel), event->length};
         events->next = TAILQ_NEXT(event, link);
-        redis_link_command(events->link, 3, argv, lengths, &events->published);
+        redis_dial_command(redis_link_dial(events->link), 3, argv, lengths, &events->published);
     }
 }
 
@@ -184,7 +184,7 @@ static void on_pinged(void *context, const redisReply *reply)
     if (reply->type == REDIS_REPLY_ERROR && strncmp(reply->str, "NOPERM", 6) != 0) {
         char reason[256];
         redis_address_copy_error(events->options.address, reply->str, reason, sizeof reason);
-        redis_link_drop(events->link, reason);
+        (void)redis_dial_drop(redis_link_dial(events->link), reason);
         return;
     }
     redis_link_confirm(events->link);
@@ -197,8 +197,7 @@ static void ping(void *context)
 {
     const struct events *events = context;
     const char *argv[] = {"PING"};
-    const size_t lengths[] = {4};
-    redis_link_command(events->link, 1, argv, lengths, &events->pinged);
+    redis_dial_command(redis_link_dial(events->link), 1, argv, NULL, &events->pinged);
 }
 
 /* Whether Redis still got what was on its way nobody knows. Sent again it might be there twice. */
@@ -227,8 +226,7 @@ static struct redis_link_tuning link_tuning(const struct events_tuning *tuning)
         .breaker_reset_ms = tuning->breaker_reset_ms,
         .heartbeat_interval_ms = tuning->heartbeat_interval_ms,
         .heartbeat_timeout_ms = tuning->heartbeat_timeout_ms,
-        .bulk_max_bytes = EVENTS_REPLY_MAX_BYTES,
-        .reply_max_bytes = EVENTS_REPLY_MAX_BYTES,
+        .limits = {.bulk_bytes = EVENTS_REPLY_MAX_BYTES, .reply_bytes = EVENTS_REPLY_MAX_BYTES},
     };
 }
 

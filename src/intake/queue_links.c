@@ -25,7 +25,7 @@ static void send_on(struct queue_links *links, struct redis_link *link, const st
         assert(call + 1 < links->calls + QUEUE_CALLS_MAX);
     if (call)
         *call = (struct redis_call){.on_reply = on_reply, .context = context};
-    redis_link_command(link, command->argc, (const char **)(uintptr_t)command->argv, command->lengths, call);
+    redis_dial_command(redis_link_dial(link), command->argc, command->argv, command->lengths, call);
 }
 
 void queue_links_ask(struct queue_links *links, const struct queue_command *command,
@@ -39,7 +39,7 @@ void queue_links_read(struct queue_links *links, const struct queue_command *com
 {
     links->is_reading = true;
     links->read_ms = now_ms(links);
-    links->read_bytes = redis_link_received_bytes(links->reader);
+    links->read_bytes = redis_dial_received_bytes(redis_link_dial(links->reader));
     send_on(links, links->reader, command, on_reply, links->options.context);
 }
 
@@ -76,7 +76,7 @@ static void on_info(void *context, const redisReply *reply)
         char reason[96];
         (void)snprintf(reason, sizeof reason, "Redis %lu.%lu is too old for redis_mode %s, which needs 6.2", major,
                        minor, links->options.mode);
-        redis_link_drop(links->worker, reason);
+        (void)redis_dial_drop(redis_link_dial(links->worker), reason);
         return;
     }
     if (policy && strncmp(policy, "noeviction", 10) != 0 && !links->warned_policy) {
@@ -165,7 +165,7 @@ void queue_links_unblock(struct queue_links *links)
 void queue_links_tick(struct queue_links *links)
 {
     const struct source_tuning *tuning = &links->options.source->tuning;
-    uint64_t bytes = redis_link_received_bytes(links->reader);
+    uint64_t bytes = redis_dial_received_bytes(redis_link_dial(links->reader));
     if (tuning->heartbeat_interval_ms == 0 || !links->is_reading)
         return;
     if (bytes != links->read_bytes) { /* it is long, and on its way */
@@ -173,41 +173,34 @@ void queue_links_tick(struct queue_links *links)
         links->read_ms = now_ms(links);
     }
     if (now_ms(links) - links->read_ms > (uint64_t)(QUEUE_BLOCK_MS + tuning->heartbeat_timeout_ms))
-        redis_link_drop(links->reader, "no answer to a read");
+        (void)redis_dial_drop(redis_link_dial(links->reader), "no answer to a read");
 }
 
 /* --- both --------------------------------------------------------------------------------------------------------- */
 
-static bool is_moved(const redisReply *reply, char host[REDIS_ADDRESS_NAME_SIZE], struct redis_endpoint *server)
+static void refuse(struct queue_links *links, struct redis_link *link, const redisReply *reply)
 {
-    return reply->type == REDIS_REPLY_ERROR && redis_address_read_moved(reply->str, host, server);
+    struct redis_endpoint server;
+    char host[REDIS_ADDRESS_NAME_SIZE];
+    char text[QUEUE_ERROR_SIZE];
+    if (reply->type == REDIS_REPLY_ERROR && redis_address_read_moved(reply->str, host, &server)) {
+        redis_link_redirect(link, &server);
+        if (link == links->worker) /* all keys are in one slot; the worker itself is told by its own commands */
+            redis_link_redirect(links->reader, &server);
+        return;
+    }
+    queue_copy_error(reply, text);
+    (void)redis_dial_refuse(redis_link_dial(link), text);
 }
 
 void queue_links_refuse_worker(struct queue_links *links, const redisReply *reply)
 {
-    struct redis_endpoint server;
-    char host[REDIS_ADDRESS_NAME_SIZE];
-    char text[QUEUE_ERROR_SIZE];
-    if (is_moved(reply, host, &server)) { /* all keys are in one slot: so are both connections */
-        redis_link_redirect(links->worker, &server);
-        redis_link_redirect(links->reader, &server);
-        return;
-    }
-    queue_copy_error(reply, text);
-    redis_link_refuse(links->worker, text);
+    refuse(links, links->worker, reply);
 }
 
 void queue_links_refuse_reader(struct queue_links *links, const redisReply *reply)
 {
-    struct redis_endpoint server;
-    char host[REDIS_ADDRESS_NAME_SIZE];
-    char text[QUEUE_ERROR_SIZE];
-    if (is_moved(reply, host, &server)) { /* the worker is told by its own commands, or was already */
-        redis_link_redirect(links->reader, &server);
-        return;
-    }
-    queue_copy_error(reply, text);
-    redis_link_refuse(links->reader, text);
+    refuse(links, links->reader, reply);
 }
 
 bool queue_links_reset_circuit(struct queue_links *links)
@@ -240,9 +233,9 @@ static struct redis_link_tuning link_tuning(const struct source_tuning *tuning, 
         .breaker_reset_ms = tuning->breaker_reset_ms,
         .heartbeat_interval_ms = tuning->heartbeat_interval_ms,
         .heartbeat_timeout_ms = tuning->heartbeat_timeout_ms,
-        .bulk_max_bytes = bulk_max_bytes,
-        .reply_max_bytes = tuning->memory_max_bytes + bulk_max_bytes + REPLY_EXTRA_BYTES,
-        .leaves_out = true,
+        .limits = {.bulk_bytes = bulk_max_bytes,
+                   .reply_bytes = tuning->memory_max_bytes + bulk_max_bytes + REPLY_EXTRA_BYTES,
+                   .leaves_out = true},
     };
 }
 

@@ -49,7 +49,7 @@ static void end_gap(struct source_pubsub *source)
 static void subscribe(void *context)
 {
     const struct source_pubsub *source = context;
-    redis_link_subscribe(source->link, source->options.channel, &source->subscription);
+    redis_dial_subscribe(redis_link_dial(source->link), source->options.channel, &source->subscription);
 }
 
 static void on_subscribed(void *context)
@@ -129,8 +129,8 @@ static struct redis_link_tuning link_tuning(const struct source_tuning *tuning)
         .breaker_reset_ms = tuning->breaker_reset_ms,
         .heartbeat_interval_ms = tuning->heartbeat_interval_ms,
         .heartbeat_timeout_ms = tuning->heartbeat_timeout_ms,
-        .bulk_max_bytes = tuning->message_max_bytes,
-        .reply_max_bytes = tuning->message_max_bytes + SOURCE_REPLY_EXTRA_BYTES,
+        .limits = {.bulk_bytes = tuning->message_max_bytes,
+                   .reply_bytes = tuning->message_max_bytes + SOURCE_REPLY_EXTRA_BYTES},
     };
 }
 

@@ -17,7 +17,6 @@
 
 #define LOG_COMPONENT "redis"
 #include "promptd/log.h"
-#include "promptd/redis_dial.h"
 #include "promptd/redis_sentinel.h"
 #include "redis_pace.h"
 #include "redis_report.h"
@@ -79,18 +78,12 @@ static const struct redis_address *server_address(const struct redis_link *link)
 
 /* --- state ---------------------------------------------------------------------------------------------------- */
 
-static const char *state_name(enum link_state state)
-{
-    static const char *const names[] = {"waiting", "finding", "dialling", "up", "closing"};
-    return names[state];
-}
-
 static void link_move(struct redis_link *link, enum link_state state)
 {
+    static const char *const names[] = {"waiting", "finding", "dialling", "up", "closing"};
     if (link->state == state)
         return;
-    log_debug(LOG_FIELDS(log_text("from", state_name(link->state)), log_text("to", state_name(state))),
-              "state changed");
+    log_debug(LOG_FIELDS(log_text("from", names[link->state]), log_text("to", names[state])), "state changed");
     link->state = state;
 }
 
@@ -131,15 +124,9 @@ static void on_timer(uv_timer_t *timer)
 static void report_failure(struct redis_link *link, const struct redis_dial_end *end)
 {
     char server[REDIS_ADDRESS_NAME_SIZE];
-    bool by_server = end->refused || end->misfit;
-    if (link->options.is_second && !by_server)
-        return;
     redis_address_name(server_address(link), server);
-    redis_report_failure(&link->report, &(struct redis_report_failure){.server = server,
-                                                                       .reason = end->reason,
-                                                                       .lost = end->was_up,
-                                                                       .refused = end->refused,
-                                                                       .by_server = by_server});
+    if (!link->options.is_second || end->refused || end->misfit)
+        redis_report_failure(&link->report, server, end);
 }
 
 static void wait_and_dial(struct redis_link *link, const struct redis_dial_end *end)
@@ -217,7 +204,7 @@ static void beat_move(struct redis_link *link, enum link_beat beat, int64_t wait
 
 static void beat_await(struct redis_link *link)
 {
-    link->bytes_at_beat = redis_link_received_bytes(link);
+    link->bytes_at_beat = redis_dial_received_bytes(link->dial);
     beat_move(link, BEAT_SENT, link->options.tuning.heartbeat_timeout_ms - LINK_LAST_LOOK_MS);
 }
 
@@ -237,7 +224,7 @@ static void on_beat(uv_timer_t *timer)
         beat_await(link);
     } else if (link->beat == BEAT_SENT) {
         beat_move(link, BEAT_OVERDUE, LINK_LAST_LOOK_MS);
-    } else if (redis_link_received_bytes(link) != link->bytes_at_beat) { /* the answer is queued behind it */
+    } else if (redis_dial_received_bytes(link->dial) != link->bytes_at_beat) { /* the answer is queued behind it */
         beat_await(link);
     } else if (redis_dial_drop(link->dial, "no answer to the heartbeat")) {
         link->was_deaf = true;
@@ -344,15 +331,9 @@ static void on_silent(void *context, const char *reason, bool refused)
 
 /* --- the rest of the interface -------------------------------------------------------------------------------- */
 
-void redis_link_command(struct redis_link *link, int argc, const char **argv, const size_t *lengths,
-                        const struct redis_call *call)
+struct redis_dial *redis_link_dial(const struct redis_link *link)
 {
-    redis_dial_command(link->dial, argc, argv, lengths, call);
-}
-
-void redis_link_subscribe(struct redis_link *link, const char *channel, const struct resp_subscriber *subscriber)
-{
-    redis_dial_subscribe(link->dial, channel, subscriber);
+    return link->dial;
 }
 
 void redis_link_confirm(struct redis_link *link)
@@ -371,17 +352,10 @@ void redis_link_confirm(struct redis_link *link)
     beat_rest(link);
 }
 
-static struct resp_guard_limits limits_of(const struct redis_link_tuning *tuning)
-{
-    return (struct resp_guard_limits){
-        .bulk_bytes = tuning->bulk_max_bytes, .reply_bytes = tuning->reply_max_bytes, .leaves_out = tuning->leaves_out};
-}
-
 void redis_link_set_tuning(struct redis_link *link, const struct redis_link_tuning *tuning)
 {
-    const struct resp_guard_limits limits = limits_of(tuning);
     link->options.tuning = *tuning;
-    redis_dial_set_limits(link->dial, &limits);
+    redis_dial_set_limits(link->dial, &tuning->limits);
     link->pace.breaker.backoff.max_ms = tuning->backoff_max_ms;
     link->pace.breaker.max_failures = tuning->breaker_failures;
     link->pace.breaker.reset_ms = tuning->breaker_reset_ms;
@@ -409,14 +383,9 @@ bool redis_link_close_circuit(struct redis_link *link)
     return was_open;
 }
 
-uint64_t redis_link_received_bytes(const struct redis_link *link)
-{
-    return redis_dial_received_bytes(link->dial);
-}
-
 bool redis_link_is_up(const struct redis_link *link)
 {
-    return link->state == LINK_UP && redis_dial_is_up(link->dial);
+    return redis_dial_is_up(link->dial);
 }
 
 void redis_link_server_name(const struct redis_link *link, char name[REDIS_ADDRESS_NAME_SIZE])
@@ -427,16 +396,6 @@ void redis_link_server_name(const struct redis_link *link, char name[REDIS_ADDRE
 bool redis_link_was_deaf(const struct redis_link *link)
 {
     return link->was_deaf;
-}
-
-void redis_link_drop(struct redis_link *link, const char *reason)
-{
-    (void)redis_dial_drop(link->dial, reason);
-}
-
-void redis_link_refuse(struct redis_link *link, const char *error)
-{
-    (void)redis_dial_refuse(link->dial, error);
 }
 
 void redis_link_redirect(struct redis_link *link, const struct redis_endpoint *server)
@@ -499,7 +458,7 @@ static struct redis_dial *new_dial(struct redis_link *link)
         .wants_master = has_sentinels(link),
         .tls = options->tls,
         .timeout_ms = has_sentinels(link) ? LINK_MASTER_DIAL_TIMEOUT_MS : options->dial_timeout_ms,
-        .limits = limits_of(&options->tuning),
+        .limits = options->tuning.limits,
         .on_login = on_login,
         .on_over = on_over,
         .on_busy = options->on_busy ? on_busy : NULL,

@@ -9,22 +9,22 @@
 #include "promptd/log.h"
 
 /* Once an outage. What changes meanwhile is news only when the server itself answers, and it is set up wrong. */
-void redis_report_failure(struct redis_report *report, const struct redis_report_failure *failure)
+void redis_report_failure(struct redis_report *report, const char *server, const struct redis_dial_end *end)
 {
-    bool is_news = !report->is_reported || (failure->by_server && strcmp(report->refusal, failure->reason) != 0);
-    const struct log_field *fields = LOG_FIELDS(log_text("server", failure->server),
-                                                log_text("error", failure->reason));
+    bool by_server = end->refused || end->misfit;
+    bool is_news = !report->is_reported || (by_server && strcmp(report->refusal, end->reason) != 0);
+    const struct log_field *fields = LOG_FIELDS(log_text("server", server), log_text("error", end->reason));
     if (!is_news)
         return;
-    if (failure->lost)
+    if (end->was_up)
         log_error(fields, "Redis connection lost");
-    else if (failure->refused)
+    else if (end->refused)
         log_error(fields, "Redis refuses; trying again");
     else
         log_error(fields, "Redis cannot be reached; trying again");
     report->is_reported = true;
-    if (failure->by_server)
-        (void)snprintf(report->refusal, sizeof report->refusal, "%s", failure->reason);
+    if (by_server)
+        (void)snprintf(report->refusal, sizeof report->refusal, "%s", end->reason);
 }
 
 void redis_report_up(struct redis_report *report, unsigned attempts, int64_t away_ms)
