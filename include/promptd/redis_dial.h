@@ -13,17 +13,23 @@
 #ifndef PROMPTD_REDIS_DIAL_H
 #define PROMPTD_REDIS_DIAL_H
 
+#include <hiredis/hiredis.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <uv.h>
 
 #include "promptd/redis_address.h"
-#include "promptd/redis_read.h"
 #include "promptd/redis_tls.h"
 #include "promptd/resp_guard.h"
 
 struct redis_dial;
+
+/* Where the replies of a command go. Borrowed until the dial is closed; no reply comes after the connection is lost. */
+struct redis_call {
+    void (*on_reply)(void *context, const redisReply *reply);
+    void *context;
+};
 
 /* How it ended. */
 struct redis_dial_end {

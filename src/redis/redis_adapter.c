@@ -2,18 +2,20 @@
 /* The event hooks of a hiredis context, on a uv_poll_t that lives until its own close callback. */
 #include "redis_adapter.h"
 
+#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define LOG_COMPONENT "redis"
 #include "promptd/log.h"
-#include "promptd/redis_read.h"
 
-enum { READS_BEFORE_WRITE_MAX = 256, LAST_WORDS_BYTES_MAX = 65536 };
+enum { READ_BYTES = 16384, READS_BEFORE_WRITE_MAX = 256, LAST_WORDS_BYTES_MAX = 65536 };
 
 struct adapter {
     uv_poll_t poll;
@@ -31,18 +33,31 @@ struct adapter {
 
 /* --- reading -------------------------------------------------------------------------------------------------- */
 
+/* What the guard lets pass, into hiredis' reader. false: the context has the error. */
+static bool feed(redisContext *context, struct resp_guard *guard, const char *bytes, size_t length)
+{
+    char passed[READ_BYTES + RESP_GUARD_HEADER_BYTES];
+    size_t count = resp_guard_pass(guard, bytes, length, passed);
+    if (redisReaderFeed(context->reader, passed, count) == REDIS_OK)
+        return true;
+    context->err = context->reader->err;
+    (void)snprintf(context->errstr, sizeof context->errstr, "%s", context->reader->errstr);
+    return false;
+}
+
 #if HIREDIS_MAJOR >= 1
 
 /* In the place of the context's own: what it read is in the reader already, so that there is nothing to return. */
 static ssize_t read_guarded(redisContext *context, char *bytes, size_t size)
 {
     const struct adapter *adapter = ((redisAsyncContext *)context)->ev.data;
+    char read[READ_BYTES];
     (void)bytes;
     (void)size;
-    context->funcs = adapter->own;
-    bool has_read = redis_read(context, adapter->options.guard);
-    context->funcs = &adapter->functions;
-    return has_read ? 0 : -1;
+    ssize_t count = adapter->own->read(context, read, sizeof read);
+    if (count <= 0)
+        return count;
+    return feed(context, adapter->options.guard, read, (size_t)count) ? 0 : -1;
 }
 
 static bool prepare(struct adapter *adapter, redisAsyncContext *redis)
@@ -67,11 +82,27 @@ static void let_go(struct adapter *adapter)
 
 #else
 
+/* hiredis finds the error in its context, and gives the connection up then. */
+static void read_guarded(redisContext *context, struct resp_guard *guard)
+{
+    char read[READ_BYTES];
+    ssize_t count = recv(context->fd, read, sizeof read, 0);
+    if (count > 0) {
+        (void)feed(context, guard, read, (size_t)count);
+    } else if (count == 0) {
+        context->err = REDIS_ERR_EOF;
+        (void)snprintf(context->errstr, sizeof context->errstr, "Server closed the connection");
+    } else if (errno != EINTR && errno != EAGAIN) {
+        context->err = REDIS_ERR_IO;
+        (void)snprintf(context->errstr, sizeof context->errstr, "%s", strerror(errno));
+    }
+}
+
 /* hiredis 0.14 has no read function to replace: it reads where it finds nothing, and works on what it was fed. */
 static void handle_read(struct adapter *adapter)
 {
     redisAsyncContext *redis = adapter->redis;
-    (void)redis_read(&redis->c, adapter->options.guard); /* hiredis finds the error in its context */
+    read_guarded(&redis->c, adapter->options.guard);
     redis->c.fd = adapter->silence;
     redisAsyncHandleRead(redis);
     if (adapter->redis)
@@ -97,8 +128,8 @@ static void let_go(struct adapter *adapter)
 void redis_adapter_hear_last_words(const redisAsyncContext *redis)
 {
     const struct adapter *adapter = redis->ev.data;
-    char read[REDIS_READ_BYTES];
-    char ignored[REDIS_READ_BYTES + RESP_GUARD_HEADER_BYTES];
+    char read[READ_BYTES];
+    char ignored[READ_BYTES + RESP_GUARD_HEADER_BYTES];
     ssize_t count;
     size_t heard = 0;
     while (heard < LAST_WORDS_BYTES_MAX && (count = recv(redis->c.fd, read, sizeof read, MSG_DONTWAIT)) > 0) {
