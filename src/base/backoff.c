@@ -16,11 +16,6 @@ int64_t backoff_fail(struct backoff *backoff, double chance)
     return wait - (int64_t)((double)wait / 2 * chance);
 }
 
-void backoff_succeed(struct backoff *backoff)
-{
-    backoff->failures = 0;
-}
-
 double backoff_chance(void)
 {
     uint32_t value;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The circuit breaker's three states. */
+/* The circuit breaker. */
 #include "promptd/breaker.h"
 
 int64_t breaker_fail(struct breaker *breaker, double chance, bool *opened)
@@ -8,22 +8,16 @@ int64_t breaker_fail(struct breaker *breaker, double chance, bool *opened)
     breaker->failures++;
     if (breaker->failures < breaker->max_failures)
         return backoff_fail(&breaker->backoff, chance);
-    *opened = breaker->state == BREAKER_CLOSED;
-    breaker->state = BREAKER_OPEN;
+    *opened = !breaker->is_open;
+    breaker->is_open = true;
     return breaker->reset_ms;
-}
-
-void breaker_attempt(struct breaker *breaker)
-{
-    if (breaker->state == BREAKER_OPEN)
-        breaker->state = BREAKER_HALF_OPEN;
 }
 
 bool breaker_close(struct breaker *breaker)
 {
-    bool was_open = breaker->state != BREAKER_CLOSED;
-    breaker->state = BREAKER_CLOSED;
+    bool was_open = breaker->is_open;
+    breaker->is_open = false;
     breaker->failures = 0;
-    backoff_succeed(&breaker->backoff);
+    breaker->backoff.failures = 0;
     return was_open;
 }

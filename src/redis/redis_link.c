@@ -109,7 +109,6 @@ static void on_timer(uv_timer_t *timer)
 {
     struct redis_link *link = timer->data;
     link->attempts++;
-    breaker_attempt(&link->pace.breaker);
     if (!has_sentinels(link)) {
         dial(link);
         return;
@@ -370,7 +369,7 @@ unsigned redis_link_failures(const struct redis_link *link)
 
 bool redis_link_circuit_is_open(const struct redis_link *link)
 {
-    return link->pace.breaker.state != BREAKER_CLOSED;
+    return link->pace.breaker.is_open;
 }
 
 bool redis_link_close_circuit(struct redis_link *link)

@@ -10,8 +10,6 @@
 static void on_timer(uv_timer_t *timer)
 {
     struct pg_gate *gate = timer->data;
-    if (!gate->is_of_surplus)
-        breaker_attempt(&gate->breaker);
     gate->is_of_surplus = false;
     gate->on_open(gate->context);
 }
@@ -122,7 +120,7 @@ void pg_gate_forget_surplus(struct pg_gate *gate)
 
 bool pg_gate_circuit_is_open(const struct pg_gate *gate)
 {
-    return gate->breaker.state != BREAKER_CLOSED;
+    return gate->breaker.is_open;
 }
 
 bool pg_gate_close_circuit(struct pg_gate *gate)
