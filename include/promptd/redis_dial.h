@@ -39,6 +39,7 @@ struct redis_dial_end {
     bool refused;         /* the server itself said no: a matter of set-up */
     bool misfit;          /* the two do not agree on TLS: likewise */
     bool busy;            /* it said that it is busy, which passes */
+    bool silent;          /* nothing came in time */
     bool no_master;       /* it let us in, and is not the master that is wanted */
     unsigned passed_over; /* addresses that gave no sign of life, before the last */
     struct redis_tls_summary tls;

@@ -7,8 +7,8 @@
  *       └─────────┴── fail ──│────┴────────┴─────────┴────────────────┘
  *                            └ no sign of life, and another address is left
  *
- * hiredis may not be freed or dialled again inside its own callbacks: those only note what happened and start the
- * `later` timer, which acts.
+ * hiredis may not be freed or dialled again inside its own callbacks: those only note what happened, and the timer,
+ * which was the deadline's until then, acts in the next turn of the loop.
  */
 #include "promptd/redis_dial.h"
 
@@ -46,34 +46,26 @@ struct redis_dial {
     struct resp_guard guard;
     struct ssl_st *session; /* of redis; NULL: no TLS */
     struct redis_lookup lookup;
-    uv_timer_t deadline;
-    uv_timer_t later; /* acts on `failed` outside of hiredis */
+    uv_timer_t timer; /* the deadline; or, once it has failed or is closed, acts on that outside of hiredis */
     bool failed;      /* the connection is to be given up: `end` */
-    bool silent;      /* nothing came in time */
     struct redis_dial_end end;
     struct redis_login login;
     struct redis_call login_call;
-    int open_handles;
 };
 
 /* --- state ---------------------------------------------------------------------------------------------------- */
 
-static const char *state_name(enum dial_state state)
-{
-    static const char *const names[] = {"idle", "resolving", "connecting", "login", "opening", "up", "closing"};
-    return names[state];
-}
-
 static void dial_move(struct redis_dial *dial, enum dial_state state)
 {
+    static const char *const names[] = {"idle", "resolving", "connecting", "login", "opening", "up", "closing"};
     char server[REDIS_ADDRESS_NAME_SIZE] = "";
     if (dial->state == state)
         return;
     if (dial->server)
         redis_address_name(dial->server, server);
-    log_debug(LOG_FIELDS(log_text("server", server), log_text("from", state_name(dial->state)),
-                         log_text("to", state_name(state))),
-              "connection state changed");
+    log_debug(
+        LOG_FIELDS(log_text("server", server), log_text("from", names[dial->state]), log_text("to", names[state])),
+        "connection state changed");
     dial->state = state;
 }
 
@@ -98,7 +90,7 @@ bool redis_dial_drop(struct redis_dial *dial, const char *reason)
     redis_dial_describe_tls(dial, &dial->end.tls);
     (void)snprintf(dial->end.reason, sizeof dial->end.reason, "%.255s",
                    reason && reason[0] ? reason : "connection lost");
-    (void)uv_timer_start(&dial->later, on_later, 0, 0);
+    (void)uv_timer_start(&dial->timer, on_later, 0, 0);
     return true;
 }
 
@@ -137,12 +129,13 @@ static void on_deadline(uv_timer_t *timer)
 {
     struct redis_dial *dial = timer->data;
     (void)redis_dial_drop(dial, redis_tls_explain_silence(dial->session, "no answer in time while dialling"));
-    dial->silent = true;
+    dial->end.silent = true;
 }
 
 static void start_deadline(struct redis_dial *dial, int64_t wait_ms)
 {
-    (void)uv_timer_start(&dial->deadline, on_deadline, (uint64_t)wait_ms, 0);
+    uv_update_time(dial->options.loop);
+    (void)uv_timer_start(&dial->timer, on_deadline, (uint64_t)wait_ms, 0);
 }
 
 /* Where another address is left, one that gives no sign of life must not cost the whole deadline. */
@@ -283,10 +276,10 @@ static void on_connect(const redisAsyncContext *redis, int status)
     struct redis_dial *dial = redis->data;
     if (!dial)
         return;
-    if (status != REDIS_OK) {
+    if (status != REDIS_OK)
         dial_lose(dial, redis, redis->c.err, redis->c.errstr[0] ? redis->c.errstr : "connection refused");
+    if (!is_usable(dial))
         return;
-    }
     await_life(dial);
     dial_move(dial, DIAL_LOGIN);
     log_in(dial, redis_login_begin(&dial->login, dial->options.address, dial->options.wants_master));
@@ -333,8 +326,8 @@ static redisAsyncContext *open_context(struct redis_dial *dial)
 static bool prepare(struct redis_dial *dial, redisAsyncContext *redis)
 {
     struct error phrase;
-    if (redis->err) {
-        (void)redis_dial_drop(dial, redis->errstr);
+    if (!redis || redis->err) {
+        (void)redis_dial_drop(dial, redis ? redis->errstr : "out of memory");
         return false;
     }
     if (dial->server->tls) {
@@ -357,14 +350,10 @@ static bool prepare(struct redis_dial *dial, redisAsyncContext *redis)
 static void connect_next(struct redis_dial *dial)
 {
     dial_move(dial, DIAL_CONNECTING);
-    dial->silent = false;
     redisAsyncContext *redis = open_context(dial);
-    if (!redis) {
-        (void)redis_dial_drop(dial, "out of memory");
-        return;
-    }
     if (!prepare(dial, redis)) {
-        redisAsyncFree(redis);
+        if (redis)
+            redisAsyncFree(redis);
         return;
     }
     await_life(dial);
@@ -376,7 +365,18 @@ static void connect_next(struct redis_dial *dial)
 
 /* --- from beginning to end ------------------------------------------------------------------------------------ */
 
-static void finish_close(struct redis_dial *dial);
+static void on_timer_closed(uv_handle_t *handle)
+{
+    const struct redis_dial *dial = handle->data;
+    dial->options.on_closed(dial->options.context);
+}
+
+static void finish_close(struct redis_dial *dial)
+{
+    if (dial->lookup.is_under_way || dial->redis)
+        return; /* comes here again when they are done */
+    uv_close((uv_handle_t *)&dial->timer, on_timer_closed);
+}
 
 static void on_looked_up(void *context, const char *failure)
 {
@@ -395,7 +395,6 @@ void redis_dial_begin(struct redis_dial *dial, const struct redis_address *serve
 {
     dial->server = server;
     dial->end.passed_over = 0;
-    uv_update_time(dial->options.loop);
     start_deadline(dial, dial->options.timeout_ms);
     if (server->unix_path) {
         connect_next(dial);
@@ -407,14 +406,6 @@ void redis_dial_begin(struct redis_dial *dial, const struct redis_address *serve
         (void)redis_dial_drop(dial, failure);
 }
 
-static void try_next(struct redis_dial *dial)
-{
-    dial->end.passed_over++;
-    uv_update_time(dial->options.loop);
-    start_deadline(dial, dial->options.timeout_ms);
-    connect_next(dial);
-}
-
 static void on_later(uv_timer_t *timer)
 {
     struct redis_dial *dial = timer->data;
@@ -424,10 +415,11 @@ static void on_later(uv_timer_t *timer)
         return;
     }
     dial->failed = false;
-    (void)uv_timer_stop(&dial->deadline);
-    bool no_life = !dial->end.was_connected || dial->silent;
+    bool no_life = !dial->end.was_connected || dial->end.silent;
     if (no_life && redis_lookup_has_next(&dial->lookup)) {
-        try_next(dial);
+        dial->end.passed_over++;
+        start_deadline(dial, dial->options.timeout_ms);
+        connect_next(dial);
         return;
     }
     redis_lookup_forget(&dial->lookup); /* the next one looks the name up again */
@@ -442,7 +434,7 @@ bool redis_dial_confirm(struct redis_dial *dial, unsigned *passed_over)
 {
     if (dial->state != DIAL_OPENING || dial->failed)
         return false;
-    (void)uv_timer_stop(&dial->deadline);
+    (void)uv_timer_stop(&dial->timer);
     dial_move(dial, DIAL_UP);
     *passed_over = dial->end.passed_over;
     return true;
@@ -478,28 +470,12 @@ void redis_dial_set_limits(struct redis_dial *dial, const struct resp_guard_limi
     dial->guard.limits = *limits;
 }
 
-static void on_handle_closed(uv_handle_t *handle)
-{
-    struct redis_dial *dial = handle->data;
-    if (--dial->open_handles == 0)
-        dial->options.on_closed(dial->options.context);
-}
-
-static void finish_close(struct redis_dial *dial)
-{
-    if (dial->lookup.is_under_way || dial->redis)
-        return; /* comes here again when they are done */
-    uv_close((uv_handle_t *)&dial->deadline, on_handle_closed);
-    uv_close((uv_handle_t *)&dial->later, on_handle_closed);
-}
-
 void redis_dial_close(struct redis_dial *dial)
 {
     dial_move(dial, DIAL_CLOSING);
     resp_guard_mute(&dial->guard);
     redis_lookup_cancel(&dial->lookup);
-    (void)uv_timer_stop(&dial->deadline);
-    (void)uv_timer_start(&dial->later, on_later, 0, 0);
+    (void)uv_timer_start(&dial->timer, on_later, 0, 0);
 }
 
 void redis_dial_free(struct redis_dial *dial)
@@ -517,10 +493,7 @@ struct redis_dial *redis_dial_new(const struct redis_dial_options *options)
     dial->guard.limits = options->limits;
     dial->lookup = (struct redis_lookup){.on_done = on_looked_up, .context = dial};
     dial->login_call = (struct redis_call){.on_reply = on_login_reply, .context = dial};
-    (void)uv_timer_init(options->loop, &dial->deadline); /* always 0 */
-    (void)uv_timer_init(options->loop, &dial->later);
-    dial->deadline.data = dial;
-    dial->later.data = dial;
-    dial->open_handles = 2;
+    (void)uv_timer_init(options->loop, &dial->timer); /* always 0 */
+    dial->timer.data = dial;
     return dial;
 }
