@@ -209,13 +209,6 @@ static void on_lost(void *context, const char *reason)
         close_link(events);
 }
 
-/* An error that nobody asked for; those of a PUBLISH come as its answer. */
-static void on_busy(void *context, const char *error)
-{
-    (void)context;
-    (void)error;
-}
-
 /* --- life --------------------------------------------------------------------------------------------------------- */
 
 static struct redis_link_tuning link_tuning(const struct events_tuning *tuning)
@@ -299,7 +292,6 @@ struct events *events_new(const struct events_options *options)
         .on_login = ping,
         .on_beat = ping,
         .on_lost = on_lost,
-        .on_busy = on_busy,
         .on_closed = on_link_closed,
         .context = events,
     });

@@ -240,12 +240,6 @@ static void on_over(void *context, const struct redis_dial_end *end)
         pass_over(sentinel, end->reason, end->refused || end->misfit || dial->refused);
 }
 
-static void on_busy(void *context, const char *error)
-{
-    (void)context;
-    (void)error; /* said by one who was not asked; if the answer does not come, there is a deadline */
-}
-
 static bool open_dial(struct dial *dial)
 {
     dial->logged_in = false;
@@ -258,7 +252,6 @@ static bool open_dial(struct dial *dial)
         .limits = {.bulk_bytes = ANSWER_MAX_BYTES, .reply_bytes = ANSWER_MAX_BYTES},
         .on_login = on_login,
         .on_over = on_over,
-        .on_busy = on_busy,
         .on_closed = on_connection_closed,
         .context = dial,
     });
