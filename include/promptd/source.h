@@ -101,7 +101,8 @@ struct source_status {
 struct source;
 
 struct source_ops {
-    void (*demand)(struct source *source, size_t messages, size_t bytes);
+    void (*demand)(struct source *source, size_t messages, size_t bytes); /* NULL: it cannot wait */
+    /* This and the next one NULL: it gives no receipts. */
     void (*acknowledge)(struct source *source, struct receipt *receipt, const struct disposition *disposition);
     void (*release)(struct source *source, struct receipt *receipt);
     void (*set_tuning)(struct source *source, const struct source_tuning *tuning);

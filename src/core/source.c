@@ -4,7 +4,8 @@
 
 void source_demand(struct source *source, size_t messages, size_t bytes)
 {
-    source->ops->demand(source, messages, bytes);
+    if (source->ops->demand)
+        source->ops->demand(source, messages, bytes);
 }
 
 void source_acknowledge(struct source *source, struct receipt *receipt, const struct disposition *disposition)

@@ -141,27 +141,6 @@ static struct source_pubsub *pubsub_of(struct source *source)
     return (struct source_pubsub *)source;
 }
 
-static void demand(struct source *source, size_t messages, size_t bytes)
-{
-    (void)source;
-    (void)messages;
-    (void)bytes;
-}
-
-/* No delivery has a receipt. */
-static void acknowledge(struct source *source, struct receipt *receipt, const struct disposition *disposition)
-{
-    (void)source;
-    (void)receipt;
-    (void)disposition;
-}
-
-static void release(struct source *source, struct receipt *receipt)
-{
-    (void)source;
-    (void)receipt;
-}
-
 static void set_tuning(struct source *source, const struct source_tuning *tuning)
 {
     struct source_pubsub *pubsub = pubsub_of(source);
@@ -213,9 +192,6 @@ static void close_source(struct source *source, void (*on_closed)(void *context)
 }
 
 static const struct source_ops ops = {
-    .demand = demand,
-    .acknowledge = acknowledge,
-    .release = release,
     .set_tuning = set_tuning,
     .get_status = get_status,
     .reset_circuit = reset_circuit,
