@@ -37,36 +37,28 @@ struct spooled_receipt {
 
 struct source_spooled {
     struct source source; /* first: the source is this */
-    struct source *inner;
+    struct source *inner; /* NULL: closed, like the spool */
     struct spool *spool;
     struct source_sink sink;
     struct source_tuning tuning;
     const char *directory;
-    void (*on_closed)(void *context);
+    void (*on_closed)(void *context); /* not NULL: nothing is delivered any more */
     void *closed_context;
     int64_t began_ms; /* monotonic */
-    bool inner_open;
 
     struct spooled_memory memory;
-    size_t on_disk_only; /* messages that do, or will, stand in the spool only */
-    size_t late_puts;    /* those of them that are on their way to disk */
-    int64_t loaded;      /* no row up to this one is on disk only: it was delivered */
-    int64_t last_put;    /* the last row that is known to be on disk, but for those put back from outside */
+    size_t waiting;   /* messages that stand on disk only */
+    size_t late_puts; /* those that will, and are on their way there */
+    int64_t loaded;   /* no row up to this one is on disk only: it was delivered */
+    int64_t last_put; /* the last row that is known to be on disk, but for those put back from outside */
     bool fetching;
     bool delivering; /* a demand that is made meanwhile is only noted */
     bool stopped;    /* nothing is fetched any more */
-    bool closing;    /* nothing is delivered any more, either */
 };
 
 static struct source_spooled *spooled_of(struct source *source)
 {
     return (struct source_spooled *)source;
-}
-
-/* Those on disk only that are there already; the others are on their way. */
-static size_t waiting_on_disk(const struct source_spooled *spooled)
-{
-    return spooled->on_disk_only - spooled->late_puts;
 }
 
 /* --- to the sink ------------------------------------------------------------------------------------------------ */
@@ -134,7 +126,7 @@ static void fetch(struct source_spooled *spooled)
     size_t messages = spooled->stopped ? 0 : spooled_memory_deliverable(&spooled->memory);
     size_t quarter = spooled->tuning.memory_max_bytes / 4;
     size_t bytes = spooled->memory.room_bytes < quarter ? spooled->memory.room_bytes : quarter;
-    if (spooled->fetching || messages == 0 || waiting_on_disk(spooled) == 0)
+    if (spooled->fetching || messages == 0 || spooled->waiting == 0)
         return;
     spooled->fetching = true;
     spool_fetch(spooled->spool, spooled->loaded, messages < FETCH_MESSAGES ? messages : FETCH_MESSAGES,
@@ -152,7 +144,7 @@ static int64_t waited_ms(const struct source_spooled *spooled, const struct spoo
 /* false: no room, or out of memory; it is read again later. */
 static bool deliver_entry(struct source_spooled *spooled, const struct spool_entry *entry)
 {
-    assert(entry->sequence > spooled->loaded && waiting_on_disk(spooled) > 0);
+    assert(entry->sequence > spooled->loaded && spooled->waiting > 0);
     deliver_refused(spooled, entry->sequence);
     const struct spooled_put *older = spooled_memory_oldest(&spooled->memory);
     if ((older && older->behind_sequence < entry->sequence) ||
@@ -162,7 +154,7 @@ static bool deliver_entry(struct source_spooled *spooled, const struct spool_ent
     if (!receipt)
         return false;
     spooled->loaded = entry->sequence;
-    spooled->on_disk_only--;
+    spooled->waiting--;
     const struct delivery delivery = {
         .bytes = entry->payload,
         .length = entry->length,
@@ -178,9 +170,9 @@ static bool deliver_entry(struct source_spooled *spooled, const struct spool_ent
 /* Everything was read, and less was there than was put: a damaged file was replaced meanwhile. */
 static void give_up_missing(struct source_spooled *spooled)
 {
-    size_t missing = waiting_on_disk(spooled);
+    size_t missing = spooled->waiting;
     log_critical(LOG_FIELDS(log_number("messages", missing)), "messages are missing from the spool; they are dropped");
-    spooled->on_disk_only -= missing;
+    spooled->waiting = 0;
     spooled->sink.on_lost(spooled->sink.context, missing);
 }
 
@@ -195,9 +187,9 @@ static void on_fetched(void *context, const struct spool_entry *entries, size_t 
     spooled->fetching = false; /* not before: each delivery brings a new demand */
     if (spooled->stopped)
         return; /* they stay where they are, for the next start */
-    if (end && delivered == count && waiting_on_disk(spooled) > 0)
+    if (end && delivered == count && spooled->waiting > 0)
         give_up_missing(spooled);
-    if (waiting_on_disk(spooled) == 0)
+    if (spooled->waiting == 0)
         deliver_refused(spooled, INT64_MAX); /* what is on its way to disk came later */
     if (delivered == count)
         fetch(spooled);
@@ -207,7 +199,7 @@ static void on_grown(void *context, uint64_t added)
 {
     struct source_spooled *spooled = context;
     log_info(LOG_FIELDS(log_number("messages", added)), "messages were put back into the spool");
-    spooled->on_disk_only += (size_t)added;
+    spooled->waiting += (size_t)added;
     spooled->sink.on_found(spooled->sink.context, added);
     fetch(spooled);
 }
@@ -236,7 +228,7 @@ static void on_delivery(void *context, const struct delivery *delivery)
         return;
     }
     sink->on_received(sink->context, delivery->bytes, delivery->length);
-    bool may_go_on = !spooled->stopped && spooled->on_disk_only == 0;
+    bool may_go_on = !spooled->stopped && spooled->waiting + spooled->late_puts == 0;
     struct spooled_put *put = spooled_memory_begin_put(&spooled->memory, delivery, may_go_on);
     bool sent = put && spool_put(spooled->spool, put->payload, put->length, put);
     if (!sent) {
@@ -251,7 +243,6 @@ static void on_delivery(void *context, const struct delivery *delivery)
         return;
     }
     spooled->late_puts += !put->at_once;
-    spooled->on_disk_only += !put->at_once;
 }
 
 /* To the sink, unless something older is on disk only, its room was taken, or promptd stops: then it is fetched in its
@@ -260,9 +251,9 @@ static void put_done(struct source_spooled *spooled, struct spooled_put *put, in
 {
     spooled->last_put = sequence;
     bool has_room = spooled_memory_has_room(&spooled->memory, put->length);
-    if (put->at_once && (spooled->stopped || waiting_on_disk(spooled) > 0 || !has_room)) {
-        spooled->on_disk_only++;
-    } else if (put->at_once) {
+    if (!put->at_once || spooled->stopped || spooled->waiting > 0 || !has_room) {
+        spooled->waiting++;
+    } else {
         spooled->loaded = sequence;
         deliver_put(spooled, put, sequence);
     }
@@ -272,11 +263,9 @@ static void put_done(struct source_spooled *spooled, struct spooled_put *put, in
 static void put_refused(struct source_spooled *spooled, struct spooled_put *put, enum spool_put_result result)
 {
     const char *refusal = NULL;
-    if (!put->at_once)
-        spooled->on_disk_only--;
     if (result == SPOOL_PUT_FULL)
         refusal = "the spool is full (spool_max_bytes)";
-    else if (spooled->closing)
+    else if (spooled->on_closed)
         refusal = "promptd had to stop before the message was stored";
     else if (!spooled_memory_keep(&spooled->memory, put, spooled->last_put))
         refusal = "the disk refuses, and the queue is full (queue_max_messages, queue_max_bytes)";
@@ -298,7 +287,7 @@ static void on_put(void *context, void *token, enum spool_put_result result, int
         put_done(spooled, put, sequence);
     else
         put_refused(spooled, put, result);
-    if (spooled->stopped || waiting_on_disk(spooled) == 0)
+    if (spooled->stopped || spooled->waiting == 0)
         deliver_refused(spooled, INT64_MAX); /* before older ones that stay on disk, when promptd stops */
     fetch(spooled);
 }
@@ -312,7 +301,7 @@ static void demand(struct source *source, size_t messages, size_t bytes)
     spooled->memory.room_bytes = bytes;
     if (spooled->delivering)
         return;
-    if (waiting_on_disk(spooled) == 0)
+    if (spooled->waiting == 0)
         deliver_refused(spooled, INT64_MAX);
     fetch(spooled);
 }
@@ -365,11 +354,11 @@ static void get_status(const struct source *source, struct source_status *status
 {
     const struct source_spooled *spooled = (const struct source_spooled *)source;
     const struct spooled_memory *memory = &spooled->memory;
-    if (spooled->inner_open)
+    if (spooled->inner)
         source_get_status(spooled->inner, status);
     const struct spool_counts counts = spooled->spool ? spool_counts(spooled->spool) : (struct spool_counts){0};
     status->kept_in_memory = memory->puts + memory->refused_count;
-    status->kept = status->kept_in_memory + spooled->on_disk_only;
+    status->kept = status->kept_in_memory + spooled->waiting + spooled->late_puts;
     status->memory_bytes = memory->put_bytes + memory->refused_bytes;
     status->spool_directory = spooled->directory;
     status->spool_is_writable = counts.writable;
@@ -398,7 +387,7 @@ static void stop(struct source *source)
 /* The two end side by side: what the disk has to take still does not wait for a look-up that hangs. */
 static void finish_close(struct source_spooled *spooled)
 {
-    if (spooled->spool || spooled->inner_open)
+    if (spooled->spool || spooled->inner)
         return;
     void (*on_closed)(void *) = spooled->on_closed;
     void *closed_context = spooled->closed_context;
@@ -416,14 +405,13 @@ static void on_spool_closed(void *context)
 static void on_inner_closed(void *context)
 {
     struct source_spooled *spooled = context;
-    spooled->inner_open = false;
+    spooled->inner = NULL;
     finish_close(spooled);
 }
 
 static void close_source(struct source *source, void (*on_closed)(void *context), void *context)
 {
     struct source_spooled *spooled = spooled_of(source);
-    spooled->closing = true;
     spooled->on_closed = on_closed;
     spooled->closed_context = context;
     while (spooled_memory_oldest(&spooled->memory)) {
@@ -465,7 +453,7 @@ static struct spool *open_spool(struct source_spooled *spooled, uv_loop_t *loop,
 static void adopt(struct source_spooled *spooled)
 {
     const struct spool_counts counts = spool_counts(spooled->spool);
-    spooled->on_disk_only = (size_t)counts.waiting;
+    spooled->waiting = (size_t)counts.waiting;
     spooled->last_put = counts.last_sequence;
     if (counts.waiting == 0)
         return;
@@ -499,7 +487,6 @@ struct source *source_spooled_new(const struct source_options *options, source_i
         error_set(error, ERROR_INTERNAL, "out of memory");
         return NULL;
     }
-    spooled->inner_open = true;
     adopt(spooled);
     return &spooled->source;
 }
