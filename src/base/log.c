@@ -128,33 +128,20 @@ bool log_stderr_is_journal(void)
     return strcmp(stream, own) == 0;
 }
 
-static void append_text_fields(struct buffer *line, const struct log_field *fields)
+static void append_fields(struct buffer *line, const struct log_field *fields, bool is_json)
 {
     for (; fields && fields->key; fields++) {
         if (!fields->is_number && !fields->text)
             continue;
-        buffer_append_char(line, ' ');
-        buffer_append_text(line, fields->key);
-        buffer_append_char(line, '=');
+        buffer_append_text(line, is_json ? ",\"" : " ");
+        buffer_append_text(line, fields->key); /* ours: it needs no escapes */
+        buffer_append_text(line, is_json ? "\":" : "=");
         if (fields->is_number)
             buffer_append_number(line, fields->number);
+        else if (is_json)
+            text_append_json(line, fields->text);
         else
             text_append_logfmt(line, fields->text);
-    }
-}
-
-static void append_json_fields(struct buffer *line, const struct log_field *fields)
-{
-    for (; fields && fields->key; fields++) {
-        if (!fields->is_number && !fields->text)
-            continue;
-        buffer_append_char(line, ',');
-        text_append_json(line, fields->key);
-        buffer_append_char(line, ':');
-        if (fields->is_number)
-            buffer_append_number(line, fields->number);
-        else
-            text_append_json(line, fields->text);
     }
 }
 
@@ -165,7 +152,7 @@ static void build_line(struct buffer *line, enum log_level level, const char *co
         buffer_printf(line, "{\"time\":\"%s\",\"level\":\"%s\",\"component\":\"%s\",\"message\":", time,
                       levels[level].name, component);
         text_append_json(line, message);
-        append_json_fields(line, fields);
+        append_fields(line, fields, true);
         buffer_append_text(line, "}\n");
         return;
     }
@@ -180,7 +167,7 @@ static void build_line(struct buffer *line, enum log_level level, const char *co
     buffer_append_text(line, component);
     buffer_append_text(line, ": ");
     text_append_escaped(line, message);
-    append_text_fields(line, fields);
+    append_fields(line, fields, false);
     buffer_append_char(line, '\n');
 }
 

@@ -9,8 +9,6 @@
 
 enum { STRAY_LINE_MAX = 200 }; /* bytes that are logged of one */
 
-#ifdef __GLIBC__
-
 static FILE *captured;
 static FILE *original;
 
@@ -49,15 +47,3 @@ void log_leave_stderr(void)
     (void)fclose(captured);
     captured = NULL;
 }
-
-#else /* elsewhere stderr cannot be changed */
-
-void log_capture_stderr(void)
-{
-}
-
-void log_leave_stderr(void)
-{
-}
-
-#endif
