@@ -80,7 +80,7 @@ void setting_append_value(const struct setting *row, const struct settings *sett
 void setting_append_shown(const struct setting *row, const char *text, struct buffer *buffer);
 
 bool setting_is_equal(const struct setting *row, const struct settings *one, const struct settings *other);
-void setting_clear(const struct setting *row, struct settings *settings);
+void setting_clear(const struct setting *row, struct settings *settings); /* what it has on the heap */
 
 /* What the members of a whole struct must be to one another. false with the message for people, codes as settings_load.
  */

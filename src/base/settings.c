@@ -323,19 +323,11 @@ void settings_warn(const struct settings *settings, char *const environment[])
     }
 }
 
-static bool take_environment(struct loader *loader, char *const environment[])
+static bool take_each(struct loader *loader, char *const environment[],
+                      bool (*take)(struct loader *loader, const struct setting *row, char *const environment[]))
 {
     for (size_t i = 0; settings_table_row(i); i++) {
-        if (!take_variable(loader, settings_table_row(i), environment))
-            return false;
-    }
-    return true;
-}
-
-static bool take_shared_environment(struct loader *loader, char *const environment[])
-{
-    for (size_t i = 0; settings_table_row(i); i++) {
-        if (!take_shared_variable(loader, settings_table_row(i), environment))
+        if (!take(loader, settings_table_row(i), environment))
             return false;
     }
     return true;
@@ -401,8 +393,8 @@ bool settings_load(struct settings *settings, const struct settings_command *com
 {
     struct loader loader = {.settings = settings, .program = command->program, .error = error};
     if (is_answered_at_once(command) ||
-        (take_environment(&loader, environment) && take_file(&loader, command->file) &&
-         take_shared_environment(&loader, environment) && settings_check_together(settings, error)))
+        (take_each(&loader, environment, take_variable) && take_file(&loader, command->file) &&
+         take_each(&loader, environment, take_shared_variable) && settings_check_together(settings, error)))
         return true;
     settings_free(settings);
     return false;

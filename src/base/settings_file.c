@@ -108,33 +108,24 @@ bool settings_read_file(const char *path, bool must_exist, settings_take_line *t
 
 char *settings_read_value_file(const char *path, struct error *phrase)
 {
-    FILE *file = fopen(path, "re");
-    if (!file) {
-        error_set(phrase, ERROR_CONFIG, "cannot be read: %s", strerror(errno));
-        return NULL;
-    }
     char text[SETTING_VALUE_MAX + 2]; /* one byte more than is allowed, to see that there is more */
-    size_t length = fread(text, 1, sizeof text - 1, file);
-    bool failed = ferror(file) != 0;
+    FILE *file = fopen(path, "re");
+    size_t length = file ? fread(text, 1, sizeof text - 1, file) : 0;
+    bool failed = !file || ferror(file);
     int read_errno = errno;
-    (void)fclose(file);
-    if (failed) {
-        error_set(phrase, ERROR_CONFIG, "cannot be read: %s", strerror(read_errno));
-        return NULL;
-    }
-    if (memchr(text, '\0', length)) {
-        error_set(phrase, ERROR_CONFIG, "has a NUL byte in it");
-        return NULL;
-    }
+    if (file)
+        (void)fclose(file);
     bool whole = length <= SETTING_VALUE_MAX;
     while (length > 0 && isspace((unsigned char)text[length - 1]))
         length--;
-    if (!whole) {
+    char *value = NULL;
+    if (failed)
+        error_set(phrase, ERROR_CONFIG, "cannot be read: %s", strerror(read_errno));
+    else if (memchr(text, '\0', length))
+        error_set(phrase, ERROR_CONFIG, "has a NUL byte in it");
+    else if (!whole)
         error_set(phrase, ERROR_CONFIG, "is longer than 8000 bytes");
-        return NULL;
-    }
-    char *value = strndup(text, length);
-    if (!value)
+    else if (!(value = strndup(text, length)))
         error_set(phrase, ERROR_INTERNAL, "out of memory");
     return value;
 }

@@ -300,19 +300,11 @@ bool setting_is_equal(const struct setting *row, const struct settings *one, con
 
 void setting_clear(const struct setting *row, struct settings *settings)
 {
-    switch (row->type) {
-    case SETTING_NUMBER:
-        *(int64_t *)member(row, settings) = 0;
-        break;
-    case SETTING_CHOICE:
-        *(unsigned *)member(row, settings) = 0;
-        break;
-    case SETTING_LIST:
+    char **text = member(row, settings);
+    if (row->type == SETTING_LIST)
         list_free(member(row, settings));
-        break;
-    case SETTING_TEXT:
-        free(*(char **)member(row, settings));
-        *(char **)member(row, settings) = NULL;
-        break;
-    }
+    if (row->type != SETTING_TEXT)
+        return;
+    free(*text);
+    *text = NULL;
 }
