@@ -10,6 +10,9 @@
 
 enum { REDIS_SENTINELS_MAX = 16, REDIS_ADDRESS_NAME_SIZE = 272 };
 
+/* Of a host's name. */
+#define REDIS_NAME_CHARACTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_"
+
 struct redis_endpoint {
     char *host; /* without the brackets of an IPv6 address */
     int port;

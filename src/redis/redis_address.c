@@ -77,18 +77,13 @@ static bool decode_span(struct span span, char **decoded, struct error *error)
     return true;
 }
 
-/* Digits only, at most `digits` of them, so that the number fits. */
+/* Digits only, at most `digits` of them, so that the number fits; none follows. */
 static bool parse_number(struct span span, size_t digits, int *number)
 {
-    if (span_is_empty(span) || span_length(span) > digits)
+    size_t length = span_length(span);
+    if (length == 0 || length > digits || strspn(span.start, "0123456789") < length)
         return false;
-    int value = 0;
-    for (const char *c = span.start; c < span.end; c++) {
-        if (*c < '0' || *c > '9')
-            return false;
-        value = value * 10 + (*c - '0');
-    }
-    *number = value;
+    *number = (int)strtol(span.start, NULL, 10);
     return true;
 }
 
@@ -130,11 +125,7 @@ static bool parse_ipv6(struct span host, struct redis_endpoint *endpoint, struct
 
 static bool consists_of_name_characters(struct span name)
 {
-    for (const char *c = name.start; c < name.end; c++) {
-        if (!isalnum((unsigned char)*c) && !strchr(".-_", *c))
-            return false;
-    }
-    return true;
+    return strspn(name.start, REDIS_NAME_CHARACTERS) >= span_length(name);
 }
 
 static bool parse_host_name(struct span host, struct redis_endpoint *endpoint, struct error *error)

@@ -8,7 +8,6 @@
  */
 #include "promptd/redis_sentinel.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -144,28 +143,17 @@ static void begin_login(struct dial *dial)
 
 static bool is_host(const redisReply *reply)
 {
-    if (reply->type != REDIS_REPLY_STRING || reply->len == 0 || (size_t)reply->len > HOST_MAX_LENGTH)
-        return false;
-    for (size_t i = 0; i < (size_t)reply->len; i++) {
-        unsigned char c = (unsigned char)reply->str[i];
-        if (!isalnum(c) && (c == '\0' || !strchr(".-_:%", c)))
-            return false;
-    }
-    return true;
+    return reply->type == REDIS_REPLY_STRING && reply->len > 0 && (size_t)reply->len <= HOST_MAX_LENGTH &&
+           strspn(reply->str, REDIS_NAME_CHARACTERS ":%") == (size_t)reply->len;
 }
 
 /* 0: this is none. */
 static int read_port(const redisReply *reply)
 {
-    if (reply->type != REDIS_REPLY_STRING || reply->len == 0 || (size_t)reply->len > PORT_DIGITS_MAX)
-        return 0;
-    int port = 0;
-    for (size_t i = 0; i < (size_t)reply->len; i++) {
-        if (!isdigit((unsigned char)reply->str[i]))
-            return 0;
-        port = 10 * port + (reply->str[i] - '0');
-    }
-    return port <= UINT16_MAX ? port : 0;
+    bool is_number = reply->type == REDIS_REPLY_STRING && (size_t)reply->len <= PORT_DIGITS_MAX &&
+                     strspn(reply->str, "0123456789") == (size_t)reply->len;
+    long port = is_number ? strtol(reply->str, NULL, 10) : 0;
+    return port <= UINT16_MAX ? (int)port : 0;
 }
 
 static void read_address(struct dial *dial, const redisReply *reply)
