@@ -15,7 +15,6 @@
 #define LOG_COMPONENT "redis"
 #include "promptd/log.h"
 #include "promptd/redis_dial.h"
-#include "promptd/redis_login.h"
 
 enum { ANSWER_TIMEOUT_MS = 1000, ANSWER_MAX_BYTES = 65536, HOST_MAX_LENGTH = 253, PORT_DIGITS_MAX = 5 };
 
@@ -29,15 +28,12 @@ enum sentinel_state {
 /* One Sentinel, and the connection to it. */
 struct dial {
     struct redis_sentinel *owner;
-    struct redis_address address; /* without user and password */
-    struct redis_address account; /* nothing but those */
-    struct redis_login login;
+    struct redis_address address;  /* without user and password, until it asks for them */
     struct redis_dial *connection; /* NULL: none, and none that is still being closed */
     bool is_usable;                /* not being closed */
-    bool logged_in;
-    bool refused; /* it answered, and said no */
+    bool wants_login;              /* has just said so */
+    bool refused;                  /* it answered, and said no */
     struct redis_call question_call;
-    struct redis_call login_call;
 };
 
 struct redis_sentinel {
@@ -113,34 +109,6 @@ static void refuse_as_told(struct dial *dial, const char *error)
     refuse(dial, "refuses:", shown);
 }
 
-/* Most Sentinels want no password even where their servers do: it is given only to one that asks for it. */
-static void log_in(struct dial *dial, enum redis_login_result result)
-{
-    if (result == REDIS_LOGIN_SEND)
-        redis_dial_command(dial->connection, dial->login.argc, dial->login.argv, dial->login.lengths,
-                           &dial->login_call);
-    else if (result == REDIS_LOGIN_DONE)
-        send_question(dial);
-    else
-        (void)redis_dial_drop(dial->connection, "the answer to the login is not one of a Sentinel");
-}
-
-static void on_login_reply(void *context, const redisReply *reply)
-{
-    struct dial *dial = context;
-    enum redis_login_result result = redis_login_answer(&dial->login, reply);
-    if (result == REDIS_LOGIN_REFUSED)
-        refuse_as_told(dial, reply->str);
-    else
-        log_in(dial, result);
-}
-
-static void begin_login(struct dial *dial)
-{
-    dial->logged_in = true;
-    log_in(dial, redis_login_begin(&dial->login, &dial->account, false));
-}
-
 static bool is_host(const redisReply *reply)
 {
     return reply->type == REDIS_REPLY_STRING && reply->len > 0 && (size_t)reply->len <= HOST_MAX_LENGTH &&
@@ -179,8 +147,8 @@ static void on_answer(void *context, const redisReply *reply)
     struct dial *dial = context;
     const struct redis_address *address = dial->owner->options.address;
     bool is_error = reply->type == REDIS_REPLY_ERROR;
-    if (is_error && strncmp(reply->str, "NOAUTH", 6) == 0 && address->password && !dial->logged_in)
-        begin_login(dial);
+    if (is_error && strncmp(reply->str, "NOAUTH", 6) == 0 && address->password && !dial->address.password)
+        dial->wants_login = redis_dial_drop(dial->connection, "it wants a login");
     else if (is_error)
         refuse_as_told(dial, reply->str);
     else if (reply->type == REDIS_REPLY_NIL)
@@ -217,12 +185,25 @@ static void on_login(void *context)
     send_question(context);
 }
 
+/* Most Sentinels want no password even where their servers do: it is given only to one that asks for it. */
+static void log_in(struct dial *dial)
+{
+    dial->wants_login = false;
+    dial->address.user = dial->owner->options.address->user;
+    dial->address.password = dial->owner->options.address->password;
+    redis_dial_begin(dial->connection, &dial->address);
+}
+
 /* A kept connection that ends while nobody asks costs nothing: the next question dials anew. */
 static void on_over(void *context, const struct redis_dial_end *end)
 {
     struct dial *dial = context;
     struct redis_sentinel *sentinel = dial->owner;
     bool is_asked = sentinel->state == SENTINEL_DIALLING || sentinel->state == SENTINEL_ASKING;
+    if (dial->wants_login) {
+        log_in(dial);
+        return;
+    }
     close_dial(dial);
     if (is_asked && dial == current_dial(sentinel))
         pass_over(sentinel, end->reason, end->refused || end->misfit || dial->refused);
@@ -230,7 +211,7 @@ static void on_over(void *context, const struct redis_dial_end *end)
 
 static bool open_dial(struct dial *dial)
 {
-    dial->logged_in = false;
+    dial->address.user = dial->address.password = NULL;
     dial->refused = false;
     dial->connection = redis_dial_new(&(struct redis_dial_options){
         .loop = dial->owner->options.loop,
@@ -370,9 +351,7 @@ struct redis_sentinel *redis_sentinel_new(const struct redis_sentinel_options *o
         dial->owner = sentinel;
         dial->address = (struct redis_address){
             .host = endpoint->host, .port = endpoint->port, .tls = options->address->tls};
-        dial->account = (struct redis_address){.user = options->address->user, .password = options->address->password};
         dial->question_call = (struct redis_call){.on_reply = on_answer, .context = dial};
-        dial->login_call = (struct redis_call){.on_reply = on_login_reply, .context = dial};
     }
     (void)uv_timer_init(options->loop, &sentinel->timer); /* always 0 */
     sentinel->timer.data = sentinel;
