@@ -22,8 +22,8 @@
 
 #define LOG_COMPONENT "redis"
 #include "promptd/log.h"
-#include "promptd/redis_login.h"
 #include "redis_adapter.h"
+#include "redis_login.h"
 #include "redis_lookup.h"
 
 enum dial_state {
@@ -208,7 +208,7 @@ static void log_in(struct redis_dial *dial, enum redis_login_result result)
 {
     switch (result) {
     case REDIS_LOGIN_SEND:
-        redis_dial_command(dial, dial->login.argc, dial->login.argv, dial->login.lengths, &dial->login_call);
+        redis_dial_command(dial, dial->login.argc, dial->login.argv, NULL, &dial->login_call);
         return;
     case REDIS_LOGIN_DONE:
         login_done(dial);

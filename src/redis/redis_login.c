@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /* AUTH, SELECT and ROLE. */
-#include "promptd/redis_login.h"
+#include "redis_login.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
-static void add_word(struct redis_login *login, const char *word)
+static enum redis_login_result say(struct redis_login *login, const char *first, const char *second, const char *third)
 {
-    login->argv[login->argc] = word;
-    login->lengths[login->argc++] = strlen(word);
+    login->argc = third ? 3 : second ? 2 : 1;
+    login->argv[0] = first;
+    login->argv[1] = second;
+    login->argv[2] = third;
+    return REDIS_LOGIN_SEND;
 }
 
 static enum redis_login_result ask_role(struct redis_login *login)
@@ -17,9 +20,7 @@ static enum redis_login_result ask_role(struct redis_login *login)
     if (!login->wants_master)
         return REDIS_LOGIN_DONE;
     login->step = REDIS_LOGIN_ROLE;
-    login->argc = 0;
-    add_word(login, "ROLE");
-    return REDIS_LOGIN_SEND;
+    return say(login, "ROLE", NULL, NULL);
 }
 
 static enum redis_login_result select_database(struct redis_login *login)
@@ -28,21 +29,15 @@ static enum redis_login_result select_database(struct redis_login *login)
         return ask_role(login);
     login->step = REDIS_LOGIN_SELECT;
     (void)snprintf(login->database, sizeof login->database, "%d", login->address->database);
-    login->argc = 0;
-    add_word(login, "SELECT");
-    add_word(login, login->database);
-    return REDIS_LOGIN_SEND;
+    return say(login, "SELECT", login->database, NULL);
 }
 
 static enum redis_login_result authenticate(struct redis_login *login)
 {
     const struct redis_address *address = login->address;
-    login->argc = 0;
-    add_word(login, "AUTH");
     if (address->user && !login->without_user)
-        add_word(login, address->user);
-    add_word(login, address->password);
-    return REDIS_LOGIN_SEND;
+        return say(login, "AUTH", address->user, address->password);
+    return say(login, "AUTH", address->password, NULL);
 }
 
 enum redis_login_result redis_login_begin(struct redis_login *login, const struct redis_address *address,

@@ -87,10 +87,8 @@ static void rest(struct redis_sentinel *sentinel)
 
 static void send_question(struct dial *dial)
 {
-    const char *service = dial->owner->options.address->service;
-    const char *words[] = {"SENTINEL", "get-master-addr-by-name", service};
-    const size_t lengths[] = {8, 23, strlen(service)};
-    redis_dial_command(dial->connection, 3, words, lengths, &dial->question_call);
+    const char *words[] = {"SENTINEL", "get-master-addr-by-name", dial->owner->options.address->service};
+    redis_dial_command(dial->connection, 3, words, NULL, &dial->question_call);
 }
 
 /* Ends the connection; on_over goes on. */

@@ -32,7 +32,6 @@ struct redis_login {
     char database[16];
     int argc;
     const char *argv[3];
-    size_t lengths[3];
 };
 
 /* SEND or DONE. A master that may not be asked whether it is one is believed. */
