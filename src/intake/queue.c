@@ -19,8 +19,6 @@ enum {
     HELD_MAX = 4096 /* the rest is for other promptd */
 };
 
-static void finish_close(struct queue *queue);
-
 static struct queue *queue_of(struct source *source)
 {
     return (struct queue *)source;
@@ -199,7 +197,7 @@ static void on_worker_lost(void *context)
     queue_move(queue, QUEUE_DOWN);
     queue_entries_redo(&queue->entries, QUEUE_ENTRY_ACKING, SIZE_MAX);
     if (queue->on_closed)
-        finish_close(queue);
+        queue_end(queue);
 }
 
 static void on_reader_up(void *context)
@@ -295,7 +293,7 @@ static void on_later(uv_timer_t *timer)
     if (!queue->on_closed || queue->is_giving_back)
         return;
     if (queue->state == QUEUE_DOWN) {
-        finish_close(queue);
+        queue_end(queue);
     } else if (queue->state != QUEUE_VERIFYING && !queue_has(queue, QUEUE_ENTRY_DONE) &&
                !queue_has(queue, QUEUE_ENTRY_ACKING) && queue->reading == 0) {
         queue->is_giving_back = true;
@@ -363,12 +361,10 @@ static void on_handle_closed(uv_handle_t *handle)
     struct queue *queue = handle->data;
     if (--queue->open_handles > 0)
         return;
-    void (*on_closed)(void *) = queue->on_closed;
-    void *context = queue->closed_context;
     for (size_t i = 0; i < QUEUE_KEYS_MAX; i++)
         free(queue->keys[i]);
+    queue->on_closed(queue->closed_context);
     free(queue);
-    on_closed(context);
 }
 
 static void on_links_closed(void *context)
@@ -379,7 +375,7 @@ static void on_links_closed(void *context)
 }
 
 /* The receipts have come back; what is left here was done, and could not be acknowledged. */
-static void finish_close(struct queue *queue)
+void queue_end(struct queue *queue)
 {
     size_t left = queue->entries.count;
     if (queue->is_closing)
@@ -392,11 +388,6 @@ static void finish_close(struct queue *queue)
     queue_links_close(&queue->links);
 }
 
-void queue_given_back(struct queue *queue)
-{
-    finish_close(queue);
-}
-
 static void close_source(struct source *source, void (*on_closed)(void *context), void *context)
 {
     struct queue *queue = queue_of(source);
@@ -405,7 +396,7 @@ static void close_source(struct source *source, void (*on_closed)(void *context)
     if (redis_link_is_up(queue->links.worker))
         queue_go_on(queue);
     else
-        finish_close(queue);
+        queue_end(queue);
 }
 
 /* --- opening ---------------------------------------------------------------------------------------------------- */

@@ -64,7 +64,7 @@ struct queue_kind {
     /* Takes what others have left, as much as there is room for: comes before reading while queue->takes_over. NULL: it
      * is put back for all, and read. */
     void (*take_over)(struct queue *queue);
-    /* The last command: what is held may be taken at once; ends with queue_given_back. */
+    /* The last command: what is held may be taken at once; ends with queue_end. */
     void (*give_back)(struct queue *queue);
 };
 
@@ -115,7 +115,7 @@ void queue_read_done(struct queue *queue, size_t taken);
 void queue_taken_over(struct queue *queue, bool is_more); /* what there was room for */
 void queue_doubt(struct queue *queue);     /* a reply had more than could be read: Redis is asked for it */
 void queue_make_anew(struct queue *queue); /* Redis has lost what we made there */
-void queue_given_back(struct queue *queue);
+void queue_end(struct queue *queue);       /* what was held is given back, or cannot be */
 
 /* The reply to what says that we live. */
 void queue_on_kept(void *context, const redisReply *reply);

@@ -20,7 +20,7 @@ void queue_acknowledge(struct queue *queue, struct queue_entry *entry, const str
 static void note_refusal(struct queue *queue, const redisReply *reply)
 {
     char text[QUEUE_ERROR_SIZE];
-    queue_copy_error(reply, text);
+    redis_address_copy_error(queue->options.address, reply->str, text, sizeof text);
     if (!queue->ack_refused)
         log_error(LOG_FIELDS(log_text("error", text)), "Redis refuses acknowledgements; trying again");
     queue->ack_refused = true;

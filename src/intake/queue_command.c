@@ -58,11 +58,3 @@ uint64_t queue_number(const redisReply *reply)
 {
     return reply && reply->type == REDIS_REPLY_INTEGER && reply->integer > 0 ? (uint64_t)reply->integer : 0;
 }
-
-void queue_copy_error(const redisReply *reply, char text[QUEUE_ERROR_SIZE])
-{
-    (void)snprintf(text, QUEUE_ERROR_SIZE, "%s", reply->str);
-    char *arguments = strstr(text, ", with args");
-    if (arguments)
-        *arguments = '\0';
-}

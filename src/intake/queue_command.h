@@ -31,7 +31,4 @@ const redisReply *queue_array(const redisReply *reply, size_t index);   /* NULL:
 const redisReply *queue_field(const redisReply *map, const char *name); /* of name and value in turn; NULL: none */
 uint64_t queue_number(const redisReply *reply);                         /* 0 where it is none; NULL may be given */
 
-/* Of an error reply, fit for the log: an unknown command is quoted with its arguments, which may be a message. */
-void queue_copy_error(const redisReply *reply, char text[QUEUE_ERROR_SIZE]);
-
 #endif

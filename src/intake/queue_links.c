@@ -49,7 +49,7 @@ void queue_links_complain(struct queue_links *links, const char *what, const red
         (links->complained_ms > 0 && now_ms(links) - links->complained_ms < COMPLAIN_MS))
         return;
     char text[QUEUE_ERROR_SIZE];
-    queue_copy_error(reply, text);
+    redis_address_copy_error(links->options.source->address, reply->str, text, sizeof text);
     links->complained_ms = now_ms(links);
     log_warning(LOG_FIELDS(log_text("error", text)), "Redis refuses %s; there may be more, for an hour", what);
 }
@@ -189,7 +189,7 @@ static void refuse(struct queue_links *links, struct redis_link *link, const red
             redis_link_redirect(links->reader, &server);
         return;
     }
-    queue_copy_error(reply, text);
+    redis_address_copy_error(links->options.source->address, reply->str, text, sizeof text);
     (void)redis_dial_refuse(redis_link_dial(link), text);
 }
 

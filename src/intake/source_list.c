@@ -294,7 +294,7 @@ static void on_given_back(void *context, const redisReply *reply)
 {
     struct queue *queue = context;
     queue_links_complain(&queue->links, "to take back what is held", reply);
-    queue_given_back(queue);
+    queue_end(queue);
 }
 
 static void give_back(struct queue *queue)

@@ -107,10 +107,8 @@ static void on_lost(void *context, const char *reason)
 
 static void finish_close(struct source_pubsub *source)
 {
-    void (*on_closed)(void *) = source->on_closed;
-    void *closed_context = source->closed_context;
+    source->on_closed(source->closed_context);
     free(source);
-    on_closed(closed_context);
 }
 
 static void on_link_closed(void *context)

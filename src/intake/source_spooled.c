@@ -389,10 +389,8 @@ static void finish_close(struct source_spooled *spooled)
 {
     if (spooled->spool || spooled->inner)
         return;
-    void (*on_closed)(void *) = spooled->on_closed;
-    void *closed_context = spooled->closed_context;
+    spooled->on_closed(spooled->closed_context);
     free(spooled);
-    on_closed(closed_context);
 }
 
 static void on_spool_closed(void *context)

@@ -439,7 +439,7 @@ static void look(struct queue *queue)
 static void on_self_removed(void *context, const redisReply *reply)
 {
     (void)reply;
-    queue_given_back(context);
+    queue_end(context);
 }
 
 /* What is pending for us becomes idle for a day: whoever looks next claims it. */

@@ -154,12 +154,11 @@ static void on_over(void *context, const struct redis_dial_end *end)
 {
     struct redis_link *link = context;
     int64_t now_ms = (int64_t)uv_now(link->options.loop);
-    bool lost = end->was_up;
     bool redirects = link->redirects;
     link->attempts += end->passed_over;
-    if (link->is_found && !lost && !end->refused && !end->misfit)
+    if (link->is_found && !end->was_up && !end->refused && !end->misfit)
         redis_sentinel_doubt(link->sentinel);
-    if (lost) {
+    if (end->was_up) {
         link->down_since_ms = now_ms;
         link->attempts = 0;
     }
@@ -167,14 +166,14 @@ static void on_over(void *context, const struct redis_dial_end *end)
         report_failure(link, end);
     bool has_worked = worked_ms(link, end, now_ms) >= link->options.backoff_base_ms;
     link->redirects = false;
-    link->is_redirected = link->is_redirected && (redirects || lost);
+    link->is_redirected = link->is_redirected && (redirects || end->was_up);
     if (has_worked)
         dial_in(link, 0); /* each moment of waiting is one of deafness; once only */
     else if (end->busy || redirects)
         dial_in(link, link->options.backoff_base_ms); /* no failure of the server: no longer waits, no circuit */
     else
         wait_and_dial(link, end);
-    if (lost)
+    if (end->was_up)
         link->options.on_lost(link->options.context, end->reason);
 }
 
@@ -411,12 +410,10 @@ void redis_link_redirect(struct redis_link *link, const struct redis_endpoint *s
 static void on_timer_closed(uv_handle_t *handle)
 {
     struct redis_link *link = handle->data;
-    void (*on_closed)(void *) = link->options.on_closed;
-    void *context = link->options.context;
     redis_dial_free(link->dial);
     free(link->found.host);
+    link->options.on_closed(link->options.context);
     free(link);
-    on_closed(context);
 }
 
 static void finish_close(struct redis_link *link)

@@ -314,10 +314,8 @@ void redis_sentinel_doubt(struct redis_sentinel *sentinel)
 static void on_timer_closed(uv_handle_t *handle)
 {
     struct redis_sentinel *sentinel = handle->data;
-    void (*on_closed)(void *) = sentinel->options.on_closed;
-    void *context = sentinel->options.context;
+    sentinel->options.on_closed(sentinel->options.context);
     free(sentinel);
-    on_closed(context);
 }
 
 static void finish_close(struct redis_sentinel *sentinel)
