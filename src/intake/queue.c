@@ -177,7 +177,7 @@ static void on_dead_length(void *context, const redisReply *reply)
 {
     struct queue *queue = context;
     if (reply->type == REDIS_REPLY_ERROR)
-        queue_links_refuse_worker(&queue->links, reply);
+        queue_links_refuse(&queue->links, queue->links.worker, reply);
     else
         queue->kind->set_up(queue);
 }
@@ -222,7 +222,7 @@ void queue_on_kept(void *context, const redisReply *reply)
 {
     struct queue *queue = context;
     if (queue_is_error(reply, "MOVED "))
-        queue_links_refuse_worker(&queue->links, reply);
+        queue_links_refuse(&queue->links, queue->links.worker, reply);
     queue_links_complain(&queue->links, "to note that promptd lives", reply);
 }
 

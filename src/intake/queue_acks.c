@@ -33,7 +33,7 @@ static void on_forgotten(void *context, const redisReply *reply)
     bool is_refused = reply->type == REDIS_REPLY_ERROR;
     bool ends = false;
     if (queue_is_error(reply, "MOVED "))
-        queue_links_refuse_worker(&queue->links, reply);
+        queue_links_refuse(&queue->links, queue->links.worker, reply);
     while (!ends && queue_has(queue, QUEUE_ENTRY_ACKING)) {
         struct queue_entry *entry = queue_entries_first(&queue->entries, QUEUE_ENTRY_ACKING);
         ends = entry->ends_command;

@@ -178,29 +178,20 @@ void queue_links_tick(struct queue_links *links)
 
 /* --- both --------------------------------------------------------------------------------------------------------- */
 
-static void refuse(struct queue_links *links, struct redis_link *link, const redisReply *reply)
+void queue_links_refuse(struct queue_links *links, struct redis_link *link, const redisReply *reply)
 {
     struct redis_endpoint server;
     char host[REDIS_ADDRESS_NAME_SIZE];
     char text[QUEUE_ERROR_SIZE];
-    if (reply->type == REDIS_REPLY_ERROR && redis_address_read_moved(reply->str, host, &server)) {
+    const char *error = reply->type == REDIS_REPLY_ERROR ? reply->str : "an answer of another type";
+    if (redis_address_read_moved(error, host, &server)) {
         redis_link_redirect(link, &server);
         if (link == links->worker) /* all keys are in one slot; the worker itself is told by its own commands */
             redis_link_redirect(links->reader, &server);
         return;
     }
-    redis_address_copy_error(links->options.source->address, reply->str, text, sizeof text);
+    redis_address_copy_error(links->options.source->address, error, text, sizeof text);
     (void)redis_dial_refuse(redis_link_dial(link), text);
-}
-
-void queue_links_refuse_worker(struct queue_links *links, const redisReply *reply)
-{
-    refuse(links, links->worker, reply);
-}
-
-void queue_links_refuse_reader(struct queue_links *links, const redisReply *reply)
-{
-    refuse(links, links->reader, reply);
 }
 
 bool queue_links_reset_circuit(struct queue_links *links)

@@ -69,9 +69,8 @@ void queue_links_unblock(struct queue_links *links);
 /* Once a second. */
 void queue_links_tick(struct queue_links *links);
 
-/* An error reply to what there is no going on without: the connection is given up, for what it says. */
-void queue_links_refuse_worker(struct queue_links *links, const redisReply *reply);
-void queue_links_refuse_reader(struct queue_links *links, const redisReply *reply);
+/* An error, or something else than an answer, to what there is no going on without: that connection is given up. */
+void queue_links_refuse(struct queue_links *links, struct redis_link *link, const redisReply *reply);
 
 /* An error reply to something that can wait: one line an hour. */
 void queue_links_complain(struct queue_links *links, const char *what, const redisReply *reply);

@@ -88,7 +88,8 @@ static void on_length(void *context, const redisReply *reply)
 {
     struct queue *queue = context;
     if (reply->type == REDIS_REPLY_ERROR)
-        queue_links_refuse_worker(&queue->links, reply); /* WRONGTYPE: there is something else of that name */
+        queue_links_refuse(&queue->links, queue->links.worker,
+                           reply); /* WRONGTYPE: there is something else of that name */
     else
         queue_is_set_up(queue);
 }
@@ -122,7 +123,7 @@ static void on_page(void *context, const redisReply *reply)
     struct queue *queue = &list->queue;
     struct queue_item item;
     if (reply->type == REDIS_REPLY_ERROR) {
-        queue_links_refuse_worker(&queue->links, reply);
+        queue_links_refuse(&queue->links, queue->links.worker, reply);
         return;
     }
     size_t count = reply->type == REDIS_REPLY_ARRAY ? reply->elements : 0;
@@ -175,7 +176,7 @@ static void on_taken(void *context, const redisReply *reply)
 {
     struct source_list *list = context;
     if (reply->type != REDIS_REPLY_ARRAY) {
-        queue_links_refuse_reader(&list->queue.links, reply);
+        queue_links_refuse(&list->queue.links, list->queue.links.reader, reply);
         return;
     }
     for (size_t i = 0; i < reply->elements; i++)
@@ -200,7 +201,7 @@ static void on_moved(void *context, const redisReply *reply)
     struct queue *queue = &list->queue;
     bool finds_no_room = queue_is_error(reply, "OOM");
     if (reply->type == REDIS_REPLY_ERROR && !finds_no_room) {
-        queue_links_refuse_reader(&queue->links, reply);
+        queue_links_refuse(&queue->links, queue->links.reader, reply);
         return;
     }
     bool was_blocking = list->is_blocking;

@@ -143,7 +143,7 @@ static void on_group_made(void *context, const redisReply *reply)
 {
     struct queue *queue = context;
     if (reply->type == REDIS_REPLY_ERROR && !queue_is_error(reply, "BUSYGROUP"))
-        queue_links_refuse_worker(&queue->links, reply);
+        queue_links_refuse(&queue->links, queue->links.worker, reply);
     else
         ask_groups(queue, on_groups);
 }
@@ -220,7 +220,7 @@ static void on_pending(void *context, const redisReply *reply)
     struct queue *queue = &stream->queue;
     struct queue_command command;
     if (reply->type != REDIS_REPLY_ARRAY) {
-        queue_links_refuse_worker(&queue->links, reply);
+        queue_links_refuse(&queue->links, queue->links.worker, reply);
         return;
     }
     begin_fetch(&command, queue, 0);
@@ -256,7 +256,7 @@ static void on_read(void *context, const redisReply *reply)
         return;
     }
     if (reply->type == REDIS_REPLY_ERROR) {
-        queue_links_refuse_reader(&queue->links, reply);
+        queue_links_refuse(&queue->links, queue->links.reader, reply);
         return;
     }
     for (size_t i = 0; entries && i < entries->elements; i++) {
