@@ -10,7 +10,7 @@
  * SHA-1, for an hour. One that was taken four times is put back alone, so that only what kills is delivered five times:
  * whatever else the dead had waits in its list meanwhile.
  */
-#include "promptd/source_list.h"
+#include "promptd/source_open.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,10 +4,6 @@
 
 #define LOG_COMPONENT "redis"
 #include "promptd/log.h"
-#include "promptd/source_list.h"
-#include "promptd/source_pubsub.h"
-#include "promptd/source_spooled.h"
-#include "promptd/source_stream.h"
 
 struct source_kind {
     struct source *(*make)(const struct source_options *options);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* SUBSCRIBE on a redis_link. Pub/Sub keeps nothing for a subscriber that is away: each gap is reported. */
-#include "promptd/source_pubsub.h"
+#include "promptd/source_open.h"
 
 #include <stdlib.h>
 #include <string.h>

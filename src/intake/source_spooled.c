@@ -12,7 +12,7 @@
  * While nothing is demanded memory stays empty. When the disk refuses, messages go on in memory, each behind what was
  * on disk before it, and before what gets there after it.
  */
-#include "promptd/source_spooled.h"
+#include "promptd/source_open.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -460,7 +460,9 @@ static void adopt(struct source_spooled *spooled)
     spooled->sink.on_found(spooled->sink.context, counts.waiting);
 }
 
-struct source *source_spooled_new(const struct source_options *options, source_inner_new inner_new, struct error *error)
+struct source *source_spooled_new(const struct source_options *options,
+                                  struct source *(*inner_new)(const struct source_options *options),
+                                  struct error *error)
 {
     struct source_spooled *spooled = calloc(1, sizeof *spooled);
     if (!spooled) {

@@ -8,7 +8,7 @@
  *
  * How often an entry was delivered Redis counts itself.
  */
-#include "promptd/source_stream.h"
+#include "promptd/source_open.h"
 
 #include <string.h>
 

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "promptd/log.h"
-#include "promptd/source_pubsub.h"
+#include "promptd/source_open.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

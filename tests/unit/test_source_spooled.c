@@ -14,7 +14,7 @@
 
 #include "promptd/clock.h"
 #include "promptd/pipeline.h"
-#include "promptd/source_spooled.h"
+#include "promptd/source_open.h"
 #include "spool_db.h"
 
 enum { MESSAGES_MAX = 4000 };
