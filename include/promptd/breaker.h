@@ -14,6 +14,15 @@
 
 #include "promptd/backoff.h"
 
+/* How a link to Redis is kept; may change while it runs. */
+struct link_tuning {
+    int64_t backoff_max_ms;
+    unsigned breaker_failures; /* in a row, until the circuit opens */
+    int64_t breaker_reset_ms;
+    int64_t heartbeat_interval_ms; /* 0: no heartbeat */
+    int64_t heartbeat_timeout_ms;
+};
+
 struct breaker {
     struct backoff backoff;
     unsigned max_failures; /* in a row */

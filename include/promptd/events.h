@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "promptd/breaker.h"
 #include "promptd/buffer.h"
 #include "promptd/job.h"
 #include "promptd/metrics.h"
@@ -21,15 +22,6 @@
 #include "promptd/redis_tls.h"
 
 struct events;
-
-/* What may change while it runs. */
-struct events_tuning {
-    int64_t backoff_max_ms;
-    unsigned breaker_failures;
-    int64_t breaker_reset_ms;
-    int64_t heartbeat_interval_ms; /* 0: none */
-    int64_t heartbeat_timeout_ms;
-};
 
 /* The words for what became of an interview. Borrowed. */
 struct events_statuses {
@@ -43,7 +35,7 @@ struct events_options {
     struct redis_tls *tls;               /* borrowed; NULL where the address has none */
     const char *channel;
     struct events_statuses statuses;
-    struct events_tuning tuning;
+    struct link_tuning tuning;
     struct metrics *metrics; /* borrowed: events_published and events_dropped are counted */
 };
 
@@ -53,7 +45,7 @@ struct events *events_new(const struct events_options *options);
 /* The outcome of a message, or what the recovery has done for an interview. Until events_close. */
 void events_publish(struct events *events, const struct job *job);
 
-void events_set_tuning(struct events *events, const struct events_tuning *tuning);
+void events_set_tuning(struct events *events, const struct link_tuning *tuning);
 bool events_are_connected(const struct events *events);
 size_t events_waiting(const struct events *events); /* not sent, or not answered */
 void events_reset_circuit(struct events *events);

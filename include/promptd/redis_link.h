@@ -7,7 +7,7 @@
  * when that is answered. From the look-up to the confirmation one deadline runs; of several addresses that are tried in
  * one dial, each but the last gets 2 s for a sign of life. After a failure the next dial waits, longer each time; only
  * a confirmation resets the wait. Each change of state is logged once. A server that says that it is busy is dialled
- * again each backoff_base_ms, and that is no failure.
+ * again each second, and that is no failure.
  *
  * A confirmed connection that has died in silence is found by a heartbeat: what on_beat sends is to be answered in
  * time.
@@ -33,23 +33,12 @@
 
 struct redis_link;
 
-/* What may change while it runs. */
-struct redis_link_tuning {
-    int64_t backoff_max_ms;
-    unsigned breaker_failures; /* in a row, until the circuit opens */
-    int64_t breaker_reset_ms;
-    int64_t heartbeat_interval_ms; /* 0: no heartbeat */
-    int64_t heartbeat_timeout_ms;
-    struct resp_guard_limits limits;
-};
-
 struct redis_link_options {
     uv_loop_t *loop;
     const struct redis_address *address; /* borrowed for the link's life */
     struct redis_tls *tls;               /* borrowed likewise; NULL where the address has no TLS */
-    int64_t dial_timeout_ms;             /* look-up to confirmation */
-    int64_t backoff_base_ms;
-    struct redis_link_tuning tuning;
+    struct link_tuning tuning;
+    struct resp_guard_limits limits; /* redis_dial_set_limits changes them */
     bool is_second; /* another link to the same server has the lines about it: this one logs refusals only */
     void (*on_login)(void *context);
     /* The confirmed connection is gone, for `reason`; fit for the log. Not called for failed dials. */
@@ -73,7 +62,7 @@ struct redis_dial *redis_link_dial(const struct redis_link *link);
 void redis_link_confirm(struct redis_link *link);
 void redis_link_answered(struct redis_link *link);         /* a beat, or by what else it proves to live */
 bool redis_link_is_overdue(const struct redis_link *link); /* the answer to the last beat */
-void redis_link_set_tuning(struct redis_link *link, const struct redis_link_tuning *tuning);
+void redis_link_set_tuning(struct redis_link *link, const struct link_tuning *tuning);
 bool redis_link_is_up(const struct redis_link *link);        /* confirmed */
 unsigned redis_link_failures(const struct redis_link *link); /* in a row */
 

@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "promptd/breaker.h"
 #include "promptd/disposition.h"
 
 /* A source's own mark of a message that it keeps; each kind puts it at the head of what it needs to know. */
@@ -52,11 +53,7 @@ struct source_sink {
 
 /* What may change while it runs. */
 struct source_tuning {
-    int64_t backoff_max_ms;
-    unsigned breaker_failures;
-    int64_t breaker_reset_ms;
-    int64_t heartbeat_interval_ms; /* 0: no heartbeat */
-    int64_t heartbeat_timeout_ms;
+    struct link_tuning link;
     size_t message_max_bytes;
     size_t memory_max_messages; /* that it has in memory, those without an outcome included */
     size_t memory_max_bytes;

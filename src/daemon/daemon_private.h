@@ -75,7 +75,7 @@ void reload_settings(struct daemon *daemon);
 struct inbox_limits options_limits(const struct settings *settings);
 struct store_tuning options_store_tuning(const struct settings *settings);
 struct source_tuning options_source_tuning(const struct settings *settings);
-struct events_tuning options_events_tuning(const struct settings *settings);
+struct link_tuning options_link_tuning(const struct settings *settings);
 struct statement_statuses options_statuses(const struct settings *settings);
 
 /* wiring.c: opens the modules, and joins them. */

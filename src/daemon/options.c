@@ -29,31 +29,27 @@ struct store_tuning options_store_tuning(const struct settings *settings)
     };
 }
 
-struct source_tuning options_source_tuning(const struct settings *settings)
+struct link_tuning options_link_tuning(const struct settings *settings)
 {
-    return (struct source_tuning){
+    return (struct link_tuning){
         .backoff_max_ms = settings->backoff_max_s * 1000,
         .breaker_failures = (unsigned)settings->breaker_failures,
         .breaker_reset_ms = settings->breaker_reset_s * 1000,
         .heartbeat_interval_ms = settings->heartbeat_interval_s * 1000,
         .heartbeat_timeout_ms = settings->heartbeat_timeout_s * 1000,
+    };
+}
+
+struct source_tuning options_source_tuning(const struct settings *settings)
+{
+    return (struct source_tuning){
+        .link = options_link_tuning(settings),
         .message_max_bytes = (size_t)settings->message_max_bytes,
         .memory_max_messages = (size_t)settings->queue_max_messages,
         .memory_max_bytes = (size_t)settings->queue_max_bytes,
         .dead_max = (size_t)settings->redis_dead_max,
         .spool_max_bytes = (uint64_t)settings->spool_max_bytes,
         .spool_dead_max_bytes = (uint64_t)settings->spool_dead_max_bytes,
-    };
-}
-
-struct events_tuning options_events_tuning(const struct settings *settings)
-{
-    return (struct events_tuning){
-        .backoff_max_ms = settings->backoff_max_s * 1000,
-        .breaker_failures = (unsigned)settings->breaker_failures,
-        .breaker_reset_ms = settings->breaker_reset_s * 1000,
-        .heartbeat_interval_ms = settings->heartbeat_interval_s * 1000,
-        .heartbeat_timeout_ms = settings->heartbeat_timeout_s * 1000,
     };
 }
 

@@ -16,13 +16,12 @@ static void apply_settings(struct daemon *daemon, struct settings *next)
     const struct inbox_limits limits = options_limits(now);
     const struct store_tuning tuning = options_store_tuning(now);
     const struct source_tuning source_tuning = options_source_tuning(now);
-    const struct events_tuning events_tuning = options_events_tuning(now);
     pipeline_set_rules(daemon->pipeline, &rules);
     pipeline_set_limits(daemon->pipeline, &limits);
     store_set_tuning(daemon->store, &tuning);
     source_set_tuning(daemon->source, &source_tuning);
     if (daemon->events)
-        events_set_tuning(daemon->events, &events_tuning);
+        events_set_tuning(daemon->events, &source_tuning.link);
 }
 
 /* The last that may refuse: when it has not, all takes effect. */

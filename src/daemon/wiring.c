@@ -123,7 +123,7 @@ static bool open_events(struct daemon *daemon, struct error *error)
         .tls = daemon->redis_tls,
         .channel = settings->events_channel,
         .statuses = {.ready = settings->ready_status, .failed = settings->failed_status},
-        .tuning = options_events_tuning(settings),
+        .tuning = options_link_tuning(settings),
         .metrics = &daemon->metrics,
     });
     return daemon->events || error_set(error, ERROR_INTERNAL, "out of memory");

@@ -19,8 +19,6 @@
 #include "promptd/redis_link.h"
 
 enum {
-    EVENTS_DIAL_TIMEOUT_MS = 5000,
-    EVENTS_BACKOFF_BASE_MS = 1000,
     EVENTS_REPLY_MAX_BYTES = 65536,
     EVENTS_CLOSE_MS = 1000,
     EVENTS_SPELL_MS = 10000, /* without a drop: then a spell of drops is over */
@@ -211,22 +209,9 @@ static void on_lost(void *context, const char *reason)
 
 /* --- life --------------------------------------------------------------------------------------------------------- */
 
-static struct redis_link_tuning link_tuning(const struct events_tuning *tuning)
+void events_set_tuning(struct events *events, const struct link_tuning *tuning)
 {
-    return (struct redis_link_tuning){
-        .backoff_max_ms = tuning->backoff_max_ms,
-        .breaker_failures = tuning->breaker_failures,
-        .breaker_reset_ms = tuning->breaker_reset_ms,
-        .heartbeat_interval_ms = tuning->heartbeat_interval_ms,
-        .heartbeat_timeout_ms = tuning->heartbeat_timeout_ms,
-        .limits = {.bulk_bytes = EVENTS_REPLY_MAX_BYTES, .reply_bytes = EVENTS_REPLY_MAX_BYTES},
-    };
-}
-
-void events_set_tuning(struct events *events, const struct events_tuning *tuning)
-{
-    const struct redis_link_tuning link = link_tuning(tuning);
-    redis_link_set_tuning(events->link, &link);
+    redis_link_set_tuning(events->link, tuning);
 }
 
 size_t events_waiting(const struct events *events)
@@ -286,9 +271,8 @@ struct events *events_new(const struct events_options *options)
         .loop = options->loop,
         .address = options->address,
         .tls = options->tls,
-        .dial_timeout_ms = EVENTS_DIAL_TIMEOUT_MS,
-        .backoff_base_ms = EVENTS_BACKOFF_BASE_MS,
-        .tuning = link_tuning(&options->tuning),
+        .tuning = options->tuning,
+        .limits = {.bulk_bytes = EVENTS_REPLY_MAX_BYTES, .reply_bytes = EVENTS_REPLY_MAX_BYTES},
         .on_login = ping,
         .on_beat = ping,
         .on_lost = on_lost,

@@ -10,7 +10,7 @@
 #define LOG_COMPONENT "redis"
 #include "promptd/log.h"
 
-enum { DIAL_TIMEOUT_MS = 5000, BACKOFF_BASE_MS = 1000, COMPLAIN_MS = 3600000, REPLY_EXTRA_BYTES = 65536 };
+enum { COMPLAIN_MS = 3600000, REPLY_EXTRA_BYTES = 65536 };
 
 static uint64_t now_ms(const struct queue_links *links)
 {
@@ -166,13 +166,13 @@ void queue_links_tick(struct queue_links *links)
 {
     const struct source_tuning *tuning = &links->options.source->tuning;
     uint64_t bytes = redis_dial_received_bytes(redis_link_dial(links->reader));
-    if (tuning->heartbeat_interval_ms == 0 || !links->is_reading)
+    if (tuning->link.heartbeat_interval_ms == 0 || !links->is_reading)
         return;
     if (bytes != links->read_bytes) { /* it is long, and on its way */
         links->read_bytes = bytes;
         links->read_ms = now_ms(links);
     }
-    if (now_ms(links) - links->read_ms > (uint64_t)(QUEUE_BLOCK_MS + tuning->heartbeat_timeout_ms))
+    if (now_ms(links) - links->read_ms > (uint64_t)(QUEUE_BLOCK_MS + tuning->link.heartbeat_timeout_ms))
         (void)redis_dial_drop(redis_link_dial(links->reader), "no answer to a read");
 }
 
@@ -216,25 +216,21 @@ void queue_links_get_status(const struct queue_links *links, struct source_statu
     status->last_alive_ms = links->alive_ms;
 }
 
-static struct redis_link_tuning link_tuning(const struct source_tuning *tuning, size_t bulk_max_bytes)
+static struct resp_guard_limits limits_of(const struct source_tuning *tuning, size_t bulk_max_bytes)
 {
-    return (struct redis_link_tuning){
-        .backoff_max_ms = tuning->backoff_max_ms,
-        .breaker_failures = tuning->breaker_failures,
-        .breaker_reset_ms = tuning->breaker_reset_ms,
-        .heartbeat_interval_ms = tuning->heartbeat_interval_ms,
-        .heartbeat_timeout_ms = tuning->heartbeat_timeout_ms,
-        .limits = {.bulk_bytes = bulk_max_bytes,
-                   .reply_bytes = tuning->memory_max_bytes + bulk_max_bytes + REPLY_EXTRA_BYTES,
-                   .leaves_out = true},
-    };
+    return (struct resp_guard_limits){.bulk_bytes = bulk_max_bytes,
+                                      .reply_bytes = tuning->memory_max_bytes + bulk_max_bytes + REPLY_EXTRA_BYTES,
+                                      .leaves_out = true};
 }
 
 void queue_links_set_tuning(struct queue_links *links, size_t bulk_max_bytes)
 {
-    const struct redis_link_tuning tuning = link_tuning(&links->options.source->tuning, bulk_max_bytes);
-    redis_link_set_tuning(links->reader, &tuning);
-    redis_link_set_tuning(links->worker, &tuning);
+    const struct source_tuning *tuning = &links->options.source->tuning;
+    const struct resp_guard_limits limits = limits_of(tuning, bulk_max_bytes);
+    redis_link_set_tuning(links->reader, &tuning->link);
+    redis_link_set_tuning(links->worker, &tuning->link);
+    redis_dial_set_limits(redis_link_dial(links->reader), &limits);
+    redis_dial_set_limits(redis_link_dial(links->worker), &limits);
 }
 
 static void on_link_closed(void *context)
@@ -251,9 +247,8 @@ bool queue_links_open(struct queue_links *links, const struct queue_links_option
         .loop = source->loop,
         .address = source->address,
         .tls = source->tls,
-        .dial_timeout_ms = DIAL_TIMEOUT_MS,
-        .backoff_base_ms = BACKOFF_BASE_MS,
-        .tuning = link_tuning(&source->tuning, bulk_max_bytes),
+        .tuning = source->tuning.link,
+        .limits = limits_of(&source->tuning, bulk_max_bytes),
         .on_login = on_worker_login,
         .on_lost = on_worker_lost,
         .on_beat = ping,

@@ -10,7 +10,7 @@
 #include "promptd/log.h"
 #include "promptd/redis_link.h"
 
-enum { SOURCE_DIAL_TIMEOUT_MS = 5000, SOURCE_BACKOFF_BASE_MS = 1000, SOURCE_REPLY_EXTRA_BYTES = 65536 };
+enum { SOURCE_REPLY_EXTRA_BYTES = 65536 };
 
 struct source_pubsub {
     struct source source; /* first: the source is this */
@@ -98,7 +98,7 @@ static void on_busy(void *context, const char *error)
 static void on_lost(void *context, const char *reason)
 {
     struct source_pubsub *source = context;
-    bool beats = source->options.tuning.heartbeat_interval_ms > 0;
+    bool beats = source->options.tuning.link.heartbeat_interval_ms > 0;
     bool silent = beats && redis_link_was_deaf(source->link);
     source->in_gap = true;
     source->gap_began_ms = silent ? source->last_alive_ms : uv_now(source->options.loop);
@@ -119,17 +119,10 @@ static void on_link_closed(void *context)
         finish_close(source);
 }
 
-static struct redis_link_tuning link_tuning(const struct source_tuning *tuning)
+static struct resp_guard_limits limits_of(const struct source_tuning *tuning)
 {
-    return (struct redis_link_tuning){
-        .backoff_max_ms = tuning->backoff_max_ms,
-        .breaker_failures = tuning->breaker_failures,
-        .breaker_reset_ms = tuning->breaker_reset_ms,
-        .heartbeat_interval_ms = tuning->heartbeat_interval_ms,
-        .heartbeat_timeout_ms = tuning->heartbeat_timeout_ms,
-        .limits = {.bulk_bytes = tuning->message_max_bytes,
-                   .reply_bytes = tuning->message_max_bytes + SOURCE_REPLY_EXTRA_BYTES},
-    };
+    return (struct resp_guard_limits){.bulk_bytes = tuning->message_max_bytes,
+                                      .reply_bytes = tuning->message_max_bytes + SOURCE_REPLY_EXTRA_BYTES};
 }
 
 /* --- as a source ------------------------------------------------------------------------------------------------ */
@@ -143,9 +136,11 @@ static void set_tuning(struct source *source, const struct source_tuning *tuning
 {
     struct source_pubsub *pubsub = pubsub_of(source);
     pubsub->options.tuning = *tuning;
-    const struct redis_link_tuning link = link_tuning(tuning);
-    if (pubsub->link)
-        redis_link_set_tuning(pubsub->link, &link);
+    const struct resp_guard_limits limits = limits_of(tuning);
+    if (!pubsub->link)
+        return;
+    redis_link_set_tuning(pubsub->link, &tuning->link);
+    redis_dial_set_limits(redis_link_dial(pubsub->link), &limits);
 }
 
 static void get_status(const struct source *source, struct source_status *status)
@@ -210,9 +205,8 @@ struct source *source_pubsub_new(const struct source_options *options)
         .loop = options->loop,
         .address = options->address,
         .tls = options->tls,
-        .dial_timeout_ms = SOURCE_DIAL_TIMEOUT_MS,
-        .backoff_base_ms = SOURCE_BACKOFF_BASE_MS,
-        .tuning = link_tuning(&options->tuning),
+        .tuning = options->tuning.link,
+        .limits = limits_of(&options->tuning),
         .on_login = subscribe,
         .on_beat = subscribe,
         .on_lost = on_lost,

@@ -38,6 +38,8 @@ enum link_beat {
 
 enum {
     LINK_LAST_LOOK_MS = 100,
+    LINK_BACKOFF_BASE_MS = 1000,
+    LINK_DIAL_TIMEOUT_MS = 5000,        /* look-up to confirmation */
     LINK_MASTER_DIAL_TIMEOUT_MS = 2000, /* a master may be frozen, and another one be made meanwhile */
     LINK_WATCH_MS = 1000                /* a second after a Sentinel knows of a failover so do we */
 };
@@ -154,7 +156,6 @@ static void on_over(void *context, const struct redis_dial_end *end)
 {
     struct redis_link *link = context;
     int64_t now_ms = (int64_t)uv_now(link->options.loop);
-    bool redirects = link->redirects;
     link->attempts += end->passed_over;
     if (link->is_found && !end->was_up && !end->refused && !end->misfit)
         redis_sentinel_doubt(link->sentinel);
@@ -162,17 +163,17 @@ static void on_over(void *context, const struct redis_dial_end *end)
         link->down_since_ms = now_ms;
         link->attempts = 0;
     }
-    if (!redirects)
+    if (!link->redirects)
         report_failure(link, end);
-    bool has_worked = worked_ms(link, end, now_ms) >= link->options.backoff_base_ms;
-    link->redirects = false;
-    link->is_redirected = link->is_redirected && (redirects || end->was_up);
+    bool has_worked = worked_ms(link, end, now_ms) >= LINK_BACKOFF_BASE_MS;
+    link->is_redirected = link->is_redirected && (link->redirects || end->was_up);
     if (has_worked)
         dial_in(link, 0); /* each moment of waiting is one of deafness; once only */
-    else if (end->busy || redirects)
-        dial_in(link, link->options.backoff_base_ms); /* no failure of the server: no longer waits, no circuit */
+    else if (end->busy || link->redirects)
+        dial_in(link, LINK_BACKOFF_BASE_MS); /* no failure of the server: no longer waits, no circuit */
     else
         wait_and_dial(link, end);
+    link->redirects = false;
     if (end->was_up)
         link->options.on_lost(link->options.context, end->reason);
 }
@@ -350,10 +351,9 @@ void redis_link_confirm(struct redis_link *link)
     beat_rest(link);
 }
 
-void redis_link_set_tuning(struct redis_link *link, const struct redis_link_tuning *tuning)
+void redis_link_set_tuning(struct redis_link *link, const struct link_tuning *tuning)
 {
     link->options.tuning = *tuning;
-    redis_dial_set_limits(link->dial, &tuning->limits);
     link->pace.breaker.backoff.max_ms = tuning->backoff_max_ms;
     link->pace.breaker.max_failures = tuning->breaker_failures;
     link->pace.breaker.reset_ms = tuning->breaker_reset_ms;
@@ -453,8 +453,8 @@ static struct redis_dial *new_dial(struct redis_link *link)
         .address = options->address,
         .wants_master = has_sentinels(link),
         .tls = options->tls,
-        .timeout_ms = has_sentinels(link) ? LINK_MASTER_DIAL_TIMEOUT_MS : options->dial_timeout_ms,
-        .limits = options->tuning.limits,
+        .timeout_ms = has_sentinels(link) ? LINK_MASTER_DIAL_TIMEOUT_MS : LINK_DIAL_TIMEOUT_MS,
+        .limits = options->limits,
         .on_login = on_login,
         .on_over = on_over,
         .on_busy = options->on_busy ? on_busy : NULL,
@@ -489,7 +489,7 @@ struct redis_link *redis_link_new(const struct redis_link_options *options)
         return NULL;                 /* the loop has their handles */
     link->found = *options->address; /* the host will be this link's own; the rest is borrowed */
     link->found.host = NULL;
-    link->pace.breaker.backoff.base_ms = options->backoff_base_ms;
+    link->pace.breaker.backoff.base_ms = LINK_BACKOFF_BASE_MS;
     redis_link_set_tuning(link, &options->tuning);
     (void)uv_timer_init(options->loop, &link->timer); /* always 0 */
     link->timer.data = link;
