@@ -142,7 +142,7 @@ void settings_print(const struct settings *settings, FILE *out);
 /* The options part of --help. */
 void settings_print_help(FILE *out);
 
-/* A reload: the settings that may change while running get their next values. What was a text's goes to `next`. */
+/* A reload: the settings that may change while running get their next values. What they had goes to `next`. */
 void settings_take_live(struct settings *now, struct settings *next);
 
 /* Names of the settings that differ and cannot change while running, comma-separated, into `names` (cut if too long).

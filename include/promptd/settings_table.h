@@ -79,6 +79,9 @@ void setting_append_value(const struct setting *row, const struct settings *sett
 /* `text` as a message to people may show it: passwords as ***, one printable line, cut where it is long. */
 void setting_append_shown(const struct setting *row, const char *text, struct buffer *buffer);
 
+/* The member of the one for that of the other. */
+void setting_exchange(const struct setting *row, struct settings *one, struct settings *other);
+
 bool setting_is_equal(const struct setting *row, const struct settings *one, const struct settings *other);
 void setting_clear(const struct setting *row, struct settings *settings); /* what it has on the heap */
 

@@ -59,29 +59,12 @@ bool settings_refuse(const struct settings *settings, const char *name, const ch
     return refuse(settings, name, phrase, NULL, allowed, error);
 }
 
-static void exchange_texts(char **one, char **other)
-{
-    char *text = *one;
-    *one = *other;
-    *other = text;
-}
-
 /* A live text is one that nobody points into. Lists are pointed into by those who use them: none of them is live. */
 void settings_take_live(struct settings *now, struct settings *next)
 {
-    for (size_t i = 0; settings_table_row(i); i++) {
-        const struct setting *row = settings_table_row(i);
-        void *to = (char *)now + row->offset;
-        void *from = (char *)next + row->offset;
-        if (!row->live)
-            continue;
-        if (row->type == SETTING_NUMBER)
-            memcpy(to, from, sizeof(int64_t));
-        else if (row->type == SETTING_CHOICE)
-            memcpy(to, from, sizeof(enum log_level));
-        else if (row->type == SETTING_TEXT)
-            exchange_texts(to, from);
-    }
+    for (size_t i = 0; settings_table_row(i); i++)
+        if (settings_table_row(i)->live)
+            setting_exchange(settings_table_row(i), now, next);
 }
 
 static bool list_has(const struct text_list *list, const char *item)

@@ -124,58 +124,38 @@ static bool parse_list(const char *text, struct text_list *list, struct error *p
     return false;
 }
 
-/* One member of these is in use, as the row's type says. */
-struct value {
-    int64_t number;
-    unsigned choice;
-    char *text;
-    struct text_list list;
-};
-
-static bool parse_value(const struct setting *row, settings_validate *validate, const char *text, struct value *value,
-                        struct error *phrase)
+static bool parse_value(const struct setting *row, settings_validate *validate, const char *text,
+                        struct settings *settings, struct error *phrase)
 {
+    char **copy = member(row, settings);
     if (*text == '\0' && !row->may_be_empty)
         return refuse(phrase, "is empty");
     if (!validate_text(text, phrase) || (validate && !validate(text, phrase)))
         return false;
     switch (row->type) {
     case SETTING_NUMBER:
-        return parse_number(row, text, &value->number, phrase);
+        return parse_number(row, text, member(row, settings), phrase);
     case SETTING_CHOICE:
-        return parse_choice(row, text, &value->choice, phrase);
+        return parse_choice(row, text, member(row, settings), phrase);
     case SETTING_LIST:
-        return parse_list(text, &value->list, phrase);
+        return parse_list(text, member(row, settings), phrase);
     case SETTING_TEXT:
-        value->text = strdup(text);
-        return value->text || memory_is_out(phrase);
+        *copy = strdup(text);
+        return *copy || memory_is_out(phrase);
     }
     return refuse(phrase, "has no type");
 }
 
-static void value_free(struct value *value)
+void setting_exchange(const struct setting *row, struct settings *one, struct settings *other)
 {
-    free(value->text);
-    list_free(&value->list);
-}
-
-static void value_store(const struct setting *row, struct value *value, struct settings *settings)
-{
-    setting_clear(row, settings);
-    switch (row->type) {
-    case SETTING_NUMBER:
-        *(int64_t *)member(row, settings) = value->number;
-        break;
-    case SETTING_CHOICE:
-        *(unsigned *)member(row, settings) = value->choice;
-        break;
-    case SETTING_LIST:
-        *(struct text_list *)member(row, settings) = value->list;
-        break;
-    case SETTING_TEXT:
-        *(char **)member(row, settings) = value->text;
-        break;
-    }
+    static const size_t sizes[] = {[SETTING_TEXT] = sizeof(char *),
+                                   [SETTING_NUMBER] = sizeof(int64_t),
+                                   [SETTING_CHOICE] = sizeof(unsigned),
+                                   [SETTING_LIST] = sizeof(struct text_list)};
+    char kept[sizeof(struct text_list)];
+    memcpy(kept, member(row, one), sizes[row->type]);
+    memcpy(member(row, one), member(row, other), sizes[row->type]);
+    memcpy(member(row, other), kept, sizes[row->type]);
 }
 
 bool setting_parse(const struct setting *row, settings_validate *validate, const char *text, struct settings *settings,
@@ -186,12 +166,11 @@ bool setting_parse(const struct setting *row, settings_validate *validate, const
     char *trimmed = strndup(start, (size_t)(end - start));
     if (!trimmed)
         return memory_is_out(phrase);
-    struct value value = {0};
-    bool good = parse_value(row, validate, trimmed, &value, phrase);
+    struct settings read = {0};
+    bool good = parse_value(row, validate, trimmed, &read, phrase);
     if (good && settings)
-        value_store(row, &value, settings);
-    else
-        value_free(&value);
+        setting_exchange(row, &read, settings);
+    setting_clear(row, &read); /* what was there before, or was not to be taken */
     free(trimmed);
     return good;
 }
