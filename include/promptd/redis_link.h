@@ -9,8 +9,7 @@
  * a confirmation resets the wait. Each change of state is logged once. A server that says that it is busy is dialled
  * again each second, and that is no failure.
  *
- * A confirmed connection that has died in silence is found by a heartbeat: what on_beat sends is to be answered in
- * time.
+ * A confirmed connection that has died in silence is found by a heartbeat: what on_beat sends must be answered in time.
  *
  * Whatever the peer sends is looked at before hiredis reads it (resp_guard): replies that are none cost the connection.
  *
@@ -19,11 +18,7 @@
 #ifndef PROMPTD_REDIS_LINK_H
 #define PROMPTD_REDIS_LINK_H
 
-#include <hiredis/async.h>
-#include <hiredis/hiredis.h>
 #include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <uv.h>
 
 #include "promptd/breaker.h"

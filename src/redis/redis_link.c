@@ -17,9 +17,9 @@
 
 #define LOG_COMPONENT "redis"
 #include "promptd/log.h"
-#include "promptd/redis_sentinel.h"
 #include "redis_pace.h"
 #include "redis_report.h"
+#include "redis_sentinel.h"
 
 enum link_state {
     LINK_WAITING,  /* for the backoff to pass; leaves by the timer */

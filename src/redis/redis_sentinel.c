@@ -6,7 +6,7 @@
  *        │          └─ fail ─▶ the next Sentinel, or silent ─▶ RESTING
  *        └── a connection was kept ─▶ ASKING ─▶ likewise
  */
-#include "promptd/redis_sentinel.h"
+#include "redis_sentinel.h"
 
 #include <stdio.h>
 #include <stdlib.h>

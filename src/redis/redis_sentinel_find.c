@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "promptd/redis_sentinel.h"
+#include "redis_sentinel.h"
 
 struct search {
     struct redis_sentinel *sentinel;

@@ -4,9 +4,8 @@
  * connection that is kept as long as its Sentinel answers; the one that answered is asked first the next time.
  *
  * A question ends with on_named or on_silent. It asks each Sentinel once at most, for a second an address at most; one
- * that wants a login is dialled again for it.
- * Whether what they name really is a master is for the caller to ask it. Callbacks never run inside a call of this
- * module.
+ * that wants a login is dialled again for it. Whether what they name really is a master is for the caller to ask it.
+ * Callbacks never run inside a call of this module.
  */
 #ifndef PROMPTD_REDIS_SENTINEL_H
 #define PROMPTD_REDIS_SENTINEL_H
