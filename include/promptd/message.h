@@ -48,8 +48,7 @@ struct message_rules {
     size_t prompt_max_chars;    /* code points */
     const char *const *sources; /* allowed values; borrowed, must outlive every message parsed with them */
     size_t source_count;
-    const char *default_source; /* where the field is absent: "rag" */
-    bool any_source;            /* `sources` does not count */
+    bool any_source; /* `sources` does not count */
 };
 
 struct settings;
@@ -62,7 +61,7 @@ struct message_content {
     uint8_t interview_id[UUID_SIZE];
     char *prompt;        /* NUL-terminated, malloc'ed; NULL in a rejected message */
     size_t prompt_bytes; /* without the NUL */
-    const char *source;  /* one of rules->sources; with any_source the default, or own_source */
+    const char *source;  /* one of rules->sources; with any_source own_source, or "rag" */
     char *own_source;    /* malloc'ed, or NULL */
     size_t not_json_at;  /* REJECT_NOT_JSON: the byte of the payload, from 0, that cannot stand where it does */
     bool is_stringified; /* REJECT_NOT_OBJECT: a string that holds an object, whose interview id is the one that was

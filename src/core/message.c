@@ -31,6 +31,8 @@
 
 _Static_assert(JSON_DEPTH_MAX <= CJSON_NESTING_LIMIT, "cJSON must take whatever depth the guard lets pass");
 
+static const char default_source[] = "rag";
+
 #define BYTE_ORDER_MARK "\xef\xbb\xbf"
 
 /* Stands for the string that was cut out: no UTF-8 has this byte, nor has masked text. */
@@ -76,7 +78,6 @@ struct message_rules message_rules_of(const struct settings *settings)
         .prompt_max_chars = (size_t)settings->prompt_max_chars,
         .sources = (const char *const *)settings->sources.items,
         .source_count = settings->sources.count,
-        .default_source = "rag",
     };
 }
 
@@ -254,7 +255,7 @@ static const char *find_source(const struct message_rules *rules, const cJSON *v
 {
     if (value && !cJSON_IsString(value))
         return NULL;
-    const char *source = value ? value->valuestring : rules->default_source;
+    const char *source = value ? value->valuestring : default_source;
     for (size_t i = 0; i < rules->source_count; i++) {
         if (strcmp(source, rules->sources[i]) == 0)
             return rules->sources[i];
@@ -276,7 +277,7 @@ static void take_source(const struct message_rules *rules, cJSON *value, struct 
     else if (value && cJSON_IsString(value))
         content->source = content->own_source = take_text(value);
     else
-        content->source = value ? NULL : rules->default_source;
+        content->source = value ? NULL : default_source;
 }
 
 static enum reject_reason validate_object(const struct message_rules *rules, const cJSON *object,

@@ -94,10 +94,7 @@ static bool make_prompt_id(struct pipeline *pipeline, struct job *job)
 /* Before a restart with other limits it may have been accepted, and its prompt inserted. */
 static bool find_earlier_prompt(struct pipeline *pipeline, const struct delivery *delivery, struct job *job)
 {
-    const struct message_rules any = {.max_bytes = SIZE_MAX,
-                                      .prompt_max_chars = SIZE_MAX,
-                                      .default_source = pipeline->options.rules.default_source,
-                                      .any_source = true};
+    const struct message_rules any = {.max_bytes = SIZE_MAX, .prompt_max_chars = SIZE_MAX, .any_source = true};
     struct message_content content;
     if (!message_parse(&any, delivery->bytes, delivery->length, &content))
         return false;

@@ -19,20 +19,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
     } while (0)
 
 static const char *const sources[] = {"rag", "existing_data", "new_data", "fallback"};
-static const struct message_rules shipped_rules = {.max_bytes = 1048576,
-                                                   .prompt_min_chars = 10,
-                                                   .prompt_max_chars = 50000,
-                                                   .sources = sources,
-                                                   .source_count = 4,
-                                                   .default_source = "rag"};
+static const struct message_rules shipped_rules = {
+    .max_bytes = 1048576, .prompt_min_chars = 10, .prompt_max_chars = 50000, .sources = sources, .source_count = 4};
 
 /* A fuzzer seldom finds 50,000 characters, but five. */
-static const struct message_rules narrow_rules = {.max_bytes = 4096,
-                                                  .prompt_min_chars = 2,
-                                                  .prompt_max_chars = 4,
-                                                  .sources = sources,
-                                                  .source_count = 1,
-                                                  .default_source = "rag"};
+static const struct message_rules narrow_rules = {
+    .max_bytes = 4096, .prompt_min_chars = 2, .prompt_max_chars = 4, .sources = sources, .source_count = 1};
 
 /* Code points, or SIZE_MAX where this is not UTF-8; written apart from the one in the daemon. */
 static size_t decode_utf8(const unsigned char *bytes, size_t length)

@@ -109,12 +109,8 @@ static void test_mixtures(void **state)
 static struct message_content parse(const char *text)
 {
     static const char *const sources[] = {"rag"};
-    static const struct message_rules rules = {.max_bytes = 65536,
-                                               .prompt_min_chars = 10,
-                                               .prompt_max_chars = 5000,
-                                               .sources = sources,
-                                               .source_count = 1,
-                                               .default_source = "rag"};
+    static const struct message_rules rules = {
+        .max_bytes = 65536, .prompt_min_chars = 10, .prompt_max_chars = 5000, .sources = sources, .source_count = 1};
     struct message_content content;
     assert_true(message_parse(&rules, text, strlen(text), &content));
     return content;

@@ -24,12 +24,8 @@
 static const uint8_t id_bytes[UUID_SIZE] = {0x5f, 0x0c, 0x2a, 0x9e, 0x3b, 0x1d, 0x4c, 0x8e,
                                             0x9f, 0x7a, 0x1d, 0x2e, 0x3f, 0x4a, 0x5b, 0x6c};
 static const char *const sources[] = {"rag", "existing_data", "new_data", "fallback"};
-static const struct message_rules rules = {.max_bytes = 1048576,
-                                           .prompt_min_chars = 10,
-                                           .prompt_max_chars = 50000,
-                                           .sources = sources,
-                                           .source_count = 4,
-                                           .default_source = "rag"};
+static const struct message_rules rules = {
+    .max_bytes = 1048576, .prompt_min_chars = 10, .prompt_max_chars = 50000, .sources = sources, .source_count = 4};
 
 struct row {
     const char *payload;

@@ -20,12 +20,8 @@
 #define VALID "{" ID "," PROMPT "}"
 
 static const char *const sources[] = {"rag", "fallback"};
-static const struct message_rules rules = {.max_bytes = 1048576,
-                                           .prompt_min_chars = 10,
-                                           .prompt_max_chars = 50000,
-                                           .sources = sources,
-                                           .source_count = 2,
-                                           .default_source = "rag"};
+static const struct message_rules rules = {
+    .max_bytes = 1048576, .prompt_min_chars = 10, .prompt_max_chars = 50000, .sources = sources, .source_count = 2};
 
 /* Counts down to an allocation that fails; 0: none does. The linker sends malloc here (--wrap). */
 static unsigned failing_allocation;
@@ -237,9 +233,6 @@ static void test_default_source_must_be_allowed(void **state)
 {
     (void)state;
     struct message_rules other = rules;
-    other.default_source = "elsewhere";
-    assert_int_equal(parse_by(&other, VALID, strlen(VALID)), REJECT_INVALID_SOURCE);
-    other.default_source = "rag";
     other.source_count = 0;
     assert_int_equal(parse_by(&other, VALID, strlen(VALID)), REJECT_INVALID_SOURCE);
 }

@@ -126,11 +126,7 @@ static void open_world(void)
     world.closed = false;
     world.pipeline = pipeline_new(
         &(struct pipeline_options){
-            .rules = {.max_bytes = 100000,
-                      .prompt_max_chars = 50000,
-                      .sources = sources,
-                      .source_count = 1,
-                      .default_source = "rag"},
+            .rules = {.max_bytes = 100000, .prompt_max_chars = 50000, .sources = sources, .source_count = 1},
             .limits = {.max_messages = 100, .max_bytes = 10000000},
             .job_size = sizeof(struct job),
             .record = {.metrics = &world.metrics, .recent_failures = &world.recent_failures, .lines = &world.lines},
