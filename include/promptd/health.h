@@ -9,9 +9,11 @@
 
 #include "promptd/buffer.h"
 #include "promptd/history.h"
+#include "promptd/inbox.h"
 #include "promptd/metrics.h"
 #include "promptd/outcome.h"
 #include "promptd/recent_failures.h"
+#include "promptd/source.h"
 
 enum { HEALTH_ORPHANS_MAX = 100, HEALTH_REASONS_MAX = 4 };
 
@@ -23,40 +25,16 @@ struct health {
     int64_t wall_ms;        /* what the wall clock adds to them: it may be set, and no age changes by that */
     int64_t ready_since_ms; /* when it became ready, or ceased to be */
     const char *atomicity;
-    struct {
-        char server[300];
-        const char *channel;
-        const char *mode;
-        bool listening;  /* subscribed, or trying to be */
-        bool subscribed; /* confirmed */
-        bool heartbeat_is_well;
-        bool keeps_queue;   /* a list or a stream: what waits there is known */
-        uint64_t consumers; /* promptds that share it */
-        bool circuit_open;
-        unsigned failures; /* in a row */
-        unsigned max_failures;
-        int64_t last_message_ms;
-        int64_t last_check_ms;
-    } redis;
+    struct source_status source;
+    const char *channel;
+    unsigned max_failures; /* in a row, of the link to Redis, until its circuit opens */
     struct {
         const char *channel; /* NULL: there are none */
         bool connected;
         size_t waiting; /* not sent, or not answered */
     } events;
-    struct {
-        bool up;
-        bool circuit_open;
-        size_t connections;
-        size_t connections_wanted;
-    } database;
-    struct {
-        size_t max_messages;
-        size_t max_bytes;
-    } queue;
-    struct {
-        const char *directory; /* NULL: there is no spool */
-        bool writable;
-    } spool;
+    size_t db_connections_wanted;
+    struct inbox_limits limits;
     const struct metrics *metrics; /* its gauges are of this moment too */
     const struct recent_failures *recent_failures;
     const struct history *history;

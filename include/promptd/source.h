@@ -62,7 +62,7 @@ struct source_tuning {
     uint64_t spool_dead_max_bytes; /* dead letters, each with its payload and 256 bytes */
 };
 
-enum { SOURCE_SERVER_SIZE = 300 }; /* as in struct health */
+enum { SOURCE_SERVER_SIZE = 300 };
 
 struct source_status {
     const char *mode;                /* as redis_mode has it */

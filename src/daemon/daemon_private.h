@@ -96,8 +96,7 @@ void signals_close(struct daemon *daemon);
 size_t snapshot_waiting(const struct daemon *daemon);     /* messages without an outcome, wherever they are */
 size_t snapshot_in_memory(const struct daemon *daemon);   /* those of them that are in memory */
 void snapshot_keep_source(struct daemon *daemon);         /* for those who ask when it is closed */
-void snapshot_gauges(struct daemon *daemon);              /* in daemon->metrics */
 void snapshot_notify(struct daemon *daemon);              /* to systemd */
-void snapshot_look(void *context, struct health *health); /* the context is the daemon */
+void snapshot_look(void *context, struct health *health); /* the context is the daemon; sets the gauges, too */
 
 #endif

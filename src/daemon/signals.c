@@ -30,7 +30,8 @@ void signals_block_wishes(bool blocked)
 static void log_state(struct daemon *daemon)
 {
     struct log_field fields[METRICS_FIELDS];
-    snapshot_gauges(daemon);
+    struct health health;
+    snapshot_look(daemon, &health);
     metrics_state_fields(&daemon->metrics, fields);
     log_write(LOG_LEVEL_INFO, LOG_COMPONENT, fields, "state"); /* who asks gets it, whatever log_level is */
 }

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* How everything is at this moment, for those who ask: state line, metrics, health, status page. */
-#include <string.h>
-
 #include "daemon_private.h"
 #include "promptd/clock.h"
 #include "promptd/log.h"
@@ -30,45 +28,6 @@ size_t snapshot_in_memory(const struct daemon *daemon)
     return pipeline_in_memory(daemon->pipeline) + look_at_source(daemon).kept_in_memory;
 }
 
-static void look_at_redis(const struct daemon *daemon, const struct source_status *source, struct health *health)
-{
-    health->redis.channel = daemon->settings.redis_channel;
-    health->redis.max_failures = (unsigned)daemon->settings.breaker_failures;
-    health->redis.mode = source->mode;
-    memcpy(health->redis.server, source->server, sizeof health->redis.server);
-    health->redis.last_message_ms = source->last_message_ms;
-    health->redis.listening = daemon->state == DAEMON_RUNNING;
-    health->redis.subscribed = health->redis.listening && source->is_up;
-    health->redis.heartbeat_is_well = source->heartbeat_is_well;
-    health->redis.circuit_open = source->circuit_is_open;
-    health->redis.failures = source->failures;
-    health->redis.keeps_queue = source->keeps_queue;
-    health->redis.consumers = source->consumers;
-    if (source->last_alive_ms > 0)
-        health->redis.last_check_ms = (int64_t)source->last_alive_ms;
-}
-
-static void look_at_rest(const struct daemon *daemon, const struct source_status *source, struct health *health)
-{
-    const struct settings *settings = &daemon->settings;
-    health->atomicity = settings->atomicity == ATOMICITY_TRANSACTION ? "transaction" : "compensate";
-    health->database.up = daemon->store_open && store_is_up(daemon->store);
-    health->database.circuit_open = daemon->store_open && store_circuit_is_open(daemon->store);
-    health->database.connections = daemon->store_open ? store_connections(daemon->store) : 0;
-    health->database.connections_wanted = (size_t)settings->db_connections;
-    health->queue.max_messages = (size_t)settings->queue_max_messages;
-    health->queue.max_bytes = (size_t)settings->queue_max_bytes;
-    health->spool.directory = source->spool_directory;
-    health->spool.writable = source->spool_is_writable;
-    if (daemon->events) {
-        health->events.channel = settings->events_channel;
-        health->events.connected = events_are_connected(daemon->events);
-        health->events.waiting = events_waiting(daemon->events);
-    }
-    if (daemon->store_open)
-        health->orphan_count = store_list_orphans(daemon->store, health->orphans, HEALTH_ORPHANS_MAX);
-}
-
 /* Whoever looks notices, and the tick looks all the time. Not to be ready begins with the start. */
 static void note_readiness(struct daemon *daemon, struct health *health)
 {
@@ -80,9 +39,10 @@ static void note_readiness(struct daemon *daemon, struct health *health)
     health->ready_since_ms = daemon->ready_since_ms;
 }
 
-static void set_gauges(struct metrics *metrics, const struct daemon *daemon, const struct source_status *source,
-                       const struct health *health)
+static void set_gauges(struct daemon *daemon, const struct health *health)
 {
+    struct metrics *metrics = &daemon->metrics;
+    const struct source_status *source = &health->source;
     metrics->waiting = pipeline_waiting(daemon->pipeline) + source->kept;
     metrics->queue_messages = pipeline_in_memory(daemon->pipeline) + source->kept_in_memory;
     metrics->queue_bytes = pipeline_memory_bytes(daemon->pipeline) + source->memory_bytes;
@@ -101,11 +61,11 @@ static void set_gauges(struct metrics *metrics, const struct daemon *daemon, con
     metrics->gap_ms = source->gap_ms;
     metrics->redis_reconnections = source->reconnections;
     metrics->orphans_open = daemon->store_open ? store_open_orphans(daemon->store) : 0;
-    metrics->subscribed = health->redis.subscribed;
-    metrics->redis_circuit_open = health->redis.circuit_open;
-    metrics->database_up = health->database.up;
-    metrics->db_circuit_open = health->database.circuit_open;
-    metrics->db_connections = health->database.connections;
+    metrics->subscribed = daemon->state == DAEMON_RUNNING && source->is_up;
+    metrics->redis_circuit_open = source->circuit_is_open;
+    metrics->database_up = daemon->store_open && store_is_up(daemon->store);
+    metrics->db_circuit_open = daemon->store_open && store_circuit_is_open(daemon->store);
+    metrics->db_connections = daemon->store_open ? store_connections(daemon->store) : 0;
     metrics->log_lines_lost = log_lost_lines();
     metrics->uptime_s = (uint64_t)(health->now_ms - health->started_ms) / 1000;
 }
@@ -123,26 +83,31 @@ static int64_t look_at_wall_clock(struct daemon *daemon)
 void snapshot_look(void *context, struct health *health)
 {
     struct daemon *daemon = context;
+    const struct settings *settings = &daemon->settings;
     *health = (struct health){
         .draining = daemon->state != DAEMON_RUNNING,
         .now_ms = clock_monotonic_ms(),
         .started_ms = daemon->started_ms,
         .wall_ms = look_at_wall_clock(daemon),
+        .atomicity = settings->atomicity == ATOMICITY_TRANSACTION ? "transaction" : "compensate",
+        .source = look_at_source(daemon),
+        .channel = settings->redis_channel,
+        .max_failures = (unsigned)settings->breaker_failures,
+        .db_connections_wanted = (size_t)settings->db_connections,
+        .limits = options_limits(settings),
         .metrics = &daemon->metrics,
         .recent_failures = &daemon->recent_failures,
         .history = &daemon->history,
     };
-    const struct source_status source = look_at_source(daemon);
-    look_at_redis(daemon, &source, health);
-    look_at_rest(daemon, &source, health);
-    set_gauges(&daemon->metrics, daemon, &source, health);
+    if (daemon->events) {
+        health->events.channel = settings->events_channel;
+        health->events.connected = events_are_connected(daemon->events);
+        health->events.waiting = events_waiting(daemon->events);
+    }
+    if (daemon->store_open)
+        health->orphan_count = store_list_orphans(daemon->store, health->orphans, HEALTH_ORPHANS_MAX);
+    set_gauges(daemon, health);
     note_readiness(daemon, health);
-}
-
-void snapshot_gauges(struct daemon *daemon)
-{
-    struct health health;
-    snapshot_look(daemon, &health);
 }
 
 void snapshot_notify(struct daemon *daemon)

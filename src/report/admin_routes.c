@@ -36,7 +36,6 @@ struct route {
 
 static void look(struct admin *admin)
 {
-    memset(&admin->health, 0, sizeof admin->health);
     admin->options.look(admin->options.context, &admin->health);
 }
 

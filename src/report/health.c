@@ -14,12 +14,12 @@ size_t health_not_ready(const struct health *health, const char *reasons[HEALTH_
     size_t count = 0;
     if (health->draining)
         reasons[count++] = "promptd is stopping";
-    if (!health->redis.subscribed)
-        reasons[count++] = health->redis.keeps_queue ? "no messages are taken from Redis"
-                                                     : "not subscribed to the channel in Redis";
-    else if (!health->redis.heartbeat_is_well)
+    if (!health->metrics->subscribed)
+        reasons[count++] = health->source.keeps_queue ? "no messages are taken from Redis"
+                                                      : "not subscribed to the channel in Redis";
+    else if (!health->source.heartbeat_is_well)
         reasons[count++] = "Redis has not answered the last heartbeat";
-    if (!health->database.up)
+    if (!health->metrics->database_up)
         reasons[count++] = "the database does not answer, or takes no writes";
     return count;
 }
@@ -47,11 +47,11 @@ void health_append_readiness(const struct health *health, struct buffer *buffer)
 
 static const char *redis_verdict(const struct health *health)
 {
-    if (!health->redis.listening)
+    if (health->draining)
         return "stopped";
-    if (health->redis.circuit_open)
+    if (health->source.circuit_is_open)
         return "unhealthy";
-    return health->redis.failures >= HEALTH_DEGRADED_FAILURES ? "degraded" : "healthy";
+    return health->source.failures >= HEALTH_DEGRADED_FAILURES ? "degraded" : "healthy";
 }
 
 /* By the wall clock as it is set now. */
@@ -68,24 +68,24 @@ static double seconds(int64_t ms)
 void health_append_redis(const struct health *health, struct buffer *buffer)
 {
     const struct metrics *m = health->metrics;
+    const struct source_status *source = &health->source;
     json_open(buffer, NULL, '{');
     json_text(buffer, "status", redis_verdict(health));
-    json_boolean(buffer, "listener_running", health->redis.listening);
-    json_boolean(buffer, "circuit_breaker_open", health->redis.circuit_open);
-    json_number(buffer, "failures", health->redis.failures);
-    json_number(buffer, "max_failures", health->redis.max_failures);
+    json_boolean(buffer, "listener_running", !health->draining);
+    json_boolean(buffer, "circuit_breaker_open", source->circuit_is_open);
+    json_number(buffer, "failures", source->failures);
+    json_number(buffer, "max_failures", health->max_failures);
     json_number(buffer, "total_messages_processed", m->success + m->duplicate + m->failure + m->rejected + m->dropped);
-    append_time(buffer, "last_health_check", health, health->redis.last_check_ms);
-    append_time(buffer, "last_message_received", health, health->redis.last_message_ms);
-    if (health->redis.last_message_ms)
-        json_decimal(buffer, "time_since_last_message_seconds",
-                     seconds(health->now_ms - health->redis.last_message_ms));
+    append_time(buffer, "last_health_check", health, (int64_t)source->last_alive_ms);
+    append_time(buffer, "last_message_received", health, source->last_message_ms);
+    if (source->last_message_ms)
+        json_decimal(buffer, "time_since_last_message_seconds", seconds(health->now_ms - source->last_message_ms));
     else
         json_text(buffer, "time_since_last_message_seconds", NULL);
     json_decimal(buffer, "uptime_seconds", seconds(health->now_ms - health->started_ms));
     json_open(buffer, "subscribed_channels", '[');
-    if (health->redis.subscribed)
-        json_text(buffer, NULL, health->redis.channel);
+    if (m->subscribed)
+        json_text(buffer, NULL, health->channel);
     json_close(buffer, ']');
     append_time(buffer, "timestamp", health, health->now_ms);
     json_close(buffer, '}');
@@ -108,29 +108,31 @@ static void append_process(struct buffer *buffer, const struct health *health)
 
 static void append_links(struct buffer *buffer, const struct health *health)
 {
+    const struct metrics *m = health->metrics;
+    const struct source_status *source = &health->source;
     json_open(buffer, "redis", '{');
-    json_text(buffer, "server", health->redis.server);
-    json_text(buffer, "channel", health->redis.channel);
-    json_text(buffer, "mode", health->redis.mode);
-    json_boolean(buffer, "connected", health->redis.subscribed);
-    json_boolean(buffer, "circuit_open", health->redis.circuit_open);
-    json_number(buffer, "failures", health->redis.failures);
-    append_time(buffer, "last_message_received", health, health->redis.last_message_ms);
-    append_time(buffer, "last_health_check", health, health->redis.last_check_ms);
-    if (health->redis.keeps_queue) {
-        json_number(buffer, "backlog", health->metrics->source_backlog);
-        json_number(buffer, "pending", health->metrics->source_pending);
-        json_number(buffer, "consumers", health->redis.consumers);
-        json_number(buffer, "dead_letters", health->metrics->dead_letters);
+    json_text(buffer, "server", source->server);
+    json_text(buffer, "channel", health->channel);
+    json_text(buffer, "mode", source->mode);
+    json_boolean(buffer, "connected", m->subscribed);
+    json_boolean(buffer, "circuit_open", source->circuit_is_open);
+    json_number(buffer, "failures", source->failures);
+    append_time(buffer, "last_message_received", health, source->last_message_ms);
+    append_time(buffer, "last_health_check", health, (int64_t)source->last_alive_ms);
+    if (source->keeps_queue) {
+        json_number(buffer, "backlog", source->backlog);
+        json_number(buffer, "pending", source->pending);
+        json_number(buffer, "consumers", source->consumers);
+        json_number(buffer, "dead_letters", source->dead_letters);
     }
-    json_number(buffer, "gaps", health->metrics->gaps);
-    json_decimal(buffer, "gap_seconds", seconds((int64_t)health->metrics->gap_ms));
+    json_number(buffer, "gaps", source->gaps);
+    json_decimal(buffer, "gap_seconds", seconds((int64_t)source->gap_ms));
     json_close(buffer, '}');
     json_open(buffer, "database", '{');
-    json_boolean(buffer, "up", health->database.up);
-    json_boolean(buffer, "circuit_open", health->database.circuit_open);
-    json_number(buffer, "connections", health->database.connections);
-    json_number(buffer, "connections_wanted", health->database.connections_wanted);
+    json_boolean(buffer, "up", m->database_up);
+    json_boolean(buffer, "circuit_open", m->db_circuit_open);
+    json_number(buffer, "connections", m->db_connections);
+    json_number(buffer, "connections_wanted", health->db_connections_wanted);
     json_close(buffer, '}');
 }
 
@@ -153,22 +155,22 @@ static void append_waiting(struct buffer *buffer, const struct health *health)
     json_open(buffer, "queue", '{');
     json_number(buffer, "messages", m->queue_messages);
     json_number(buffer, "bytes", m->queue_bytes);
-    json_number(buffer, "max_messages", health->queue.max_messages);
-    json_number(buffer, "max_bytes", health->queue.max_bytes);
+    json_number(buffer, "max_messages", health->limits.max_messages);
+    json_number(buffer, "max_bytes", health->limits.max_bytes);
     json_close(buffer, '}');
-    if (!health->spool.directory) {
+    if (!health->source.spool_directory) {
         json_text(buffer, "spool", NULL);
         return;
     }
     json_open(buffer, "spool", '{');
-    json_text(buffer, "directory", health->spool.directory);
+    json_text(buffer, "directory", health->source.spool_directory);
     json_number(buffer, "messages", m->spool_messages);
     json_number(buffer, "bytes", m->spool_bytes);
     json_number(buffer, "max_bytes", m->spool_max_bytes);
     json_number(buffer, "dead_letters", m->dead_letters);
     json_number(buffer, "dead_bytes", m->dead_letter_bytes);
     json_number(buffer, "dead_max_bytes", m->dead_letters_max_bytes);
-    json_boolean(buffer, "writable", health->spool.writable);
+    json_boolean(buffer, "writable", health->source.spool_is_writable);
     json_close(buffer, '}');
 }
 
