@@ -50,7 +50,7 @@ struct store_options {
 };
 
 struct store *store_new(const struct store_options *options); /* NULL when out of memory; dials at once */
-void store_set_tuning(struct store *store, const struct store_tuning *tuning);
+void store_set_tuning(struct store *store, const struct store_tuning *tuning); /* until store_close */
 
 /* There may be something to take. Work starts before the loop waits again, with all that has come until then. */
 void store_kick(struct store *store);
@@ -69,8 +69,8 @@ size_t store_job_size(void);
 /* The job is abandoned as it is: may its prompt be there, and unsettled? For the pipeline. */
 bool store_may_be_unsettled(const struct job *job);
 
-size_t store_open_orphans(const struct store *store); /* reported, and not known to be gone */
-size_t store_list_orphans(const struct store *store, struct open_orphan *list, size_t max); /* returns how many */
+/* Orphans that were reported and are not known to be gone. Returns how many are in the list. */
+size_t store_list_orphans(const struct store *store, struct open_orphan *list, size_t max);
 
 /* Cancels what the server is still doing and ends the connections. Jobs without an outcome go to pipeline_abandon;
  * on_closed is the last callback, and the store is gone. */

@@ -60,7 +60,6 @@ static void set_gauges(struct daemon *daemon, const struct health *health)
     metrics->gaps = source->gaps;
     metrics->gap_ms = source->gap_ms;
     metrics->redis_reconnections = source->reconnections;
-    metrics->orphans_open = daemon->store_open ? store_open_orphans(daemon->store) : 0;
     metrics->subscribed = daemon->state == DAEMON_RUNNING && source->is_up;
     metrics->redis_circuit_open = source->circuit_is_open;
     metrics->database_up = daemon->store_open && store_is_up(daemon->store);

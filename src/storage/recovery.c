@@ -29,7 +29,9 @@ struct stuck {
 };
 
 struct recovery {
-    struct recovery_options options;
+    const struct store_options *options;
+    void (*on_wake)(void *context);
+    void *context;
     uv_timer_t timer;
     bool due; /* a page waits for a session, and until few enough jobs are in work */
     bool running;
@@ -37,9 +39,9 @@ struct recovery {
     uint8_t cursor[UUID_SIZE];
     struct buffer parameters;
     uint64_t rows; /* of this round so far */
-    struct orphan *orphans;
+    struct orphan orphans[ORPHANS_MAX];
     size_t orphan_count;
-    struct stuck *stuck;
+    struct stuck stuck[STUCK_MAX];
     size_t stuck_count;
     size_t stuck_next;
 };
@@ -50,7 +52,7 @@ static void on_timer(uv_timer_t *timer);
 
 static void wait_for_next(struct recovery *recovery)
 {
-    int64_t interval_ms = recovery->options.tuning.interval_ms;
+    int64_t interval_ms = recovery->options->tuning.reconcile_interval_ms;
     if (interval_ms > 0)
         (void)uv_timer_start(&recovery->timer, on_timer, (uint64_t)interval_ms, 0);
     else
@@ -60,7 +62,7 @@ static void wait_for_next(struct recovery *recovery)
 /* false: its interview is in work here, too many are, or there is no memory. The next round tries again. */
 static bool admit(struct recovery *recovery, struct job *job)
 {
-    if (job && recovery->in_work < IN_WORK_MAX && recovery->options.admit(recovery->options.context, job)) {
+    if (job && recovery->in_work < IN_WORK_MAX && pipeline_admit_recovery(recovery->options->pipeline, job)) {
         recovery->in_work++;
         return true;
     }
@@ -83,7 +85,7 @@ static void retry_stuck(struct recovery *recovery)
 
 void recovery_begin(struct recovery *recovery)
 {
-    if (recovery->options.tuning.interval_ms == 0)
+    if (recovery->options->tuning.reconcile_interval_ms == 0)
         return;
     wait_for_next(recovery);
     retry_stuck(recovery);
@@ -94,7 +96,7 @@ void recovery_begin(struct recovery *recovery)
     memset(recovery->cursor, 0, UUID_SIZE);
     recovery->rows = 0;
     recovery->due = true;
-    recovery->options.on_wake(recovery->options.context);
+    recovery->on_wake(recovery->context);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -114,12 +116,13 @@ static void resolve(struct recovery *recovery, struct orphan *orphan)
 {
     outcome_report_resolved(orphan->open.interview_id, orphan->open.prompt_id);
     *orphan = recovery->orphans[--recovery->orphan_count];
+    recovery->options->metrics->orphans_open = recovery->orphan_count;
 }
 
 /* Every row has been read: a reported orphan that was not among them is settled or gone, by whomever. */
 static void end_round(struct recovery *recovery)
 {
-    recovery->options.metrics->unsettled_prompts = recovery->rows;
+    recovery->options->metrics->unsettled_prompts = recovery->rows;
     for (size_t i = recovery->orphan_count; i > 0; i--)
         if (!recovery->orphans[i - 1].seen)
             resolve(recovery, &recovery->orphans[i - 1]);
@@ -163,7 +166,7 @@ static void on_page(void *context, struct pg_session *session, const struct pg_a
         log_warning(LOG_FIELDS(log_text("sqlstate", answer->error.sqlstate), log_text("error", answer->error.text)),
                     "promptd_unsettled could not be read; the next round tries again");
     }
-    recovery->options.on_wake(recovery->options.context);
+    recovery->on_wake(recovery->context);
 }
 
 bool recovery_start(struct recovery *recovery, struct pg_session *session)
@@ -175,7 +178,7 @@ bool recovery_start(struct recovery *recovery, struct pg_session *session)
     uint8_t(*reported)[UUID_SIZE] = calloc(recovery->orphan_count + 1, sizeof *reported);
     for (size_t i = 0; reported && i < recovery->orphan_count; i++)
         memcpy(reported[i], recovery->orphans[i].open.prompt_id, UUID_SIZE);
-    bool built = reported && statements_build_unsettled(recovery->options.tuning.older_than_s,
+    bool built = reported && statements_build_unsettled(recovery->options->tuning.recover_after_s,
                                                         (const uint8_t(*)[UUID_SIZE])reported, recovery->orphan_count,
                                                         recovery->cursor, &recovery->parameters, &statement);
     free(reported);
@@ -201,6 +204,7 @@ void recovery_report_orphan(struct recovery *recovery, const struct job *job)
         return;
     }
     struct orphan *orphan = &recovery->orphans[recovery->orphan_count++];
+    recovery->options->metrics->orphans_open = recovery->orphan_count;
     *orphan = (struct orphan){.open.since_ms = clock_monotonic_ms(), .seen = true};
     memcpy(orphan->open.interview_id, job->content.interview_id, UUID_SIZE);
     memcpy(orphan->open.prompt_id, job->prompt_id, UUID_SIZE);
@@ -246,9 +250,9 @@ static void finish_prompt(struct recovery *recovery, const struct job *job)
     struct orphan *orphan = find_orphan(recovery, job->prompt_id);
     if (settled || job->undone) {
         if (settled)
-            recovery->options.metrics->recovered_settled++;
+            recovery->options->metrics->recovered_settled++;
         else
-            recovery->options.metrics->recovered_rolled_back++;
+            recovery->options->metrics->recovered_rolled_back++;
         outcome_report_recovered(job);
     }
     if (orphan && (settled || job->undone || job->outcome == OUTCOME_DUPLICATE))
@@ -262,16 +266,11 @@ static void finish_prompt(struct recovery *recovery, const struct job *job)
 void recovery_finish(struct recovery *recovery, const struct job *job)
 {
     if (--recovery->in_work < UNSETTLED_PAGE_ROWS && recovery->due)
-        recovery->options.on_wake(recovery->options.context);
+        recovery->on_wake(recovery->context);
     if (job->kind == JOB_MARKING)
         finish_marking(recovery, job);
     else
         finish_prompt(recovery, job);
-}
-
-size_t recovery_open_orphans(const struct recovery *recovery)
-{
-    return recovery->orphan_count;
 }
 
 size_t recovery_list_orphans(const struct recovery *recovery, struct open_orphan *list, size_t max)
@@ -284,40 +283,29 @@ size_t recovery_list_orphans(const struct recovery *recovery, struct open_orphan
 
 /* --- life ------------------------------------------------------------------------------------------------------- */
 
-struct recovery *recovery_new(const struct recovery_options *options)
+struct recovery *recovery_new(const struct store_options *options, void (*on_wake)(void *context), void *context)
 {
     struct recovery *recovery = calloc(1, sizeof *recovery);
     if (!recovery)
         return NULL;
-    recovery->orphans = calloc(ORPHANS_MAX, sizeof *recovery->orphans);
-    recovery->stuck = calloc(STUCK_MAX, sizeof *recovery->stuck);
-    if (!recovery->orphans || !recovery->stuck) {
-        free(recovery->orphans);
-        free(recovery->stuck);
-        free(recovery);
-        return NULL;
-    }
-    recovery->options = *options;
+    recovery->options = options;
+    recovery->on_wake = on_wake;
+    recovery->context = context;
     (void)uv_timer_init(options->loop, &recovery->timer); /* always 0 */
     recovery->timer.data = recovery;
     return recovery;
 }
 
-void recovery_set_tuning(struct recovery *recovery, const struct recovery_tuning *tuning)
+void recovery_interval_changed(struct recovery *recovery)
 {
-    bool changed = tuning->interval_ms != recovery->options.tuning.interval_ms;
-    recovery->options.tuning = *tuning;
-    recovery->due = recovery->due && tuning->interval_ms > 0;
-    if (changed)
-        wait_for_next(recovery);
+    recovery->due = recovery->due && recovery->options->tuning.reconcile_interval_ms > 0;
+    wait_for_next(recovery);
 }
 
 static void on_closed(uv_handle_t *handle)
 {
     struct recovery *recovery = handle->data;
     buffer_free(&recovery->parameters);
-    free(recovery->orphans);
-    free(recovery->stuck);
     free(recovery);
 }
 

@@ -4,7 +4,7 @@
  * that could not be marked failed are tried again.
  *
  * A round reads promptd_unsettled in pages, and makes a job of each row that is in nobody's work here. A round begins
- * when the database is there (again), and every `interval_ms`.
+ * when the database is there (again), and every reconcile_interval_ms.
  */
 #ifndef PROMPTD_RECOVERY_H
 #define PROMPTD_RECOVERY_H
@@ -15,22 +15,10 @@
 
 struct recovery;
 
-struct recovery_tuning {
-    int64_t interval_ms;  /* 0: no recovery */
-    int64_t older_than_s; /* a younger row may be in work somewhere */
-};
-
-struct recovery_options {
-    uv_loop_t *loop;
-    struct recovery_tuning tuning;
-    struct metrics *metrics;                       /* borrowed */
-    bool (*admit)(void *context, struct job *job); /* as pipeline_admit_recovery */
-    void (*on_wake)(void *context);                /* recovery_start has something to run */
-    void *context;
-};
-
-struct recovery *recovery_new(const struct recovery_options *options); /* NULL when out of memory */
-void recovery_set_tuning(struct recovery *recovery, const struct recovery_tuning *tuning);
+/* The options are the store's, borrowed, with the tuning as it changes. on_wake: recovery_start has something to run.
+ * NULL when out of memory. */
+struct recovery *recovery_new(const struct store_options *options, void (*on_wake)(void *context), void *context);
+void recovery_interval_changed(struct recovery *recovery);
 
 /* Begins a round, unless there is no recovery. */
 void recovery_begin(struct recovery *recovery);
@@ -50,7 +38,6 @@ void recovery_add_stuck(struct recovery *recovery, const struct job *job);
 /* A job of the recovery's own is finished: its lines and counters. */
 void recovery_finish(struct recovery *recovery, const struct job *job);
 
-size_t recovery_open_orphans(const struct recovery *recovery);
 size_t recovery_list_orphans(const struct recovery *recovery, struct open_orphan *list, size_t max);
 
 /* Frees it in the loop; nothing is called back any more. No run of it may be in flight. */

@@ -52,7 +52,6 @@ struct store {
     int open_handles;
     bool pool_closed; /* and freed */
     bool was_up;      /* at least once */
-    bool taking;
     bool closing;
 };
 
@@ -62,7 +61,7 @@ static void kick(void *context);
 
 static void take_jobs(struct store *store)
 {
-    while (store->taking && store->queues->messages.count < store->options.tuning.batch_max) {
+    while (store->queues->messages.count < store->options.tuning.batch_max) {
         struct job *job = pipeline_take(store->options.pipeline);
         if (!job)
             return;
@@ -204,12 +203,6 @@ static void on_pool_up(void *context)
     pipeline_demand(store->options.pipeline);
 }
 
-static bool on_admit(void *context, struct job *job)
-{
-    struct store *store = context;
-    return store->taking && pipeline_admit_recovery(store->options.pipeline, job);
-}
-
 /* --- life ----------------------------------------------------------------------------------------------------- */
 
 static void hand_out_all(struct store *store)
@@ -276,26 +269,18 @@ void store_close(struct store *store, void (*on_closed)(void *context), void *co
 {
     store->on_closed = on_closed;
     store->closed_context = context;
-    store->taking = false;
     store->closing = true;
     pg_pool_close(store->pool);
     kick(store);
 }
 
-static struct recovery_tuning recovery_tuning_of(const struct store_tuning *tuning)
-{
-    return (struct recovery_tuning){.interval_ms = tuning->reconcile_interval_ms,
-                                    .older_than_s = tuning->recover_after_s};
-}
-
 void store_set_tuning(struct store *store, const struct store_tuning *tuning)
 {
-    const struct recovery_tuning recovery = recovery_tuning_of(tuning);
+    bool other_interval = tuning->reconcile_interval_ms != store->options.tuning.reconcile_interval_ms;
     store->options.tuning = *tuning;
-    if (store->pool_closed)
-        return;
     pg_pool_set_tuning(store->pool, &tuning->pool);
-    recovery_set_tuning(store->recovery, &recovery);
+    if (other_interval)
+        recovery_interval_changed(store->recovery);
 }
 
 size_t store_job_size(void)
@@ -306,11 +291,6 @@ size_t store_job_size(void)
 bool store_may_be_unsettled(const struct job *job)
 {
     return step_may_be_unsettled((const struct task *)job);
-}
-
-size_t store_open_orphans(const struct store *store)
-{
-    return store->pool_closed ? 0 : recovery_open_orphans(store->recovery);
 }
 
 size_t store_list_orphans(const struct store *store, struct open_orphan *list, size_t max)
@@ -373,22 +353,12 @@ struct store *store_new(const struct store_options *options)
     if (!store)
         return NULL;
     store->options = *options;
-    store->taking = true;
     handles_init(store);
     store->statements = statements_new(&options->statuses);
     store->queues = step_queues_new(options->loop, kick, store);
-    if (!store->statements || !store->queues || !slots_new(store))
+    store->recovery = recovery_new(&store->options, kick, store);
+    if (!store->statements || !store->queues || !store->recovery || !slots_new(store))
         return NULL; /* at start, out of memory: the process ends */
-    store->recovery = recovery_new(&(struct recovery_options){
-        .loop = options->loop,
-        .tuning = recovery_tuning_of(&options->tuning),
-        .metrics = options->metrics,
-        .admit = on_admit,
-        .on_wake = kick,
-        .context = store,
-    });
-    if (!store->recovery)
-        return NULL;
     store->pool = pg_pool_new(&(struct pg_pool_options){
         .loop = options->loop,
         .database_url = options->database_url,
