@@ -27,6 +27,7 @@ struct statement_statuses {
 /* The jobs of one run and the memory of its parameters, used again from run to run. */
 struct batch {
     bool settles;      /* an insert: its settle goes in the same flush, as a transaction of its own */
+    bool has_evidence; /* there is a table promptd_unsettled; with atomicity = transaction there need not be */
     struct job **jobs; /* sorted by interview id once the statements are built; each interview once */
     size_t count;
     size_t capacity;
@@ -61,8 +62,6 @@ struct statements; /* the fixed parameters: statuses */
 
 struct statements *statements_new(const struct statement_statuses *statuses); /* NULL when out of memory */
 void statements_free(struct statements *statements);
-/* Is there a table promptd_unsettled? With atomicity = transaction there need not be; true at first. */
-void statements_set_evidence(struct statements *statements, bool is_there);
 
 bool batch_init(struct batch *batch, size_t capacity);
 void batch_free(struct batch *batch);

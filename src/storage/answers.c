@@ -311,7 +311,7 @@ static void on_schema_checked(void *context, struct pg_session *session, const s
     } else if (answer->status == PG_LOST) {
         handle_outage(answers, batch);
     } else if (answer->status == PG_OK && (pg_pool_report_schema(answers->pool, answer) ||
-                                           run->had_evidence != pg_pool_has_evidence(answers->pool))) {
+                                           batch->has_evidence != pg_pool_has_evidence(answers->pool))) {
         step_queues_put_back(answers->queues, batch);
     } else {
         apply_failure(run, false);
@@ -329,7 +329,7 @@ static void check_schema(struct run *run, struct pg_session *session)
 /* Undefined table or column, or no privilege. */
 static bool may_lack_evidence(const struct run *run)
 {
-    return run->had_evidence && strncmp(run->error.sqlstate, "42", 2) == 0;
+    return run->batch.has_evidence && strncmp(run->error.sqlstate, "42", 2) == 0;
 }
 
 /* --- answers ---------------------------------------------------------------------------------------------------- */

@@ -28,7 +28,6 @@ struct run {
     struct answers *answers;
     struct batch batch;
     enum job_step step;
-    bool had_evidence;     /* promptd_unsettled was there when its statements were made */
     bool sent_with_others; /* the run that failed was of several jobs, of which some may have left the batch */
     struct pg_error error; /* a probe finds out whether it is an outage */
     int failed_statement;

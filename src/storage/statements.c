@@ -15,7 +15,6 @@ struct statements {
     struct statement_statuses statuses;
     struct buffer awaiting; /* text[] */
     struct buffer unfailed; /* text[]: awaiting without failed; with any_is_awaiting, failed alone */
-    bool has_evidence;
 };
 
 /* --- parameters ----------------------------------------------------------------------------------------------- */
@@ -60,7 +59,6 @@ struct statements *statements_new(const struct statement_statuses *statuses)
     if (!statements)
         return NULL;
     statements->statuses = *statuses;
-    statements->has_evidence = true;
     fill_statuses(&statements->awaiting, statuses, NULL);
     if (statuses->any_is_awaiting) {
         array_begin(&statements->unfailed, PG_TEXT, 1);
@@ -82,11 +80,6 @@ void statements_free(struct statements *statements)
     buffer_free(&statements->awaiting);
     buffer_free(&statements->unfailed);
     free(statements);
-}
-
-void statements_set_evidence(struct statements *statements, bool is_there)
-{
-    statements->has_evidence = is_there;
 }
 
 /* --- building ------------------------------------------------------------------------------------------------- */
@@ -205,7 +198,7 @@ int statements_build_transact(const struct statements *statements, struct batch 
         add_parameter(&out[count], array_parameter(PG_UUID_ARRAY, &batch->ids));
         add_parameter(&out[count++], text_parameter(PG_UNTYPED, statements->statuses.ready));
     }
-    if (statements->has_evidence) {
+    if (batch->has_evidence) {
         out[count] = statement_for(statements_transact_clean_sql);
         add_parameter(&out[count++], array_parameter(PG_UUID_ARRAY, &batch->ids));
     }
@@ -253,8 +246,9 @@ int statements_build_mark(const struct statements *statements, struct batch *bat
 int statements_build_verify(const struct statements *statements, struct batch *batch,
                             struct pg_statement out[PG_STATEMENTS_MAX])
 {
+    (void)statements;
     batch_fill_ids(batch);
-    out[0] = statement_for(statements->has_evidence ? statements_verify_sql : statements_verify_without_evidence_sql);
+    out[0] = statement_for(batch->has_evidence ? statements_verify_sql : statements_verify_without_evidence_sql);
     add_ids(&out[0], batch);
     return complete(batch, 1);
 }

@@ -119,6 +119,7 @@ static bool send_batch(struct store *store, struct step_queue *queue, struct pg_
     struct batch *batch = &run->batch;
     run->step = step_queues_take(store->queues, queue, batch, store->options.tuning.batch_max);
     batch->settles = may_settle_at_once(run->step, session);
+    batch->has_evidence = pg_pool_has_evidence(store->pool);
     struct pg_statement statements[PG_STATEMENTS_MAX];
     int count = step_of(run->step)->build(store->statements, batch, statements);
     if (count == 0) {
@@ -128,7 +129,6 @@ static bool send_batch(struct store *store, struct step_queue *queue, struct pg_
     }
     store->free_slots = slot->next_free;
     store->slots_out++;
-    run->had_evidence = pg_pool_has_evidence(store->pool);
     slot->is_recovery = batch->jobs[0]->kind != JOB_MESSAGE;
     store->recovery_out = store->recovery_out || slot->is_recovery;
     store->recovery_was_last = slot->is_recovery;
@@ -142,7 +142,6 @@ static void send_batches(struct store *store)
         struct pg_session *session = pg_pool_idle(store->pool);
         if (!session || !store->free_slots)
             return;
-        statements_set_evidence(store->statements, pg_pool_has_evidence(store->pool));
         take_jobs(store);
         bool is_turn = store->queues->messages.count == 0 || !store->recovery_was_last;
         if (is_turn && pg_pool_has_evidence(store->pool) && recovery_start(store->recovery, session)) {
