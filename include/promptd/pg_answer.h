@@ -48,6 +48,7 @@ bool pg_answer_is_committed(const struct pg_answer *answer, int statement);
 int pg_answer_rows(const struct pg_answer *answer, int statement);
 /* A field, in binary format; NULL for SQL's null. Borrowed. */
 const char *pg_answer_field(const struct pg_answer *answer, int statement, int row, int column, size_t *length);
+bool pg_answer_is_true(const struct pg_answer *answer, int statement, int row, int column);
 
 struct pg_session;
 typedef void (*pg_answered)(void *context, struct pg_session *session, const struct pg_answer *answer);

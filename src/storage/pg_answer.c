@@ -25,6 +25,13 @@ const char *pg_answer_field(const struct pg_answer *answer, int statement, int r
     return PQgetvalue(result, row, column);
 }
 
+bool pg_answer_is_true(const struct pg_answer *answer, int statement, int row, int column)
+{
+    size_t length;
+    const char *field = pg_answer_field(answer, statement, row, column, &length);
+    return field && length == 1 && field[0] != 0;
+}
+
 void pg_answer_clear(struct pg_answer *answer, int from)
 {
     for (int i = from; i < PG_STATEMENTS_MAX; i++) {

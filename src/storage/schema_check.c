@@ -49,13 +49,6 @@ void schema_check_build(const struct schema_needs *needs, struct pg_statement ou
     out[1] = (struct pg_statement){.sql = about_sql};
 }
 
-static bool is_true(const struct pg_answer *answer, int statement, int row, int column)
-{
-    size_t length;
-    const char *field = pg_answer_field(answer, statement, row, column, &length);
-    return field && length == 1 && field[0] != 0;
-}
-
 bool schema_check_read(const struct pg_answer *answer, struct schema_facts *facts)
 {
     size_t length = 0;
@@ -66,9 +59,9 @@ bool schema_check_read(const struct pg_answer *answer, struct schema_facts *fact
     if (!pid || length != 4)
         return false;
     facts->backend_pid = (int32_t)((uint32_t)pid[0] << 24 | (uint32_t)pid[1] << 16 | (uint32_t)pid[2] << 8 | pid[3]);
-    facts->has_evidence = is_true(answer, 1, 0, 1);
+    facts->has_evidence = pg_answer_is_true(answer, 1, 0, 1);
     for (int row = 0; row < pg_answer_rows(answer, 0); row++)
-        facts->is_blocked = facts->is_blocked || is_true(answer, 0, row, 1);
+        facts->is_blocked = facts->is_blocked || pg_answer_is_true(answer, 0, row, 1);
     return true;
 }
 
@@ -95,7 +88,7 @@ void schema_report_update(struct schema_report *report, const struct pg_answer *
         size_t length;
         const char *finding = pg_answer_field(answer, 0, row, 0, &length);
         if (!is_among(report->findings, finding))
-            log_critical(LOG_FIELDS(log_text("messages", is_true(answer, 0, row, 1) ? "wait" : NULL)),
+            log_critical(LOG_FIELDS(log_text("messages", pg_answer_is_true(answer, 0, row, 1) ? "wait" : NULL)),
                          "database set up wrong: %s", finding);
         buffer_printf(&all, "%s\n", finding);
     }

@@ -325,13 +325,6 @@ static size_t find_by_interview_id(const struct batch *batch, const uint8_t id[U
     return is_of_interview(batch, low, id) ? low : batch->count;
 }
 
-static bool read_boolean(const struct pg_answer *answer, int statement, int row, int column)
-{
-    size_t length;
-    const char *field = pg_answer_field(answer, statement, row, column, &length);
-    return field && length == 1 && field[0] != 0;
-}
-
 static bool read_rows(struct batch *batch, const struct pg_answer *answer, int statement, bool is_settle)
 {
     int rows = pg_answer_rows(answer, statement);
@@ -345,7 +338,7 @@ static bool read_rows(struct batch *batch, const struct pg_answer *answer, int s
         struct job_facts *facts = &batch->facts[i];
         struct write_facts *write = is_settle ? &facts->settle : &facts->write;
         write->held = true;
-        write->changed = read_boolean(answer, statement, row, 1);
+        write->changed = pg_answer_is_true(answer, statement, row, 1);
     }
     return true;
 }
@@ -391,8 +384,8 @@ bool statements_read_verify(const struct statements *statements, struct batch *b
         if (n < 1 || n > batch->count)
             return false;
         struct job_facts *facts = &batch->facts[n - 1];
-        facts->prompt_there = read_boolean(answer, 0, row, 1);
-        facts->unsettled = read_boolean(answer, 0, row, 2);
+        facts->prompt_there = pg_answer_is_true(answer, 0, row, 1);
+        facts->unsettled = pg_answer_is_true(answer, 0, row, 2);
         const char *status = pg_answer_field(answer, 0, row, 3, &length);
         if (status)
             read_status(&statements->statuses, status, facts);
