@@ -37,7 +37,6 @@ struct pg_pool_options {
     uv_loop_t *loop;
     const char *database_url; /* borrowed for the pool's life */
     size_t connections;
-    int64_t backoff_base_ms;
     const char *source; /* for statements_build_probe; borrowed */
     struct pg_pool_tuning tuning;
     void (*on_idle)(void *context); /* a session has become usable */

@@ -25,7 +25,6 @@ struct pg_session_options {
     uv_loop_t *loop;
     const char *database_url;     /* borrowed for the session's life */
     int64_t statement_timeout_ms; /* for one transaction; then it is cancelled; without an answer soon after, closed */
-    unsigned dial_timeout_s;      /* per address, unless the URL says otherwise */
     size_t *cancels_left;         /* shared: how many more sessions may cancel now; the others wait for their turn */
     void (*on_up)(void *context);
     /* A dial failed or an open session died, for `reason`, which is fit for the log. A run in flight was answered with

@@ -7,6 +7,8 @@
 #define LOG_COMPONENT "postgres"
 #include "promptd/log.h"
 
+enum { GATE_BACKOFF_BASE_MS = 1000 };
+
 static void on_timer(uv_timer_t *timer)
 {
     struct pg_gate *gate = timer->data;
@@ -20,10 +22,10 @@ static void shut(struct pg_gate *gate, int64_t wait_ms)
     (void)uv_timer_start(gate->timer, on_timer, (uint64_t)wait_ms, 0);
 }
 
-bool pg_gate_init(struct pg_gate *gate, uv_loop_t *loop, int64_t base_ms, void (*on_open)(void *context), void *context)
+bool pg_gate_init(struct pg_gate *gate, uv_loop_t *loop, void (*on_open)(void *context), void *context)
 {
-    *gate = (struct pg_gate){.breaker.backoff.base_ms = base_ms,
-                             .surplus.base_ms = base_ms,
+    *gate = (struct pg_gate){.breaker.backoff.base_ms = GATE_BACKOFF_BASE_MS,
+                             .surplus.base_ms = GATE_BACKOFF_BASE_MS,
                              .timer = calloc(1, sizeof *gate->timer),
                              .on_open = on_open,
                              .context = context};
@@ -73,7 +75,7 @@ void pg_gate_fail(struct pg_gate *gate)
 
 void pg_gate_look_again(struct pg_gate *gate)
 {
-    shut(gate, gate->breaker.backoff.base_ms);
+    shut(gate, GATE_BACKOFF_BASE_MS);
 }
 
 void pg_gate_succeed(struct pg_gate *gate)

@@ -25,8 +25,7 @@ struct pg_gate {
 };
 
 /* on_open: it is no longer shut; called from the loop. false when out of memory. */
-bool pg_gate_init(struct pg_gate *gate, uv_loop_t *loop, int64_t base_ms, void (*on_open)(void *context),
-                  void *context);
+bool pg_gate_init(struct pg_gate *gate, uv_loop_t *loop, void (*on_open)(void *context), void *context);
 void pg_gate_set_tuning(struct pg_gate *gate, int64_t backoff_max_ms, unsigned breaker_failures,
                         int64_t breaker_reset_ms);
 void pg_gate_close(struct pg_gate *gate); /* nothing is called back any more */

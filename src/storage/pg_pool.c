@@ -12,7 +12,6 @@
 #include "promptd/statements.h"
 
 enum {
-    POOL_DIAL_TIMEOUT_S = 10,
     POOL_RECHECK_MS = 5000, /* of what is missing in the schema, where there are no pings that would do it */
     POOL_PINGS_A_CHECK = 12 /* a minute, as shipped: of what was right, and need not stay so */
 };
@@ -443,7 +442,6 @@ static bool lanes_new(struct pg_pool *pool)
             .loop = pool->options.loop,
             .database_url = pool->options.database_url,
             .statement_timeout_ms = pool->options.tuning.statement_timeout_ms,
-            .dial_timeout_s = POOL_DIAL_TIMEOUT_S,
             .cancels_left = &pool->cancels_left,
             .on_up = on_session_up,
             .on_down = on_session_down,
@@ -467,7 +465,7 @@ struct pg_pool *pg_pool_new(const struct pg_pool_options *options)
     pool->cancels_left = PG_POOL_CANCELS_AT_ONCE;
     pool->lanes = calloc(options->connections, sizeof *pool->lanes);
     pool->ping = calloc(1, sizeof *pool->ping);
-    bool has_gate = pg_gate_init(&pool->gate, options->loop, options->backoff_base_ms, on_gate_open, pool);
+    bool has_gate = pg_gate_init(&pool->gate, options->loop, on_gate_open, pool);
     if (!pool->lanes || !pool->ping || !has_gate || !lanes_new(pool))
         return NULL; /* NOLINT(clang-analyzer-unix.Malloc): out of memory at start, the process ends */
     (void)uv_timer_init(options->loop, pool->ping);

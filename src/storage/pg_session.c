@@ -441,10 +441,7 @@ struct pg_session *pg_session_new(const struct pg_session_options *options)
     session->options = *options;
     (void)uv_timer_init(options->loop, &session->deadline); /* always 0 */
     (void)uv_timer_init(options->loop, &session->later);
-    session->dial = (struct pg_dial){.database_url = options->database_url,
-                                     .timeout_s = options->dial_timeout_s,
-                                     .on_done = on_dialled,
-                                     .context = session};
+    session->dial = (struct pg_dial){.database_url = options->database_url, .on_done = on_dialled, .context = session};
     session->cancel = (struct pg_cancel){.on_done = on_cancelled, .context = session};
     session->deadline.data = session;
     session->later.data = session;

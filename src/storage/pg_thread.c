@@ -4,18 +4,18 @@
 
 #include <stdio.h>
 
+#define DIAL_TIMEOUT_S "10" /* for each address */
+
 /* In the thread pool. What stands before dbname may be overridden by the URL, what stands after may not. */
 static void run_dial(uv_work_t *work)
 {
     struct pg_dial *dial = work->data;
-    char connect_timeout[16];
     char user_timeout[24];
-    (void)snprintf(connect_timeout, sizeof connect_timeout, "%u", dial->timeout_s);
     (void)snprintf(user_timeout, sizeof user_timeout, "%lld", (long long)dial->statement_timeout_ms);
     const char *const keywords[] = {
         "application_name", "connect_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count",
         "tcp_user_timeout", "gssencmode",      "dbname",          "client_encoding",     NULL};
-    const char *const values[] = {"promptd", connect_timeout,    "5",    "2", "3", user_timeout,
+    const char *const values[] = {"promptd", DIAL_TIMEOUT_S,     "5",    "2", "3", user_timeout,
                                   "disable", dial->database_url, "UTF8", NULL};
     dial->connection = PQconnectdbParams(keywords, values, 1);
 }

@@ -13,7 +13,6 @@ struct pg_dial {
     uv_work_t work;
     bool in_thread;
     const char *database_url; /* borrowed */
-    unsigned timeout_s;
     int64_t statement_timeout_ms;
     PGconn *connection; /* what it has made */
     /* The connection is the receiver's, and may be NULL; `failure` is NULL where it is non-blocking and in pipeline

@@ -362,7 +362,6 @@ struct store *store_new(const struct store_options *options)
         .loop = options->loop,
         .database_url = options->database_url,
         .connections = options->connections,
-        .backoff_base_ms = STORE_BACKOFF_BASE_MS,
         .source = options->source,
         .tuning = options->tuning.pool,
         .on_idle = kick,
