@@ -116,27 +116,54 @@ struct source {
 
 /* There is room for so much from now on, instead of what was said before; 0: none. Payloads count in bytes. What is in
  * memory already may be delivered inside this call; a demand that is made in a delivery only notes it. */
-void source_demand(struct source *source, size_t messages, size_t bytes);
+static inline void source_demand(struct source *source, size_t messages, size_t bytes)
+{
+    if (source->ops->demand)
+        source->ops->demand(source, messages, bytes);
+}
 
 /* The outcome is final. It went well (NULL), and the message is forgotten; else it is kept as a dead letter. */
-void source_acknowledge(struct source *source, struct receipt *receipt, const struct disposition *disposition);
+static inline void source_acknowledge(struct source *source, struct receipt *receipt,
+                                      const struct disposition *disposition)
+{
+    source->ops->acknowledge(source, receipt, disposition);
+}
 
 /* There is no outcome, for promptd stops or memory is short: the message is kept, and delivered again later, by whoever
  * is there then. */
-void source_release(struct source *source, struct receipt *receipt);
+static inline void source_release(struct source *source, struct receipt *receipt)
+{
+    source->ops->release(source, receipt);
+}
 
-void source_set_tuning(struct source *source, const struct source_tuning *tuning);
-void source_get_status(const struct source *source, struct source_status *status);
+static inline void source_set_tuning(struct source *source, const struct source_tuning *tuning)
+{
+    source->ops->set_tuning(source, tuning);
+}
+static inline void source_get_status(const struct source *source, struct source_status *status)
+{
+    *status = (struct source_status){0};
+    source->ops->get_status(source, status);
+}
 
 /* Closes the circuit to Redis by hand, and dials at once if it waits. Returns whether it was open. */
-bool source_reset_circuit(struct source *source);
+static inline bool source_reset_circuit(struct source *source)
+{
+    return source->ops->reset_circuit(source);
+}
 
 /* Nothing more is taken in. What is in memory only is delivered still, inside this call or later; what is kept
  * elsewhere stays there. Receipts go on being taken. */
-void source_stop(struct source *source);
+static inline void source_stop(struct source *source)
+{
+    source->ops->stop(source);
+}
 
 /* After source_stop, when every receipt has come back. What is in memory only is delivered with a refusal, inside this
  * call or before on_closed. on_closed is the last callback, perhaps inside this call, and the source is gone. */
-void source_close(struct source *source, void (*on_closed)(void *context), void *context);
+static inline void source_close(struct source *source, void (*on_closed)(void *context), void *context)
+{
+    source->ops->close(source, on_closed, context);
+}
 
 #endif

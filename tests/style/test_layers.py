@@ -26,7 +26,7 @@ LAYERS = {
 }
 
 # Headers without a .c file of their name.
-LONE_HEADERS = {"version": "base", "disposition": "base"}
+LONE_HEADERS = {"version": "base", "disposition": "base", "source": "core"}
 
 # How an outside library's headers begin, and the files that may include them (by how their paths begin). A header
 # counts as the .c file of its name.
