@@ -4,27 +4,13 @@
 #define PROMPTD_OUTCOME_H
 
 #include "promptd/job.h"
-#include "promptd/log_rate.h"
 #include "promptd/metrics.h"
 #include "promptd/recent_failures.h"
-
-/* A flood of messages that are dropped or rejected must not fill the disk with lines: beyond these, they are summed up.
- */
-struct outcome_lines {
-    struct log_rate dropped;
-    struct log_rate rejected;
-};
-
-#define OUTCOME_LINES                                                                                                  \
-    {                                                                                                                  \
-        .dropped = {.burst = 10000, .per_second = 1000}, .rejected = {.burst = 10000, .per_second = 1000 }             \
-    }
 
 /* Where it is recorded, besides the log. All are borrowed. */
 struct outcome_record {
     struct metrics *metrics;
     struct recent_failures *recent_failures;
-    struct outcome_lines *lines;
     void (*on_outcome)(void *context, const struct job *job); /* it is final, and recorded. NULL: nobody listens */
     void *context;
 };
@@ -63,8 +49,9 @@ void outcome_report_unsettled(const struct job *job);
 /* promptd stops; the source keeps the message for the next start. No outcome. */
 void outcome_report_left_waiting(const struct job *job);
 
-/* Sums up the lines that were held back: now and then, and at the end. */
-void outcome_sum_up(struct outcome_lines *lines);
+/* A flood of messages that are dropped or rejected must not fill the disk: beyond a bound their lines are held back.
+ * This sums them up: now and then, and at the end. */
+void outcome_sum_up(void);
 
 /* A message that could not even be looked at, for lack of memory. */
 void outcome_record_lost_memory(const struct outcome_record *record, size_t payload_bytes);

@@ -8,6 +8,10 @@
 #define LOG_COMPONENT "store"
 #include "promptd/clock.h"
 #include "promptd/log.h"
+#include "promptd/log_rate.h"
+
+static struct log_rate dropped_lines = {.burst = 10000, .per_second = 1000};
+static struct log_rate rejected_lines = {.burst = 10000, .per_second = 1000};
 
 struct names {
     char interview[UUID_TEXT_SIZE];
@@ -104,11 +108,10 @@ static void log_failure(const struct job *job, const char *text)
               "%s for interview %s", text, names.interview);
 }
 
-static void log_rejected(const struct outcome_record *record, const struct message_content *content,
-                         size_t payload_bytes)
+static void log_rejected(const struct message_content *content, size_t payload_bytes)
 {
     char interview[UUID_TEXT_SIZE];
-    if (!log_rate_allows(&record->lines->rejected, clock_monotonic_us()))
+    if (!log_rate_allows(&rejected_lines, clock_monotonic_us()))
         return;
     uuid_format(content->interview_id, interview);
     log_error(
@@ -119,10 +122,10 @@ static void log_rejected(const struct outcome_record *record, const struct messa
         "message rejected: %s", reject_meaning(content->reject));
 }
 
-void outcome_sum_up(struct outcome_lines *lines)
+void outcome_sum_up(void)
 {
-    uint64_t dropped = log_rate_take_held_back(&lines->dropped);
-    uint64_t rejected = log_rate_take_held_back(&lines->rejected);
+    uint64_t dropped = log_rate_take_held_back(&dropped_lines);
+    uint64_t rejected = log_rate_take_held_back(&rejected_lines);
     if (dropped > 0)
         log_error(LOG_FIELDS(log_number("messages", dropped)), "more messages dropped than lines are written");
     if (rejected > 0)
@@ -170,9 +173,9 @@ void outcome_report_stuck(const struct job *job)
         "INTERVIEW STUCK: %s could not be marked failed.", names.interview);
 }
 
-static void log_dropped(const struct outcome_record *record, const struct job *job)
+static void log_dropped(const struct job *job)
 {
-    if (!log_rate_allows(&record->lines->dropped, clock_monotonic_us()))
+    if (!log_rate_allows(&dropped_lines, clock_monotonic_us()))
         return;
     if (job->content.has_interview_id)
         log_failure(job, "message dropped");
@@ -186,7 +189,7 @@ static void record_rejected_job(const struct outcome_record *record, const struc
     struct recent_failure *failure = count_rejected(record, job->content.reject);
     if (job->content.has_interview_id)
         set_interview(failure, job->content.interview_id);
-    log_rejected(record, &job->content, job->payload_bytes);
+    log_rejected(&job->content, job->payload_bytes);
 }
 
 static void note_failure(const struct outcome_record *record, const struct job *job)
@@ -266,7 +269,7 @@ void outcome_record(const struct outcome_record *record, const struct job *job)
     case OUTCOME_COUNT:
         record->metrics->dropped++;
         note_failure(record, job);
-        log_dropped(record, job);
+        log_dropped(job);
         break;
     }
     if (job->stuck) {

@@ -49,7 +49,7 @@ static void on_log_again(uv_timer_t *timer)
 static void on_tick(uv_timer_t *timer)
 {
     struct daemon *daemon = timer->data;
-    outcome_sum_up(&daemon->lines);
+    outcome_sum_up();
     if (!log_retry())
         (void)uv_timer_start(&daemon->log_again, on_log_again, 0, DAEMON_LOG_AGAIN_MS);
     pipeline_demand(daemon->pipeline);
@@ -83,7 +83,7 @@ static void close_handles(struct daemon *daemon)
 static int finish(struct daemon *daemon)
 {
     close_handles(daemon);
-    outcome_sum_up(&daemon->lines);
+    outcome_sum_up();
     pipeline_free(daemon->pipeline);
     statsd_free(daemon->statsd);
     int status = uv_loop_close(&daemon->loop);
@@ -132,7 +132,6 @@ int daemon_run(struct settings *settings, const struct daemon_arguments *argumen
     struct error error = {.code = ERROR_INTERNAL};
     daemon.settings = *settings;
     daemon.arguments = arguments;
-    daemon.lines = (struct outcome_lines)OUTCOME_LINES;
     *settings = (struct settings){0};
     (void)signal(SIGPIPE, SIG_IGN); /* hiredis, libpq and the log write to sockets and pipes whose reader may go */
     int status = uv_loop_init(&daemon.loop);

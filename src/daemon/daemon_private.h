@@ -38,7 +38,6 @@ struct daemon {
     int64_t wall_ms;        /* what the wall clock added to them at the last look */
     struct metrics metrics;
     struct recent_failures recent_failures;
-    struct outcome_lines lines;
     struct history history;
     struct pipeline *pipeline;
     struct store *store;

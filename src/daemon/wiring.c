@@ -80,7 +80,6 @@ static bool open_pipeline(struct daemon *daemon, struct error *error)
             .job_size = store_job_size(),
             .record = {.metrics = &daemon->metrics,
                        .recent_failures = &daemon->recent_failures,
-                       .lines = &daemon->lines,
                        .on_outcome = settings->events_channel[0] ? on_outcome : NULL,
                        .context = daemon},
             .can_store = on_can_store,

@@ -27,7 +27,6 @@ struct world {
     struct source_sink sink;
     struct metrics metrics;
     struct recent_failures recent_failures;
-    struct outcome_lines lines;
     bool can_store;
     bool fail; /* jobs end as rolled back, and are dead letters */
     bool closed;
@@ -121,7 +120,6 @@ static void open_world(void)
 {
     static const char *const sources[] = {"rag"};
     struct error error;
-    world.lines = (struct outcome_lines)OUTCOME_LINES;
     world.metrics = (struct metrics){0};
     world.closed = false;
     world.pipeline = pipeline_new(
@@ -129,7 +127,7 @@ static void open_world(void)
             .rules = {.max_bytes = 100000, .prompt_max_chars = 50000, .sources = sources, .source_count = 1},
             .limits = {.max_messages = 100, .max_bytes = 10000000},
             .job_size = sizeof(struct job),
-            .record = {.metrics = &world.metrics, .recent_failures = &world.recent_failures, .lines = &world.lines},
+            .record = {.metrics = &world.metrics, .recent_failures = &world.recent_failures},
             .can_store = on_can_store,
             .on_ready = on_ready},
         &error);
