@@ -33,13 +33,8 @@ struct schema_facts {
 void schema_check_build(const struct schema_needs *needs, struct pg_statement out[2]);
 bool schema_check_read(const struct pg_answer *answer, struct schema_facts *facts); /* false: not as expected */
 
-/* The faults of the last check, so that each is logged once, as long as it is there. Zero-initialised is empty. */
-struct schema_report {
-    char *findings;
-};
-
-void schema_report_update(struct schema_report *report, const struct pg_answer *answer);
-bool schema_report_has_findings(const struct schema_report *report);
-void schema_report_free(struct schema_report *report);
+/* Logs each fault once, as long as it is there. *findings is NULL at first; then it has those of the last check, from
+ * malloc, or is NULL where there were none. */
+void schema_check_report(const struct pg_answer *answer, char **findings);
 
 #endif

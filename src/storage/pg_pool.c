@@ -46,8 +46,8 @@ struct pg_pool {
     int64_t down_since_ms;
     unsigned failures;     /* since then */
     struct lane *checking; /* the one whose check of the schema is under way, or NULL */
-    struct schema_report report;
-    bool has_evidence; /* by the last check */
+    char *findings;        /* of the last check of the schema */
+    bool has_evidence;     /* by the last check */
 };
 
 static void dial_more(struct pg_pool *pool);
@@ -190,7 +190,7 @@ static bool take_facts(struct lane *lane, const struct pg_answer *answer)
         return false;
     lane->pool->has_evidence = facts.has_evidence;
     pg_session_set_backend_pid(lane->session, facts.backend_pid);
-    schema_report_update(&lane->pool->report, answer);
+    schema_check_report(answer, &lane->pool->findings);
     return !facts.is_blocked;
 }
 
@@ -274,7 +274,7 @@ static void ping_idle(struct pg_pool *pool)
 static void on_ping(uv_timer_t *timer)
 {
     struct pg_pool *pool = timer->data;
-    bool is_due = pool->state == POOL_UNFIT || schema_report_has_findings(&pool->report) || !pool->has_evidence ||
+    bool is_due = pool->state == POOL_UNFIT || pool->findings || !pool->has_evidence ||
                   ++pool->pings % POOL_PINGS_A_CHECK == 0;
     for (size_t i = 0; is_due && !pool->checking && i < pool->options.connections; i++)
         if (pool->lanes[i].is_checked && pg_session_is_idle(pool->lanes[i].session)) {
@@ -350,7 +350,7 @@ static void on_session_closed(void *context)
     void (*on_closed)(void *) = pool->options.on_closed;
     void *closed_context = pool->options.context;
     free(pool->lanes);
-    schema_report_free(&pool->report);
+    free(pool->findings);
     free(pool);
     on_closed(closed_context);
 }
@@ -385,7 +385,7 @@ bool pg_pool_report_schema(struct pg_pool *pool, const struct pg_answer *answer)
     pool->has_evidence = facts.has_evidence;
     if (!facts.is_blocked)
         return false;
-    schema_report_update(&pool->report, answer);
+    schema_check_report(answer, &pool->findings);
     pool_move(pool, POOL_UNFIT, NULL);
     return true;
 }

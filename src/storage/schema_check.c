@@ -78,34 +78,24 @@ static bool is_among(const char *lines, const char *line)
 
 /* Each finding once, as long as it is there. The catalogue is no snapshot: of two that are fixed together one may be
  * seen alone. */
-void schema_report_update(struct schema_report *report, const struct pg_answer *answer)
+void schema_check_report(const struct pg_answer *answer, char **findings)
 {
     struct buffer all = {0};
     int rows = pg_answer_rows(answer, 0);
-    if (rows == 0 && schema_report_has_findings(report))
+    if (rows == 0 && *findings)
         log_info(NULL, "database set up right: tables, columns and privileges are there");
     for (int row = 0; row < rows; row++) {
         size_t length;
         const char *finding = pg_answer_field(answer, 0, row, 0, &length);
-        if (!is_among(report->findings, finding))
+        if (!is_among(*findings, finding))
             log_critical(LOG_FIELDS(log_text("messages", pg_answer_is_true(answer, 0, row, 1) ? "wait" : NULL)),
                          "database set up wrong: %s", finding);
         buffer_printf(&all, "%s\n", finding);
     }
-    buffer_append_char(&all, '\0');
-    free(report->findings);
-    report->findings = all.failed ? NULL : all.data;
+    if (rows > 0)
+        buffer_append_char(&all, '\0');
     if (all.failed)
         buffer_free(&all);
-}
-
-bool schema_report_has_findings(const struct schema_report *report)
-{
-    return report->findings && report->findings[0];
-}
-
-void schema_report_free(struct schema_report *report)
-{
-    free(report->findings);
-    report->findings = NULL;
+    free(*findings);
+    *findings = all.data;
 }
