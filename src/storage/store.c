@@ -47,11 +47,9 @@ struct store {
     size_t slots_out;       /* sent, not answered */
     bool recovery_out;      /* one of them is no messages: one at a time, in turn with those of messages */
     bool recovery_was_last; /* the last that was sent was one, or a page of promptd_unsettled */
-    uv_idle_t wake;         /* with it the loop does not wait, so that `work` runs soon */
-    uv_check_t work;
-    int open_handles;
-    bool pool_closed; /* and freed */
-    bool was_up;      /* at least once */
+    uv_idle_t work;         /* runs before the loop waits again */
+    bool pool_closed;       /* and freed */
+    bool was_up;            /* at least once */
     bool closing;
 };
 
@@ -160,30 +158,22 @@ static void send_batches(struct store *store)
 
 static void hand_out_unfinished(struct store *store);
 
-static void on_work(uv_check_t *check)
+static void on_work(uv_idle_t *work)
 {
-    struct store *store = check->data;
-    (void)uv_check_stop(&store->work);
-    (void)uv_idle_stop(&store->wake);
+    struct store *store = work->data;
+    (void)uv_idle_stop(work);
     if (store->closing)
         hand_out_unfinished(store);
     else
         send_batches(store);
 }
 
-static void on_wake(uv_idle_t *idle)
-{
-    (void)idle;
-}
-
 /* Sends what can be sent, soon, from the loop. */
 static void kick(void *context)
 {
     struct store *store = context;
-    if (uv_is_active((uv_handle_t *)&store->work) || store->pool_closed)
-        return;
-    (void)uv_check_start(&store->work, on_work); /* cannot fail: the callback is not NULL */
-    (void)uv_idle_start(&store->wake, on_wake);
+    if (!store->pool_closed)
+        (void)uv_idle_start(&store->work, on_work); /* cannot fail: the callback is not NULL */
 }
 
 void store_kick(struct store *store)
@@ -228,8 +218,9 @@ void store_abandon(struct store *store)
     hand_out_all(store);
 }
 
-static void free_store(struct store *store)
+static void on_work_closed(uv_handle_t *work)
 {
+    struct store *store = work->data;
     void (*on_closed)(void *) = store->on_closed;
     void *context = store->closed_context;
     for (size_t i = 0; i < store->options.connections; i++)
@@ -240,13 +231,6 @@ static void free_store(struct store *store)
     on_closed(context);
 }
 
-static void on_handle_closed(uv_handle_t *handle)
-{
-    struct store *store = handle->data;
-    if (--store->open_handles == 0 && store->pool_closed)
-        free_store(store);
-}
-
 static void on_pool_closed(void *context)
 {
     struct store *store = context;
@@ -254,8 +238,7 @@ static void on_pool_closed(void *context)
     recovery_close(store->recovery);
     hand_out_unfinished(store);
     step_queues_close(store->queues);
-    uv_close((uv_handle_t *)&store->wake, on_handle_closed);
-    uv_close((uv_handle_t *)&store->work, on_handle_closed);
+    uv_close((uv_handle_t *)&store->work, on_work_closed);
 }
 
 void store_trim_memory(struct store *store)
@@ -336,23 +319,14 @@ static bool slots_new(struct store *store)
     return true;
 }
 
-static void handles_init(struct store *store)
-{
-    uv_loop_t *loop = store->options.loop;
-    (void)uv_idle_init(loop, &store->wake); /* these always return 0 */
-    (void)uv_check_init(loop, &store->work);
-    store->wake.data = store;
-    store->work.data = store;
-    store->open_handles = 2;
-}
-
 struct store *store_new(const struct store_options *options)
 {
     struct store *store = calloc(1, sizeof *store);
     if (!store)
         return NULL;
     store->options = *options;
-    handles_init(store);
+    (void)uv_idle_init(options->loop, &store->work); /* always 0 */
+    store->work.data = store;
     store->statements = statements_new(&options->statuses);
     store->queues = step_queues_new(options->loop, kick, store);
     store->recovery = recovery_new(&store->options, kick, store);
