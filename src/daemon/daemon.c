@@ -32,7 +32,7 @@ static void give_back_memory(struct daemon *daemon)
     if (since == 0 || (!is_quiet && since < DAEMON_GIVE_BACK_MESSAGES) || snapshot_in_memory(daemon) > 0)
         return;
     daemon->given_back_at = received;
-    if (daemon->store_open)
+    if (daemon->store)
         store_trim_memory(daemon->store);
 #ifdef __GLIBC__
     (void)malloc_trim(0);

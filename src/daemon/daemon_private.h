@@ -40,18 +40,16 @@ struct daemon {
     struct recent_failures recent_failures;
     struct history history;
     struct pipeline *pipeline;
-    struct store *store;
-    struct source *source;
+    struct store *store;   /* NULL: closed */
+    struct source *source; /* the same */
     struct events *events; /* NULL: off, or closed */
     struct admin *admin;   /* NULL: off, or closing */
     struct statsd *statsd; /* NULL: off */
     struct notify *notify; /* NULL: closing */
-    bool source_open;
     bool source_closing;
     bool events_closing;
     struct source_status last_source; /* before it was closed */
-    bool store_open;
-    uv_work_t first_work; /* for the pool's threads to be made */
+    uv_work_t first_work;             /* for the pool's threads to be made */
     uv_signal_t signals[DAEMON_SIGNALS];
     uv_timer_t tick;           /* once a second: what is due now and then */
     uv_timer_t log_again;      /* while lines of the log wait for their reader */

@@ -54,7 +54,7 @@ static void close_events(struct daemon *daemon)
 static void on_source_closed(void *context)
 {
     struct daemon *daemon = context;
-    daemon->source_open = false;
+    daemon->source = NULL;
     pipeline_set_source(daemon->pipeline, NULL);
     close_events(daemon);
 }
@@ -75,11 +75,11 @@ static void close_source(struct daemon *daemon)
 static void on_threads_late(uv_timer_t *timer)
 {
     struct daemon *daemon = timer->data;
-    if (daemon->store_open)
+    if (daemon->store)
         store_abandon(daemon->store);
     close_source(daemon);
     close_events(daemon); /* a source that hangs holds nothing up */
-    if ((daemon->source_open || daemon->events) && (int64_t)uv_now(&daemon->loop) < daemon->stop_by_ms) {
+    if ((daemon->source || daemon->events) && (int64_t)uv_now(&daemon->loop) < daemon->stop_by_ms) {
         (void)uv_timer_start(&daemon->drain, on_threads_late, DRAIN_LAST_LOOK_MS, 0);
         return;
     }
@@ -105,7 +105,7 @@ static void close_report(struct daemon *daemon)
 static void on_store_closed(void *context)
 {
     struct daemon *daemon = context;
-    daemon->store_open = false;
+    daemon->store = NULL;
     close_source(daemon);
 }
 

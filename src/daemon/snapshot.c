@@ -7,7 +7,7 @@
 static struct source_status look_at_source(const struct daemon *daemon)
 {
     struct source_status status = daemon->last_source;
-    if (daemon->source_open && !daemon->source_closing)
+    if (daemon->source && !daemon->source_closing)
         source_get_status(daemon->source, &status);
     return status;
 }
@@ -62,9 +62,9 @@ static void set_gauges(struct daemon *daemon, const struct health *health)
     metrics->redis_reconnections = source->reconnections;
     metrics->subscribed = daemon->state == DAEMON_RUNNING && source->is_up;
     metrics->redis_circuit_open = source->circuit_is_open;
-    metrics->database_up = daemon->store_open && store_is_up(daemon->store);
-    metrics->db_circuit_open = daemon->store_open && store_circuit_is_open(daemon->store);
-    metrics->db_connections = daemon->store_open ? store_connections(daemon->store) : 0;
+    metrics->database_up = daemon->store && store_is_up(daemon->store);
+    metrics->db_circuit_open = daemon->store && store_circuit_is_open(daemon->store);
+    metrics->db_connections = daemon->store ? store_connections(daemon->store) : 0;
     metrics->log_lines_lost = log_lost_lines();
     metrics->uptime_s = (uint64_t)(health->now_ms - health->started_ms) / 1000;
 }
@@ -103,7 +103,7 @@ void snapshot_look(void *context, struct health *health)
         health->events.connected = events_are_connected(daemon->events);
         health->events.waiting = events_waiting(daemon->events);
     }
-    if (daemon->store_open)
+    if (daemon->store)
         health->orphan_count = store_list_orphans(daemon->store, health->orphans, HEALTH_ORPHANS_MAX);
     set_gauges(daemon, health);
     note_readiness(daemon, health);

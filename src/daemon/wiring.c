@@ -9,14 +9,14 @@
 static void on_ready(void *context)
 {
     struct daemon *daemon = context;
-    if (daemon->store_open)
+    if (daemon->store)
         store_kick(daemon->store);
 }
 
 static bool on_can_store(void *context)
 {
     struct daemon *daemon = context;
-    return daemon->store_open && store_is_up(daemon->store);
+    return daemon->store && store_is_up(daemon->store);
 }
 
 static void on_outcome(void *context, const struct job *job)
@@ -30,10 +30,10 @@ void wiring_reset_circuits(void *context, bool *redis, bool *database)
 {
     struct daemon *daemon = context;
     bool is_running = daemon->state == DAEMON_RUNNING; /* nothing that is being closed is dialled again */
-    *redis = is_running && daemon->source_open && source_reset_circuit(daemon->source);
+    *redis = is_running && daemon->source && source_reset_circuit(daemon->source);
     if (is_running && daemon->events)
         events_reset_circuit(daemon->events);
-    *database = is_running && daemon->store_open && store_close_circuit(daemon->store);
+    *database = is_running && daemon->store && store_close_circuit(daemon->store);
 }
 
 /* --- opening ---------------------------------------------------------------------------------------------------- */
@@ -105,10 +105,7 @@ static bool open_store(struct daemon *daemon, struct error *error)
         .metrics = &daemon->metrics,
         .pipeline = daemon->pipeline,
     });
-    if (!daemon->store)
-        return error_set(error, ERROR_INTERNAL, "out of memory");
-    daemon->store_open = true;
-    return true;
+    return daemon->store || error_set(error, ERROR_INTERNAL, "out of memory");
 }
 
 static bool open_events(struct daemon *daemon, struct error *error)
@@ -144,7 +141,6 @@ static bool open_source(struct daemon *daemon, struct error *error)
                                  error);
     if (!daemon->source)
         return false;
-    daemon->source_open = true;
     pipeline_set_source(daemon->pipeline, daemon->source);
     return true;
 }
