@@ -13,8 +13,14 @@ const char *metrics_type_name(const struct metric *row);
 /* The text that Prometheus scrapes. */
 void metrics_append_prometheus(const struct metrics *metrics, struct buffer *buffer);
 
-/* The fields of the state line: at least METRICS_FIELDS of room; ends with a NULL key. */
-enum { METRICS_FIELDS = 64 };
+/* The fields of the state line, and one with a NULL key, which ends them. */
+enum {
+#define X(kind, member, name, label, statsd, meaning) METRICS_FIELD_##member,
+    METRICS_MAP(X)
+#undef X
+        METRICS_FIELD_END,
+    METRICS_FIELDS
+};
 void metrics_state_fields(const struct metrics *metrics, struct log_field fields[METRICS_FIELDS]);
 
 #endif

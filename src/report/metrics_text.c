@@ -2,7 +2,6 @@
 /* The metrics as Prometheus scrapes them, and as the state line has them. */
 #include "promptd/metrics_text.h"
 
-#include <assert.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -82,14 +81,6 @@ void metrics_append_prometheus(const struct metrics *metrics, struct buffer *buf
 }
 
 /* --- the state line --------------------------------------------------------------------------------------------- */
-
-enum {
-#define X(kind, member, name, label, statsd, meaning) FIELD_##member,
-    METRICS_MAP(X)
-#undef X
-        FIELD_COUNT
-};
-static_assert((int)FIELD_COUNT < (int)METRICS_FIELDS, "METRICS_FIELDS must grow with the table");
 
 void metrics_state_fields(const struct metrics *metrics, struct log_field fields[METRICS_FIELDS])
 {
