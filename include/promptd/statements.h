@@ -107,10 +107,10 @@ bool statements_is_replaced(const char *sqlstate, const char *text);
 /* A page of what stands in promptd_unsettled: prompt id, interview id; by prompt id, from the one after `after` on. */
 enum { UNSETTLED_PAGE_ROWS = 256 };
 
-/* Those older than `older_than_s`, and those of `always` of whatever age. `parameters` holds them until the answer.
- * false when out of memory. */
-bool statements_build_unsettled(int64_t older_than_s, const uint8_t (*always)[UUID_SIZE], size_t always_count,
-                                const uint8_t after[UUID_SIZE], struct buffer *parameters, struct pg_statement *out);
+/* Those older than `older_than_s`, and of whatever age those whose ids `parameters` holds, an array as batch.h makes
+ * it. It gets the others, and keeps them until the answer. false when out of memory. */
+bool statements_build_unsettled(int64_t older_than_s, const uint8_t after[UUID_SIZE], struct buffer *parameters,
+                                struct pg_statement *out);
 
 /*
  * Does the server work? A statement that changes nothing; or, with `writes`, some that need room on the disk and leave

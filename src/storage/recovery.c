@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define LOG_COMPONENT "store"
+#include "batch.h"
 #include "promptd/clock.h"
 #include "promptd/log.h"
 #include "promptd/outcome.h"
@@ -175,14 +176,13 @@ bool recovery_start(struct recovery *recovery, struct pg_session *session)
         return false;
     recovery->due = false;
     struct pg_statement statement;
-    uint8_t(*reported)[UUID_SIZE] = calloc(recovery->orphan_count + 1, sizeof *reported);
-    for (size_t i = 0; reported && i < recovery->orphan_count; i++)
-        memcpy(reported[i], recovery->orphans[i].open.prompt_id, UUID_SIZE);
-    bool built = reported && statements_build_unsettled(recovery->options->tuning.recover_after_s,
-                                                        (const uint8_t(*)[UUID_SIZE])reported, recovery->orphan_count,
-                                                        recovery->cursor, &recovery->parameters, &statement);
-    free(reported);
-    if (!built)
+    struct buffer *parameters = &recovery->parameters;
+    buffer_reset(parameters, SIZE_MAX);
+    array_begin(parameters, PG_UUID, recovery->orphan_count);
+    for (size_t i = 0; i < recovery->orphan_count; i++)
+        array_add(parameters, recovery->orphans[i].open.prompt_id, UUID_SIZE);
+    if (!statements_build_unsettled(recovery->options->tuning.recover_after_s, recovery->cursor, parameters,
+                                    &statement))
         return false; /* out of memory: the next round */
     recovery->running = true;
     pg_session_run(session, &statement, 1, 0, on_page, recovery);

@@ -253,13 +253,9 @@ int statements_build_verify(const struct statements *statements, struct batch *b
     return complete(batch, 1);
 }
 
-bool statements_build_unsettled(int64_t older_than_s, const uint8_t (*always)[UUID_SIZE], size_t always_count,
-                                const uint8_t after[UUID_SIZE], struct buffer *parameters, struct pg_statement *out)
+bool statements_build_unsettled(int64_t older_than_s, const uint8_t after[UUID_SIZE], struct buffer *parameters,
+                                struct pg_statement *out)
 {
-    buffer_reset(parameters, SIZE_MAX);
-    array_begin(parameters, PG_UUID, always_count);
-    for (size_t i = 0; i < always_count; i++)
-        array_add(parameters, always[i], UUID_SIZE);
     size_t array_length = parameters->length;
     buffer_append(parameters, after, UUID_SIZE);
     size_t age = parameters->length;
