@@ -23,9 +23,10 @@ struct pg_session;
 
 struct pg_session_options {
     uv_loop_t *loop;
-    const char *database_url;     /* borrowed for the session's life */
-    int64_t statement_timeout_ms; /* for one transaction; then it is cancelled; without an answer soon after, closed */
-    size_t *cancels_left;         /* shared: how many more sessions may cancel now; the others wait for their turn */
+    const char *database_url; /* borrowed for the session's life, as what follows */
+    /* For one transaction; then it is cancelled; without an answer soon after, closed. It may change. */
+    const int64_t *statement_timeout_ms;
+    size_t *cancels_left; /* shared: how many more sessions may cancel now; the others wait for their turn */
     void (*on_up)(void *context);
     /* A dial failed or an open session died, for `reason`, which is fit for the log. A run in flight was answered with
      * PG_LOST just before. */
@@ -59,8 +60,6 @@ void pg_session_run(struct pg_session *session, const struct pg_statement *state
  */
 void pg_session_set_backend_pid(struct pg_session *session, int32_t pid);
 bool pg_session_is_direct(const struct pg_session *session); /* it is known so */
-
-void pg_session_set_timeout(struct pg_session *session, int64_t statement_timeout_ms);
 
 /* Closes the connection for `reason`, as if it had died: on_down follows. For an open session, or one that is closing
  * anyway. */

@@ -416,8 +416,6 @@ void pg_pool_set_tuning(struct pg_pool *pool, const struct pg_pool_tuning *tunin
 {
     pool->options.tuning = *tuning;
     pg_gate_set_tuning(&pool->gate, tuning->backoff_max_ms, tuning->breaker_failures, tuning->breaker_reset_ms);
-    for (size_t i = 0; i < pool->options.connections; i++)
-        pg_session_set_timeout(pool->lanes[i].session, tuning->statement_timeout_ms);
     start_ping(pool);
 }
 
@@ -441,7 +439,7 @@ static bool lanes_new(struct pg_pool *pool)
         lane->session = pg_session_new(&(struct pg_session_options){
             .loop = pool->options.loop,
             .database_url = pool->options.database_url,
-            .statement_timeout_ms = pool->options.tuning.statement_timeout_ms,
+            .statement_timeout_ms = &pool->options.tuning.statement_timeout_ms,
             .cancels_left = &pool->cancels_left,
             .on_up = on_session_up,
             .on_down = on_session_down,

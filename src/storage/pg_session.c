@@ -293,7 +293,7 @@ static void on_dialled(void *context, PGconn *connection, const char *failure)
 void pg_session_dial(struct pg_session *session)
 {
     move(session, PG_STATE_DIALLING, "asked to");
-    session->dial.statement_timeout_ms = session->options.statement_timeout_ms;
+    session->dial.statement_timeout_ms = *session->options.statement_timeout_ms;
     int status = pg_dial_start(&session->dial, session->options.loop);
     if (status == 0)
         return;
@@ -386,7 +386,7 @@ static void send_run(struct pg_session *session)
 void pg_session_run(struct pg_session *session, const struct pg_statement *statements, int count, int64_t timeout_ms,
                     pg_answered answered, void *context)
 {
-    session->timeout_ms = timeout_ms > 0 ? timeout_ms : session->options.statement_timeout_ms;
+    session->timeout_ms = timeout_ms > 0 ? timeout_ms : *session->options.statement_timeout_ms;
     pg_run_begin(&session->run, statements, count, answered, context);
     send_run(session);
 }
@@ -462,11 +462,6 @@ bool pg_session_is_open(const struct pg_session *session)
 bool pg_session_is_dialling(const struct pg_session *session)
 {
     return session->state == PG_STATE_DIALLING;
-}
-
-void pg_session_set_timeout(struct pg_session *session, int64_t statement_timeout_ms)
-{
-    session->options.statement_timeout_ms = statement_timeout_ms;
 }
 
 void pg_session_set_backend_pid(struct pg_session *session, int32_t pid)
