@@ -97,8 +97,8 @@ void spool_fetch(struct spool *spool, int64_t after, size_t max_messages, size_t
 void spool_finish(struct spool *spool, int64_t sequence);
 void spool_set_dead(struct spool *spool, int64_t sequence, const struct disposition *disposition);
 
-/* A dead letter of a message that was too large and not read: there is no message in it. Where thousands are on their
- * way already, as while the disk refuses, it is only counted, as one that was dropped. */
+/* A dead letter of a message that was too large and not read: there is no message in it. Where 65,536 are on their way
+ * already, as while the disk refuses, it is not kept, and counted. */
 void spool_add_dead(struct spool *spool, const struct disposition *disposition);
 
 void spool_set_limits(struct spool *spool, const struct spool_limits *limits);

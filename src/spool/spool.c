@@ -120,6 +120,16 @@ void spool_set_dead(struct spool *spool, int64_t sequence, const struct disposit
         report_no_memory(sequence);
 }
 
+/* Once an hour: each message has its own line. */
+static void report_not_added(struct spool *spool)
+{
+    int64_t now_us = clock_monotonic_us();
+    if (spool->warned_us == 0 || now_us >= spool->warned_us + SPOOL_WARN_US) {
+        spool->warned_us = now_us;
+        log_error(NULL, "the disk does not keep up: messages that were not read leave no dead letter");
+    }
+}
+
 void spool_add_dead(struct spool *spool, const struct disposition *disposition)
 {
     uv_mutex_lock(&spool->mutex);
@@ -132,6 +142,7 @@ void spool_add_dead(struct spool *spool, const struct disposition *disposition)
     spool->adding -= has_room;
     spool->not_added++;
     uv_mutex_unlock(&spool->mutex);
+    report_not_added(spool);
 }
 
 void spool_set_limits(struct spool *spool, const struct spool_limits *limits)
@@ -146,7 +157,7 @@ struct spool_counts spool_counts(const struct spool *spool)
     struct spool *locked = (struct spool *)spool; /* a lock is no change that a caller could see */
     uv_mutex_lock(&locked->mutex);
     struct spool_counts counts = spool->counts;
-    counts.rejected_dropped += spool->not_added;
+    counts.not_kept += spool->not_added;
     counts.waiting += spool->putting;
     counts.waiting_bytes += spool->putting_bytes;
     uv_mutex_unlock(&locked->mutex);

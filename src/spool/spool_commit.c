@@ -11,8 +11,6 @@
 /* Rejected dead letters dropped in one transaction: of those that it brings each may need room, and some more. */
 enum { SPOOL_BATCH_DROPS = 2 * SPOOL_BATCH_ITEMS };
 
-#define SPOOL_WARN_US INT64_C(3600000000)
-
 /* ---- rows of others ---- */
 
 enum spool_db_result spool_recount(struct spool_writer *writer)

@@ -76,10 +76,12 @@ struct spool_range {
     int64_t last;
 };
 
+#define SPOOL_WARN_US INT64_C(3600000000)
+
 enum {
     SPOOL_RANGES = 64,
     SPOOL_BATCH_ITEMS = 4096, /* in one transaction */
-    SPOOL_ADDING_MAX = 4096   /* letters without a message under way: while the disk refuses they wait in memory */
+    SPOOL_ADDING_MAX = 65536  /* letters without a message under way, some 200 bytes each: the disk may refuse */
 };
 
 struct spool_writer {
@@ -125,6 +127,7 @@ struct spool {
     uint64_t putting_bytes;
     uint64_t adding;    /* letters without a message under way */
     uint64_t not_added; /* those beyond SPOOL_ADDING_MAX, since the start */
+    int64_t warned_us;  /* the loop's own: when the log said so last; 0: never */
     bool closing;
     bool stopped; /* the thread's last word */
 };

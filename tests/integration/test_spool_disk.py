@@ -247,18 +247,17 @@ def test_letters_of_what_was_not_read_stay_within_their_bound(start_spooled, cha
     assert counters["dead_letter_bytes"] == 65536 and counters["dead_letters_dropped"] == 4000 - 256
 
 
-def test_letters_of_what_was_not_read_are_bounded_while_the_disk_is_full(on_small_disk, database, channel, small_disk):
-    """They wait in memory for the disk: a few thousand, and the others are counted."""
-    promptd = on_small_disk(message_max_bytes=4096)
-    filler = fill_disk(small_disk)
-    messages = burst(channel, database, 1, "f" * 2000)
-    promptd.wait_line("CRITICAL", FULL)
-    channel.publish_burst([frame(b"x" * 5000)] * 6000)
-    promptd.wait_counters(success=1, rejected=6000, dead_letters=0, dead_letters_dropped=6000 - 4096)
-    os.remove(filler)
-    promptd.wait_line("WARNING|INFO", OVER, timeout=15)
-    promptd.wait_counters(dead_letters=4096, dead_letters_dropped=6000 - 4096)
-    expect_stored(database, *messages)
+def test_letters_of_what_was_not_read_are_bounded_while_they_wait_for_the_disk(start_spooled, channel, spool):
+    """A burst is kept whole; what must not be kept has a line, and the counter of the alert."""
+    promptd = start_spooled(message_max_bytes=1024, spool_dead_max_bytes=10 << 20)
+    with contextlib.closing(sqlite3.connect(spool.path, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        channel.publish_burst([frame(b"x" * 1100)] * 30000)
+        promptd.wait_counters(rejected=30000, dead_letters_not_kept=0, timeout=30)
+        channel.publish_burst([frame(b"x" * 1100)] * 40000)
+        promptd.wait_counters(rejected=70000, dead_letters_not_kept=70000 - 65536, timeout=30)
+    promptd.one("ERROR", "the disk does not keep up", "leave no dead letter")
+    promptd.wait_counters(dead_letters=40960, dead_letters_dropped=65536 - 40960, timeout=30)
 
 
 def test_dead_letters_that_must_stay_fill_their_bound(start_promptd, database, channel, spool, tmp_path, promptctl):
