@@ -55,8 +55,9 @@ struct redis_link *redis_link_new(const struct redis_link_options *options);
 struct redis_dial *redis_link_dial(const struct redis_link *link);
 
 void redis_link_confirm(struct redis_link *link);
-void redis_link_answered(struct redis_link *link);         /* a beat, or by what else it proves to live */
-bool redis_link_is_overdue(const struct redis_link *link); /* the answer to the last beat */
+void redis_link_answered(struct redis_link *link); /* a beat, or by what else it proves to live */
+/* The answer to the last beat: nothing has come for a second since it was sent. */
+bool redis_link_is_overdue(const struct redis_link *link);
 void redis_link_set_tuning(struct redis_link *link, const struct link_tuning *tuning);
 bool redis_link_is_up(const struct redis_link *link);        /* confirmed */
 unsigned redis_link_failures(const struct redis_link *link); /* in a row */

@@ -381,6 +381,8 @@ void queue_end(struct queue *queue)
     if (queue->is_closing)
         return;
     queue->is_closing = true;
+    (void)uv_timer_stop(&queue->tick); /* one link may be gone long before the other */
+    (void)uv_timer_stop(&queue->later);
     queue_entries_free(&queue->entries);
     if (left > 0)
         log_warning(LOG_FIELDS(log_number("messages", left)),

@@ -120,10 +120,11 @@ void queue_end(struct queue *queue);       /* what was held is given back, or ca
 /* The reply to what says that we live. */
 void queue_on_kept(void *context, const redisReply *reply);
 
-/* Soon, and once for all that happens in this turn of the loop. */
+/* Soon, and once for all that happens in this turn of the loop; never once its links are being closed. */
 static inline void queue_go_on(struct queue *queue)
 {
-    (void)uv_timer_start(&queue->later, queue->on_later, 0, 0);
+    if (!queue->is_closing)
+        (void)uv_timer_start(&queue->later, queue->on_later, 0, 0);
 }
 
 /* queue_acks.c */

@@ -38,6 +38,7 @@ enum link_beat {
 
 enum {
     LINK_LAST_LOOK_MS = 100,
+    LINK_LATE_MS = 1000, /* without a byte since the beat */
     LINK_BACKOFF_BASE_MS = 1000,
     LINK_DIAL_TIMEOUT_MS = 5000,        /* look-up to confirmation */
     LINK_MASTER_DIAL_TIMEOUT_MS = 2000, /* a master may be frozen, and another one be made meanwhile */
@@ -58,7 +59,8 @@ struct redis_link {
     int64_t redirected_ms;           /* when it last was */
     bool was_deaf; /* nothing had answered, or another server is the master: see redis_link_was_deaf */
     enum link_beat beat;
-    uint64_t bytes_at_beat; /* that had been received when the beat was sent */
+    uint64_t bytes_at_beat; /* that had been received when the beat was sent, */
+    uint64_t beat_ms;       /* which was then */
     struct redis_pace pace;
     uv_timer_t timer; /* the backoff; while it is up the beat */
     struct redis_report report;
@@ -220,6 +222,7 @@ static void on_beat(uv_timer_t *timer)
     struct redis_link *link = timer->data;
     if (link->beat == BEAT_RESTING) {
         link->options.on_beat(link->options.context);
+        link->beat_ms = uv_now(link->options.loop);
         beat_await(link);
     } else if (link->beat == BEAT_SENT) {
         beat_move(link, BEAT_OVERDUE, LINK_LAST_LOOK_MS);
@@ -238,7 +241,9 @@ void redis_link_answered(struct redis_link *link)
 
 bool redis_link_is_overdue(const struct redis_link *link)
 {
-    return link->beat == BEAT_OVERDUE;
+    return (link->beat == BEAT_SENT || link->beat == BEAT_OVERDUE) &&
+           uv_now(link->options.loop) - link->beat_ms >= LINK_LATE_MS &&
+           redis_dial_received_bytes(link->dial) == link->bytes_at_beat;
 }
 
 /* --- the Sentinels' word -------------------------------------------------------------------------------------- */
@@ -259,16 +264,6 @@ static bool is_same_server(const struct redis_link *link, const struct redis_end
     return link->found.host && link->found.port == server->port && strcmp(link->found.host, server->host) == 0;
 }
 
-/* Once a change. */
-static void report_found(const struct redis_link *link, const char *source)
-{
-    char name[REDIS_ADDRESS_NAME_SIZE];
-    redis_address_name(&link->found, name);
-    log_info(LOG_FIELDS(log_text("service", link->options.address->service), log_text("master", name),
-                        log_text("sentinel", source)),
-             "a Sentinel names the master");
-}
-
 /* It has not come to a dial. */
 static void fail_to_find(struct redis_link *link, const char *reason, bool refused)
 {
@@ -279,13 +274,17 @@ static void fail_to_find(struct redis_link *link, const char *reason, bool refus
 
 static void dial_found(struct redis_link *link, const struct redis_endpoint *server, const char *source)
 {
+    char name[REDIS_ADDRESS_NAME_SIZE];
     bool is_same = is_same_server(link, server);
     if (!is_same && !set_found(link, server->host, server->port)) {
         fail_to_find(link, "out of memory", false);
         return;
     }
-    if (!is_same)
-        report_found(link, source);
+    redis_address_name(&link->found, name);
+    if (!is_same) /* once a change */
+        log_info(LOG_FIELDS(log_text("service", link->options.address->service), log_text("master", name),
+                            log_text("sentinel", source)),
+                 "a Sentinel names the master");
     link->is_found = true;
     dial(link);
 }
@@ -353,11 +352,13 @@ void redis_link_confirm(struct redis_link *link)
 
 void redis_link_set_tuning(struct redis_link *link, const struct link_tuning *tuning)
 {
+    bool other_interval = tuning->heartbeat_interval_ms != link->options.tuning.heartbeat_interval_ms;
     link->options.tuning = *tuning;
     link->pace.breaker.backoff.max_ms = tuning->backoff_max_ms;
     link->pace.breaker.max_failures = tuning->breaker_failures;
     link->pace.breaker.reset_ms = tuning->breaker_reset_ms;
-    if (link->state == LINK_UP && (tuning->heartbeat_interval_ms == 0 || link->beat == BEAT_OFF))
+    bool is_out = link->beat == BEAT_SENT || link->beat == BEAT_OVERDUE; /* its answer begins the new interval */
+    if (link->state == LINK_UP && other_interval && (!is_out || tuning->heartbeat_interval_ms == 0))
         beat_rest(link);
 }
 
