@@ -168,6 +168,7 @@ static enum verdict change_once(struct work *work, int row, struct error *error)
     const struct findings_change *change = is_scanned(work, row) ? &findings->change_scanned : &findings->change;
     const char *const parameters[] = {value_of(work, row, 0), change->parameters[0], change->parameters[1],
                                       change->parameters[2],  change->parameters[3], NULL};
+    work->database.sqlstate[0] = '\0';
     PGresult *result = database_run(&work->database, change->sql, parameters, error);
     if (!result && strstr(error->text, FINDINGS_KEPT))
         return VERDICT_KEPT;
@@ -183,7 +184,8 @@ static enum verdict change_once(struct work *work, int row, struct error *error)
 static enum verdict change_row(struct work *work, int row, struct error *error)
 {
     enum verdict verdict = change_once(work, row, error);
-    if (verdict == VERDICT_LOCKED || verdict == VERDICT_KEPT)
+    bool has_waited = verdict == VERDICT_LOCKED && strcmp(work->database.sqlstate, "55P03") == 0;
+    if ((verdict == VERDICT_LOCKED && !has_waited) || verdict == VERDICT_KEPT)
         verdict = change_once(work, row, error);
     if (verdict == VERDICT_KEPT) {
         (void)error_set(error, ERROR_CONFIG,

@@ -35,8 +35,9 @@ static bool begins_with(const char *text, const char *const *beginnings)
 /* Errors that pass by themselves say nothing against the set-up. */
 static bool refuse(const struct redis_client *client, const char *message, struct error *error)
 {
-    static const char *const pass_by_themselves[] = {
-        "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "ERR max number of clients", NULL};
+    static const char *const pass_by_themselves[] = {"LOADING",  "BUSY", "MASTERDOWN", "CLUSTERDOWN",
+                                                     "TRYAGAIN", "OOM",  "NOREPLICAS", "ERR max number of clients",
+                                                     NULL};
     char shown[256];
     redis_address_copy_error(&client->address, message, shown, sizeof shown);
     if (begins_with(message, pass_by_themselves))

@@ -240,6 +240,15 @@ def test_full_redis(own_queue):
     assert own_queue.ctl("dead", "drop", "--all", "--yes").out == "2 dead letters dropped\n" and own_queue.dead_ids() == []
 
 
+def test_replicas_that_are_missing_pass_by_themselves(own_queue):
+    letter = own_queue.add_dead("x")
+    own_queue.redis.config_set("min-replicas-to-write", 1)
+    for verb in ("replay", "drop"):
+        result = own_queue.ctl("dead", verb, "--all", "--yes")
+        assert result.code == 69 and "NOREPLICAS" in result.err and result.out == ""
+    assert own_queue.dead_ids() == [letter] and own_queue.waiting() == []
+
+
 def test_unknown_dead_letter_changes_nothing(queue):
     letter = queue.add_dead(b"x")
     for verb in ("replay", "drop"):
