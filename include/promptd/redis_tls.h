@@ -38,8 +38,9 @@ void redis_tls_free(struct redis_tls *tls); /* connections may outlive it */
  */
 struct ssl_st *redis_tls_begin(struct redis_tls *tls, redisContext *redis, const char *host, struct error *phrase);
 
-/* Why a connection ended, to be called at once; codes as above. `otherwise` is what hiredis says. */
-void redis_tls_explain(struct ssl_st *session, const char *otherwise, struct error *phrase);
+/* Why a connection ended, to be called at once; codes as above. `otherwise` is what hiredis says; has_answered: the
+ * server has said something through TLS. */
+void redis_tls_explain(struct ssl_st *session, const char *otherwise, bool has_answered, struct error *phrase);
 
 /* The same for a connection on which nothing came in time. */
 const char *redis_tls_explain_silence(struct ssl_st *session, const char *otherwise);

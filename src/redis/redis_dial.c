@@ -249,7 +249,7 @@ static void fail_plain(struct redis_dial *dial, int code, const char *reason)
 static void fail_tls(struct redis_dial *dial, const char *reason)
 {
     struct error phrase;
-    redis_tls_explain(dial->session, reason, &phrase);
+    redis_tls_explain(dial->session, reason, dial->guard.received_bytes > 0, &phrase);
     fail_by_phrase(dial, &phrase);
 }
 

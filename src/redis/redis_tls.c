@@ -66,6 +66,16 @@ static bool load_cas(SSL_CTX *context, const struct settings *settings, struct e
            refuse_content(settings, "redis_tls_ca_file", "certificate", error);
 }
 
+/* The server asks for a certificate, and there is none. */
+static int on_certificate_wanted(SSL *ssl, X509 **certificate, EVP_PKEY **key)
+{
+    static char noted;
+    (void)certificate;
+    (void)key;
+    (void)SSL_set_app_data(ssl, &noted);
+    return 0;
+}
+
 static bool load_certificate(SSL_CTX *context, const struct settings *settings, struct error *error)
 {
     bool asked = false;
@@ -75,8 +85,10 @@ static bool load_certificate(SSL_CTX *context, const struct settings *settings, 
         return refuse_file(settings, "redis_tls_cert_file", "has no key beside it: redis_tls_key_file is empty", error);
     if (has_key && !has_certificate)
         return refuse_file(settings, "redis_tls_key_file", "has no certificate: redis_tls_cert_file is empty", error);
-    if (!has_certificate)
+    if (!has_certificate) {
+        SSL_CTX_set_client_cert_cb(context, on_certificate_wanted);
         return true;
+    }
     SSL_CTX_set_default_passwd_cb(context, on_passphrase);
     SSL_CTX_set_default_passwd_cb_userdata(context, &asked);
     if (SSL_CTX_use_certificate_chain_file(context, settings->redis_tls_cert_file) != 1)
@@ -200,7 +212,7 @@ struct ssl_st *redis_tls_begin(struct redis_tls *tls, redisContext *redis, const
     } else {
         static const char preface[] = "SSL_connect failed: ";
         bool prefaced = strncmp(redis->errstr, preface, sizeof preface - 1) == 0;
-        redis_tls_explain(ssl, redis->errstr + (prefaced ? sizeof preface - 1 : 0), phrase);
+        redis_tls_explain(ssl, redis->errstr + (prefaced ? sizeof preface - 1 : 0), false, phrase);
     }
     SSL_free(ssl);
     return NULL;
@@ -266,13 +278,14 @@ static void explain_certificate(SSL *ssl, long result, struct error *phrase)
 }
 
 /* What the server says of us, in a TLS alert. */
+#define WANTS_CERTIFICATE "the server wants a client certificate: redis_tls_cert_file and redis_tls_key_file"
+
 static void explain_alert(int alert, struct error *phrase)
 {
     const char *words = SSL_alert_desc_string_long(alert);
     switch (alert) {
     case SSL_AD_CERTIFICATE_REQUIRED:
-        error_set(phrase, ERROR_CONFIG,
-                  "the server wants a client certificate: redis_tls_cert_file and redis_tls_key_file");
+        error_set(phrase, ERROR_CONFIG, WANTS_CERTIFICATE);
         return;
     case SSL_AD_BAD_CERTIFICATE:
     case SSL_AD_UNSUPPORTED_CERTIFICATE:
@@ -335,7 +348,14 @@ static unsigned long read_last_words(SSL *ssl)
     return ERR_peek_last_error();
 }
 
-void redis_tls_explain(struct ssl_st *session, const char *otherwise, struct error *phrase)
+/* In TLS 1.3 the server refuses when the client has sent already. Where its reset overtakes its alert, the kernel
+ * throws the alert away. */
+static bool may_have_refused(SSL *ssl, bool has_answered)
+{
+    return !has_answered && !SSL_in_init(ssl) && SSL_get_app_data(ssl);
+}
+
+void redis_tls_explain(struct ssl_st *session, const char *otherwise, bool has_answered, struct error *phrase)
 {
     long result = SSL_get_verify_result(session);
     unsigned long code = ERR_peek_last_error();
@@ -347,6 +367,8 @@ void redis_tls_explain(struct ssl_st *session, const char *otherwise, struct err
         explain_certificate(session, result, phrase);
     else if (code != 0)
         explain_error(session, code, phrase);
+    else if (may_have_refused(session, has_answered))
+        error_set(phrase, ERROR_CONFIG, "perhaps " WANTS_CERTIFICATE " (%s, before any answer)", otherwise);
     else
         error_set(phrase, ERROR_UNAVAILABLE, "%s", otherwise);
     ERR_clear_error();
@@ -387,9 +409,10 @@ struct ssl_st *redis_tls_begin(struct redis_tls *tls, redisContext *redis, const
     return NULL;
 }
 
-void redis_tls_explain(struct ssl_st *session, const char *otherwise, struct error *phrase)
+void redis_tls_explain(struct ssl_st *session, const char *otherwise, bool has_answered, struct error *phrase)
 {
     (void)session;
+    (void)has_answered;
     error_set(phrase, ERROR_UNAVAILABLE, "%s", otherwise);
 }
 

@@ -20,7 +20,7 @@ from support.promptd import run
 from support.proxy import TO_CLIENT, TO_SERVER
 from support.queue import MODES, Queue
 from support.redis_server import Channel
-from support.tls import KeyTurner, TlsRedis, TlsSentinel
+from support.tls import KeyTurner, TlsRedis, TlsResetter, TlsSentinel
 from support.wait import SLOW, wait_until
 
 
@@ -155,6 +155,21 @@ def test_outcome_events(tls, start_promptd, database, server, authority, closing
     promptd.wait_line("INFO", "ready to publish outcome events")
     stores(promptd, database, channel)
     assert listener.wait(1)[0]["outcome"] == "stored"
+
+
+@pytest.mark.parametrize("asks, code", [(True, 78), (False, 69)], ids=["asked for a certificate", "did not ask"])
+def test_reset_before_the_first_answer(tls, start_promptd, promptctl, database, redis_server, certificate, authority, closing,
+                                       asks, code):
+    """The alert of a server that wants a certificate may be lost with it."""
+    peer = closing(TlsResetter(certificate, authority, asks))
+    settings = {"redis_url": peer.url, "redis_tls_ca_file": authority.file}
+    promptd = start_promptd(ready=False, on=Channel(redis_server), **settings)
+    promptd.wait_line("ERROR", "Redis cannot be reached; trying again")
+    exit_code, steps = check(promptctl, **settings)
+    assert exit_code == code, steps
+    said = [detail for _, detail in steps.values()] + [line.raw for line in promptd.find("ERROR", "cannot be reached")]
+    wanted = [text for text in said if "wants a client certificate" in text]
+    assert len(wanted) == (2 if asks else 0), said
 
 
 def test_nothing_waits_for_the_next_message(tls, start_promptd, database, server, authority):

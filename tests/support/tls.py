@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
 """What speaks TLS: a Redis, and a wrapper around one."""
 
+import contextlib
 import os
 import re
 import selectors
 import socket
+import ssl
+import struct
 import subprocess
 import threading
 
@@ -67,6 +70,35 @@ class TlsSentinel:
         self._admin.close()
         end(self._process)
         self._port.release()
+
+
+class TlsResetter:
+    """Finishes the handshake and resets the connection, as a server's reset that overtakes its alert looks to a client."""
+
+    def __init__(self, certificate, authority, asks):
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate.file, certificate.key)
+        self._context.load_verify_locations(authority.file)
+        self._context.verify_mode = ssl.CERT_OPTIONAL if asks else ssl.CERT_NONE
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"rediss://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self):
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with contextlib.suppress(OSError), self._context.wrap_socket(connection, server_side=True) as client:
+                client.recv(1)  # the handshake is over, and the first command is there
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def close(self):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
 
 
 class KeyTurner:
