@@ -77,8 +77,8 @@ struct source_status {
     uint64_t gap_ms;             /* how long they lasted together */
     uint64_t reconnections;      /* to Redis */
     size_t kept;                 /* counted and not delivered yet, in memory or on disk */
-    size_t kept_in_memory;       /* those of them that are in memory */
-    size_t memory_bytes;         /* which they take */
+    size_t kept_in_memory;       /* those of them that are in memory, except those that only go to disk */
+    size_t memory_bytes;         /* which they and those take */
     const char *spool_directory; /* NULL: there is no spool, and what follows is 0 */
     bool spool_is_writable;
     bool spool_is_gone;      /* removed: what is released, or on disk only, no next start will find */

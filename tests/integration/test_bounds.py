@@ -72,10 +72,11 @@ def flooded(start_promptd, database, database_proxy, channel, new_folder):
         promptd.wait_line("ERROR", "database lost")
 
         def taken_in(count):
-            """A disk is slower than a publisher, on a busy machine: what is on its way there is bounded, too."""
+            """A disk is slower than a publisher: what is on its way there is bounded, too, and counted in bytes."""
             status = admin.json("/status")
-            on_its_way = status["queue"]["messages"] if "spool_dir" in settings else 0
-            return status["counters"]["received"] == count and on_its_way < CHUNK
+            queue = status["queue"]
+            keeps_up = "spool_dir" not in settings or queue["bytes"] < queue["max_bytes"] / 2
+            return status["counters"]["received"] == count and keeps_up
 
         publish_all(channel, flood, taken_in)
         database_proxy.restore()

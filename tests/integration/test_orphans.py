@@ -192,10 +192,10 @@ def test_messages_are_stored_beside_orphans_that_are_tried_again(start_promptd, 
     for _ in range(8):
         left("timeout")
     database.trigger(PROMPTS, "delete", "perform pg_sleep(0.2); raise exception 'never forget';")
-    subscribers = channel.subscribers()
+    before = channel.server.listeners()
     promptd = start_promptd(ready=False, reconcile_interval_s=1, db_connections=1)  # its session is hardly ever idle
     promptd.wait_line("CRITICAL", "ORPHANED", count=8)
-    wait_until(lambda: channel.subscribers() > subscribers, "promptd to be subscribed", 15)
+    wait_until(lambda: channel.server.listeners() - before, "promptd to be subscribed", 15)
     for count in range(1, 6):
         message = channel.publish(database.interview())
         promptd.settle(count, timeout=5)

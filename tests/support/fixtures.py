@@ -181,12 +181,12 @@ def start_promptd(request, new_folder, database, channel, closing):
         defaults = {"redis_url": on.server.url, "redis_channel": on.name, "database_url": database.url(),
                     "log_level": "debug", "admin_listen": "127.0.0.1:0", "backoff_max_s": 1, "retry_base_ms": 10, "retry_max_ms": 100}
         chosen = {name: value for name, value in {**defaults, **settings}.items() if value is not None}
-        subscribers, others = on.subscribers(), [session[0] for session in database.sessions()]
+        listeners, others = on.server.listeners(), [session[0] for session in database.sessions()]
         promptd = Promptd(folder, f"promptd{len(running) + 1}", chosen, ["--config", config, *arguments], extra, stderr,
                           shell)
         running.append(promptd)
         if ready:
-            promptd.wait_ready(on, database, subscribers + 1, others, sessions)
+            promptd.wait_ready(on, database, listeners, others, sessions)
         return promptd
 
     yield start

@@ -225,18 +225,20 @@ class Promptd:
         self.kill(signal.SIGKILL)
         self.wait_exit()
 
-    def wait_ready(self, channel, database, subscribers=1, others=(), sessions=None):
+    def wait_ready(self, channel, database, listeners=frozenset(), others=(), sessions=None):
         """Subscribed, and every connection to the database has been checked: what a test breaks from now on is met by
-        messages. `others` are sessions from before; `sessions` says how many there will be where a pooler decides."""
+        messages. `listeners` and `others` are connections of Redis and sessions from before; `sessions` says how many
+        there will be where a pooler decides."""
         wanted = sessions or int(self.settings.get("db_connections", 4))
 
         def ready():
             self._must_run()
             checked = [pid for pid, state, _, asked in database.sessions() if state == "idle" and asked]
-            return channel.subscribers() >= subscribers and len(set(checked) - set(others)) >= wanted
+            subscribed = channel.subscribers() > 0 and channel.server.listeners() - listeners
+            return subscribed and len(set(checked) - set(others)) >= wanted
 
         wait_until(ready, f"{self.name} to be subscribed and connected", 15,
-                   seen=lambda: (channel.subscribers(), database.sessions(), self.tail(8)))
+                   seen=lambda: (channel.subscribers(), channel.server.listeners(), database.sessions(), self.tail(8)))
 
     def _must_run(self):
         code = self.process.poll()

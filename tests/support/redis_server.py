@@ -132,6 +132,13 @@ class RedisServer:
         except redis.ConnectionError:
             return 0
 
+    def listeners(self):
+        """The connections that have subscribed to anything: one whose client was just killed is still counted."""
+        try:
+            return {client["id"] for client in self.admin.client_list(_type="pubsub")}
+        except redis.ConnectionError:
+            return set()
+
 
 class Channel:
     """A channel of one test, and all that was published there."""
