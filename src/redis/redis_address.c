@@ -370,6 +370,9 @@ void redis_address_copy_error(const struct redis_address *address, const char *r
     char *arguments = strstr(out, ", with args"); /* of an unknown command: they may be a message */
     if (arguments)
         *arguments = '\0';
+    char *script = strstr(out, " script: "); /* SHA-1 and line of a script of ours help nobody */
+    if (script)
+        *script = '\0';
 }
 
 bool redis_address_validate(const char *url, struct error *phrase)

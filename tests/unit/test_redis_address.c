@@ -370,6 +370,18 @@ static void test_sentences_of_redis(void **state)
     assert_string_equal(shown, denied);
 }
 
+static void test_error_of_a_script(void **state)
+{
+    (void)state;
+    char shown[128];
+    const struct redis_address address = {0};
+    redis_address_copy_error(&address,
+                             "WRONGTYPE Operation against a key holding the wrong kind of value script: "
+                             "4bd7301cc1408ed39ea7f68dc01ac8cfc3b12fb4, on @user_script:1.",
+                             shown, sizeof shown);
+    assert_string_equal(shown, "WRONGTYPE Operation against a key holding the wrong kind of value");
+}
+
 static void test_moved(void **state)
 {
     (void)state;
@@ -400,6 +412,7 @@ int main(void)
         cmocka_unit_test(test_memory_runs_out_anywhere),
         cmocka_unit_test(test_good_sentinel_urls),
         cmocka_unit_test(test_bad_sentinel_urls),
+        cmocka_unit_test(test_error_of_a_script),
         cmocka_unit_test(test_moved),
     };
     return cmocka_run_group_tests_name("redis_address", tests, NULL, NULL);
