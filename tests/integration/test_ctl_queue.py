@@ -285,19 +285,8 @@ def test_cluster(cluster_queue, check):
 # Beside promptd
 
 
-@pytest.fixture
-def start(start_promptd, queue):
-    """A promptd on the queue."""
-    def run(**settings):
-        promptd = start_promptd(on=queue, redis_mode=queue.mode, ready=False, **settings)
-        promptd.wait_line("INFO", "database connected")
-        return promptd
-
-    return run
-
-
-def test_what_is_published_is_stored(start, queue, database):
-    promptd = start()
+def test_what_is_published_is_stored(start_taking, queue, database):
+    promptd = start_taking()
     message = queue.message(database.interview(), source=None)
     queue.published.append(message.prompt)
     assert queue.ctl("publish", "--interview", message.interview, "-", stdin=message.prompt).code == 0
@@ -309,10 +298,10 @@ def test_what_is_published_is_stored(start, queue, database):
 WISHED = {"info", "client|id", "client|unblock", "client|setname", "ping", "scan", "role"}
 
 
-def test_promptd_needs_no_more_than_what_check_tries(start, queue, database):
+def test_promptd_needs_no_more_than_what_check_tries(start_taking, queue, database):
     url = account(queue, *keys_of(queue), *NEEDED[queue.mode].split(), "+multi", "+exec")
     queue.redis.execute_command("ACL", "LOG", "RESET")
-    promptd = start(redis_url=url)
+    promptd = start_taking(redis_url=url)
     message = queue.push(database.interview())
     queue.push_raw(frame(b"no json"))
     assert promptd.settle(2).outcomes() == {"success": 1, "rejected": 1}
@@ -323,8 +312,8 @@ def test_promptd_needs_no_more_than_what_check_tries(start, queue, database):
     assert denied <= WISHED, denied
 
 
-def test_check_beside_promptd(start, queue, check):
-    start()
+def test_check_beside_promptd(start_taking, queue, check):
+    start_taking()
     wait_until(lambda: queue.subscribers() == 1, "a promptd that takes messages", seen=queue.subscribers)
     code, verdicts, details = check(queue)
     assert code == 0 and set(verdicts.values()) == {"ok"}, details
@@ -333,8 +322,8 @@ def test_check_beside_promptd(start, queue, check):
                          else "group promptd: 1 consumer, backlog 0, pending 0")
 
 
-def test_status_of_the_queue(start, queue):
-    promptd = start()
+def test_status_of_the_queue(start_taking, queue):
+    promptd = start_taking()
     queue.push_raw(frame(b"no json"))
     promptd.wait_counters(rejected=1)
     listen = promptd.admin_url.removeprefix("http://")

@@ -296,19 +296,8 @@ def test_dead_letters_when_redis_is_away(queue):
 # Beside promptd
 
 
-@pytest.fixture
-def start(start_promptd, queue):
-    """A promptd on the queue."""
-    def run(**settings):
-        promptd = start_promptd(on=queue, redis_mode=queue.mode, ready=False, **settings)
-        promptd.wait_line("INFO", "database connected")
-        return promptd
-
-    return run
-
-
-def test_replay_of_what_promptd_could_not_store(start, queue, database):
-    promptd = start()
+def test_replay_of_what_promptd_could_not_store(start_taking, queue, database):
+    promptd = start_taking()
     database.raise_on("interview_enhanced_prompts", "insert", "no such luck")
     messages = [queue.push(database.interview(), f"number {number}") for number in range(3)]
     promptd.wait_counters(failure=3)
@@ -323,8 +312,8 @@ def test_replay_of_what_promptd_could_not_store(start, queue, database):
     assert queue.ctl("dead", "list").err == "No dead letters.\n"
 
 
-def test_message_that_was_not_read_can_be_dropped(start, queue):
-    promptd = start(message_max_bytes=2000)
+def test_message_that_was_not_read_can_be_dropped(start_taking, queue):
+    promptd = start_taking(message_max_bytes=2000)
     queue.push_raw(frame(b"x" * 5000))
     promptd.wait_counters(rejected=1)
     wait_until(lambda: len(queue.dead_ids()) == 1, "a dead letter", seen=queue.dead_ids)
