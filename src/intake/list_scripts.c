@@ -5,7 +5,7 @@
  */
 #include "list_scripts.h"
 
-#include "queue.h"
+#include "queue_state.h"
 
 const char list_keep_alive_script[] = "redis.call('HDEL', KEYS[3], '')\n"
                                       "redis.call('SADD', KEYS[1], ARGV[1])\n"

@@ -2,10 +2,7 @@
 /* What was taken from Redis and is not forgotten there yet; see queue.h. */
 #include "queue.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #define LOG_COMPONENT "redis"
 #include "promptd/clock.h"
@@ -14,9 +11,7 @@
 enum {
     TICK_MS = 1000,
     KEEP_ALIVE_MS = 10000,
-    LOOK_MS = 5000, /* between looks for the dead, and at the figures */
-    READ_MAX = 256, /* messages in one read */
-    HELD_MAX = 4096 /* the rest is for other promptd */
+    LOOK_MS = 5000 /* between looks for the dead, and at the figures */
 };
 
 static struct queue *queue_of(struct source *source)
@@ -59,25 +54,6 @@ void queue_take(struct queue *queue, const struct queue_item *item, bool redeliv
                                       .redelivered = redelivered || queue->kind->knows_no_deliveries,
                                       .receipt = &entry->receipt};
     queue->options.sink.on_delivery(queue->options.sink.context, &delivery);
-}
-
-/* A reply is in memory as a whole: so many messages fit, should each be as large as may be. */
-size_t queue_readable(const struct queue *queue)
-{
-    size_t held_bytes = 2 * queue->entries.bytes; /* each has a job, too */
-    size_t max_bytes = queue->options.tuning.memory_max_bytes;
-    size_t bytes = held_bytes < max_bytes ? max_bytes - held_bytes : 0;
-    size_t by_bytes = (bytes < queue->room_bytes ? bytes : queue->room_bytes) / queue->bulk_max_bytes;
-    size_t count = queue->room < READ_MAX ? queue->room : READ_MAX;
-    if (queue->entries.count >= HELD_MAX || queue->room == 0 || (by_bytes == 0 && queue->entries.count > 0))
-        return 0;
-    return by_bytes == 0 ? 1 : by_bytes < count ? by_bytes : count;
-}
-
-size_t queue_page(const struct queue *queue)
-{
-    size_t count = queue->options.tuning.memory_max_bytes / queue->bulk_max_bytes;
-    return count < 1 ? 1 : count < QUEUE_PAGE ? count : QUEUE_PAGE;
 }
 
 static void read_more(struct queue *queue)
@@ -403,32 +379,6 @@ static void close_source(struct source *source, void (*on_closed)(void *context)
 
 /* --- opening ---------------------------------------------------------------------------------------------------- */
 
-bool queue_name_keys(struct queue *queue, const char *const suffixes[])
-{
-    const char *channel = queue->options.channel;
-    for (size_t i = 0; suffixes[i]; i++) {
-        size_t size = strlen(channel) + strlen(suffixes[i]) + 3;
-        queue->keys[i] = malloc(size);
-        if (!queue->keys[i])
-            return false;
-        (void)snprintf(queue->keys[i], size, suffixes[i][0] ? "{%s}%s" : "%s%s", channel, suffixes[i]);
-    }
-    return true;
-}
-
-/* Unique among all machines and all times: whoever comes later must not take another's messages for its own. */
-static bool name_consumer(struct queue *queue)
-{
-    char host[64] = "";
-    uint32_t chance;
-    if (getentropy(&chance, sizeof chance) != 0)
-        return false;
-    (void)gethostname(host, sizeof host - 1);
-    (void)snprintf(queue->consumer, sizeof queue->consumer, "%s-%ld-%08x", host[0] ? host : "promptd", (long)getpid(),
-                   (unsigned)chance);
-    return true;
-}
-
 static const struct source_ops ops = {
     .demand = demand,
     .acknowledge = acknowledge,
@@ -460,7 +410,8 @@ struct source *queue_new(const struct source_options *options, const struct queu
                                               .on_reader_lost = on_reader_lost,
                                               .on_closed = on_links_closed,
                                               .context = queue};
-    if (!name_consumer(queue) || !kind->init(queue) || !queue_links_open(&queue->links, &links, queue->bulk_max_bytes))
+    if (!queue_name_consumer(queue) || !kind->init(queue) ||
+        !queue_links_open(&queue->links, &links, queue->bulk_max_bytes))
         return NULL;                                  /* the process ends */
     (void)uv_timer_init(options->loop, &queue->tick); /* always 0 */
     (void)uv_timer_init(options->loop, &queue->later);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a list and a stream have in common: the engine (queue.c, queue_acks.c) holds what was taken until its outcome is
- * acknowledged (queue_entries.h); the kind (source_list.c, source_stream.c) knows the commands.
+ * What a list and a stream have in common: the engine (queue.c, queue_acks.c, queue_state.c) holds what was taken until
+ * its outcome is acknowledged (queue_entries.h); the kind (source_list.c, source_stream.c) knows the commands.
  *
  * Nothing is read before the worker (queue_links.h) has been set up, and has verified: asked what Redis holds for us
  * and we do not know, for the reply may have been lost with a connection.
@@ -9,104 +9,10 @@
 #ifndef PROMPTD_QUEUE_H
 #define PROMPTD_QUEUE_H
 
-#include "promptd/source_open.h"
-#include "queue_entries.h"
-#include "queue_links.h"
-
-enum {
-    QUEUE_TAKEOVER_MS = 45000, /* what a consumer has left alone for so long is another's */
-    QUEUE_BATCH_MAX = 256,     /* acknowledgements on their way at a time */
-    QUEUE_DELIVERIES_MAX = 5,  /* without an outcome: it kills whoever takes it */
-    QUEUE_PAGE = 64,           /* messages looked at in one reply, besides reading */
-    QUEUE_NAME_SIZE = 96,
-    QUEUE_KEYS_MAX = 6,
-    QUEUE_KEY_SIZE = 768
-};
-
-/* Of the keys, for both kinds. */
-enum { QUEUE_KEY_MAIN, QUEUE_KEY_DEAD, QUEUE_KEY_FIRST };
-
-/* A part of a script: the dead letter. Its keys are those of the messages and of the dead; its first argument is
- * redis_dead_max, and those from the fifth on are the letter's fields. */
-#define QUEUE_LETTER_SCRIPT                                                                                            \
-    "if tonumber(ARGV[1]) > 0 then\n"                                                                                  \
-    "  redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[1], '*', unpack(ARGV, 5))\n"                                         \
-    "end\n"
-
-/* What is awaited, and what may be done meanwhile. */
-enum queue_state {
-    QUEUE_DOWN,      /* for the worker to log in and set up; nothing is read or acknowledged */
-    QUEUE_UNSURE,    /* for the read that is under way to end, to verify: nothing is read or acknowledged */
-    QUEUE_VERIFYING, /* for Redis to say what it holds for us: likewise */
-    QUEUE_STALE,     /* something may be held for us that is unknown here; as unsure, but acknowledgements go on */
-    QUEUE_READY      /* messages; leaves when a connection is lost, or after a doubt */
-};
-
-struct queue;
-
-struct queue_kind {
-    const char *mode;
-    size_t size;                       /* of its struct, which begins with struct queue */
-    bool knows_no_deliveries;          /* a message that was delivered before looks like a new one */
-    bool (*init)(struct queue *queue); /* names the keys; false: out of memory */
-    /* What Redis must have; ends with queue_is_set_up. */
-    void (*set_up)(struct queue *queue);
-    /* Asks what Redis holds for us: what queue_entries_compare does not know is taken; then queue_verified. */
-    void (*verify)(struct queue *queue);
-    /* Takes up to `count` messages, on the reader: queue_take for each, then queue_read_done. */
-    void (*read)(struct queue *queue, size_t count);
-    /* Has Redis forget the entries that are ACKING, in their order, and keep the dead letters: queue_forget for each
-     * command. What is dead goes with its letter, or not at all. */
-    void (*forget)(struct queue *queue);
-    void (*keep_alive)(struct queue *queue);
-    /* What the dead have left, and the figures in queue->status. */
-    void (*look)(struct queue *queue);
-    /* Takes what others have left, as much as there is room for: comes before reading while queue->takes_over. NULL: it
-     * is put back for all, and read. */
-    void (*take_over)(struct queue *queue);
-    /* The last command: what is held may be taken at once; ends with queue_end. */
-    void (*give_back)(struct queue *queue);
-};
-
-struct queue {
-    struct source source; /* first: the source is this */
-    struct source_options options;
-    const struct queue_kind *kind;
-    struct queue_links links;
-    char consumer[QUEUE_NAME_SIZE]; /* unique to this process */
-    char *keys[QUEUE_KEYS_MAX];     /* of the kind; owned */
-    struct queue_entries entries;
-    size_t bulk_max_bytes; /* a longer message is not read: message_max_bytes, or more while a longer one is held */
-    struct source_status status; /* figures that are kept */
-
-    enum queue_state state;
-    size_t room;
-    size_t room_bytes;
-    size_t reading;      /* asked for, not answered; 0: no read is under way */
-    uint64_t read_ms;    /* when that was */
-    bool read_rests;     /* the server does not block: not before the next tick */
-    bool takes_over;     /* others have left more than was taken so far */
-    bool is_taking_over; /* an answer is outstanding */
-    bool has_released;   /* something that Redis holds for us is not known here: verified soon */
-    uint64_t alive_ms;   /* when we last said that we live */
-    uint64_t look_ms;    /* when the next look is due */
-    bool ack_refused;    /* Redis refuses acknowledgements, and that stands in the log */
-    bool was_ready;
-    bool is_stopped;
-    bool is_giving_back;
-    bool is_closing;
-    uv_timer_t tick;
-    uv_timer_t later;
-    uv_timer_cb on_later; /* what has ended is acknowledged, and more is read */
-    int open_handles;
-    void (*on_closed)(void *context);
-    void *closed_context;
-};
+#include "queue_acks.h"
+#include "queue_state.h"
 
 struct source *queue_new(const struct source_options *options, const struct queue_kind *kind);
-bool queue_name_keys(struct queue *queue, const char *const suffixes[]); /* "" for redis_channel itself */
-size_t queue_page(const struct queue *queue); /* messages that one reply may have, should each be as large as may be */
-size_t queue_readable(const struct queue *queue); /* messages that there is room for */
 
 void queue_is_set_up(struct queue *queue);
 void queue_verified(struct queue *queue);
@@ -119,32 +25,5 @@ void queue_end(struct queue *queue);       /* what was held is given back, or ca
 
 /* The reply to what says that we live. */
 void queue_on_kept(void *context, const redisReply *reply);
-
-/* Soon, and once for all that happens in this turn of the loop; never once its links are being closed. */
-static inline void queue_go_on(struct queue *queue)
-{
-    if (!queue->is_closing)
-        (void)uv_timer_start(&queue->later, queue->on_later, 0, 0);
-}
-
-/* queue_acks.c */
-
-/* As the source's. What ends badly is to become a dead letter. */
-void queue_acknowledge(struct queue *queue, struct queue_entry *entry, const struct disposition *disposition);
-void queue_acknowledge_more(struct queue *queue);
-
-/* For kinds: has Redis forget the entries that are ACKING, up to `last`. */
-void queue_forget(struct queue *queue, const struct queue_command *command, struct queue_entry *last);
-
-/* An entry that was delivered too often: a dead letter without having been looked at. */
-void queue_add_dead_letter(struct queue *queue, const struct queue_item *item);
-
-/* So many became dead letters like that in Redis itself. */
-void queue_count_dead_letters(struct queue *queue, uint64_t messages);
-
-static inline bool queue_has(const struct queue *queue, enum queue_entry_state state)
-{
-    return queue_entries_first(&queue->entries, state);
-}
 
 #endif

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* From a message's outcome until Redis has forgotten it. */
-#include "queue.h"
+#include "queue_acks.h"
 
 #define LOG_COMPONENT "redis"
 #include "promptd/log.h"

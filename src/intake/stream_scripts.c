@@ -5,7 +5,7 @@
  */
 #include "stream_scripts.h"
 
-#include "queue.h"
+#include "queue_state.h"
 
 const char stream_create_group_script[] = "redis.pcall('XACK', KEYS[1], ARGV[1], '0-0')\n"
                                           "return redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')";
