@@ -150,9 +150,9 @@ def test_whoever_does_not_read_has_to_go(start_promptd, channel):
     readers = [greedy(http) for _ in range(50)]
     assert http.json("/healthz") == {"status": "ok"}
     assert promptd.memory_kb() - memory < 32768 * SLOW
-    used = cpu_seconds(promptd)
+    used = promptd.cpu_seconds()
     wait_all_gone(promptd, before)
-    assert cpu_seconds(promptd) - used < 1 * SLOW  # meanwhile the loop rests
+    assert promptd.cpu_seconds() - used < 1 * SLOW  # meanwhile the loop rests
     assert http.json("/healthz") == {"status": "ok"}
     close_all(readers)
 
@@ -199,9 +199,9 @@ class NoDescriptors:
 
 
 def rests(promptd):
-    used = cpu_seconds(promptd)
+    used = promptd.cpu_seconds()
     time.sleep(1)  # the measure itself is time
-    return cpu_seconds(promptd) - used < 0.3 * SLOW
+    return promptd.cpu_seconds() - used < 0.3 * SLOW
 
 
 def test_no_descriptor_left_for_the_first(start_promptd):
@@ -242,9 +242,3 @@ def connected(promptd, http):
     with open(f"/proc/{promptd.process.pid}/net/tcp", encoding="ascii") as file:
         rows = [line.split() for line in file][1:]
     return sum(row[1].endswith(f":{http.address[1]:04X}") and row[3] == "01" for row in rows)
-
-
-def cpu_seconds(promptd):
-    with open(f"/proc/{promptd.process.pid}/stat", encoding="ascii") as file:
-        fields = file.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / 100

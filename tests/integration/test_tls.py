@@ -25,23 +25,6 @@ from support.wait import SLOW, wait_until
 
 
 @pytest.fixture(scope="module")
-def has_tls(new_folder):
-    return run(new_folder("probe"), "--check", "--redis-url=rediss://localhost").returncode == 0
-
-
-@pytest.fixture
-def tls(has_tls):
-    if not has_tls:
-        pytest.skip("needs a hiredis with TLS (Debian 13)")
-
-
-@pytest.fixture
-def without_tls(has_tls):
-    if has_tls:
-        pytest.skip("needs a hiredis without TLS (Debian 12)")
-
-
-@pytest.fixture(scope="module")
 def authority(new_folder):
     if not has_openssl():
         pytest.skip("needs openssl (Debian package openssl)")
@@ -393,12 +376,6 @@ def test_a_mistake_in_a_reload_changes_nothing(tls, start_promptd, database, new
 # Networks
 
 
-def cpu_seconds(pid):
-    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def test_new_keys_in_the_middle(tls, start_promptd, database, new_folder, closing, redis_server, certificate, authority):
     turner = closing(KeyTurner(new_folder("keys"), certificate, ("127.0.0.1", redis_server.port)))
     channel = Channel(redis_server)
@@ -454,7 +431,7 @@ def test_silence_in_the_handshake(tls, start_promptd, promptctl, database, serve
     settings = {"redis_url": f"rediss://localhost:{proxy.port}", "redis_tls_ca_file": authority.file}
     promptd = start_promptd(ready=False, on=channel, **settings)
     expect_line(promptd, "no answer to the TLS handshake")
-    assert cpu_seconds(promptd.process.pid) < 1.5 * SLOW  # it sleeps meanwhile, for five seconds
+    assert promptd.cpu_seconds() < 1.5 * SLOW  # it sleeps meanwhile, for five seconds
     code, steps = check(promptctl, **settings)
     assert code == 69 and "no answer to the TLS handshake" in steps["redis_tls"][1], steps
     proxy.restore()

@@ -14,7 +14,7 @@ from .network import FarHost
 from .postgres import Cluster
 from .process import tail
 from .promptctl import Promptctl
-from .promptd import Promptd
+from .promptd import Promptd, run
 from .proxy import Proxy
 from .queue import MODES, Queue
 from .redis_server import Channel, RedisServer
@@ -197,6 +197,23 @@ def start_promptd(request, new_folder, database, channel, closing):
         except AssertionError as error:
             failures.append(str(error))
     assert not failures, "\n".join(failures)
+
+
+@pytest.fixture(scope="module")
+def has_tls(new_folder):
+    return run(new_folder("probe"), "--check", "--redis-url=rediss://localhost").returncode == 0
+
+
+@pytest.fixture
+def tls(has_tls):
+    if not has_tls:
+        pytest.skip("needs a hiredis with TLS (Debian 13)")
+
+
+@pytest.fixture
+def without_tls(has_tls):
+    if has_tls:
+        pytest.skip("needs a hiredis without TLS (Debian 12)")
 
 
 @pytest.fixture

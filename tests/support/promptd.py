@@ -212,6 +212,12 @@ class Promptd:
         with open(f"/proc/{self.process.pid}/status", encoding="ascii") as file:
             return next(int(line.split()[1]) for line in file if line.startswith(name + ":"))
 
+    def cpu_seconds(self):
+        """Processor time, of all its threads."""
+        with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     # Life and end
 
     def freeze(self):
