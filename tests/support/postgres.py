@@ -11,7 +11,7 @@ import uuid
 
 import psycopg
 
-from .process import Port, end, give_to, spawn, unprivileged_user, wait_for_server
+from .process import Port, end, give_to, process_state, spawn, unprivileged_user, wait_for_server
 from .wait import wait_until
 
 ROLE = "promptd"  # the least-privilege role that sql/ makes
@@ -160,12 +160,18 @@ class Cluster:
 
     def hold_writers(self):
         """From now on only a commit that waits for the disk brings anything there, until the server is started anew."""
+        idle = "select wait_event_type = 'Activity' from pg_stat_activity where pid = %s"
         with self.connect("postgres") as connection:
             pids = connection.execute("""select pid from pg_stat_activity
                                          where backend_type in ('walwriter', 'background writer')""").fetchall()
-        self._held = [pid for pid, in pids]
-        for pid in self._held:
-            os.kill(pid, signal.SIGSTOP)
+            for pid, in pids:
+                while True:  # one that is stopped in its work may hold a lock, and every commit would wait for it
+                    os.kill(pid, signal.SIGSTOP)
+                    wait_until(lambda: process_state(pid) == "T", f"process {pid} to stop")
+                    if connection.execute(idle, [pid]).fetchone() == (True,):
+                        break
+                    os.kill(pid, signal.SIGCONT)
+                self._held.append(pid)
 
     def crash(self):
         """The immediate shutdown: the next start goes through recovery."""

@@ -54,6 +54,12 @@ def give_to(path, user):
         os.chown(path, account.pw_uid, account.pw_gid)
 
 
+def process_state(pid):
+    """A letter, as ps has it: R, S, T for stopped."""
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
 class Port:
     """A free TCP port on loopback that no other test takes while this object lives.
 
