@@ -180,6 +180,8 @@ class _Locks(Fault):
 
     def begin(self):
         self._connection = self.world.connect()
+        # Lifted late, it would last longer than promptd's tries: the next fault's beginning may take its time.
+        self._connection.execute(f"set idle_in_transaction_session_timeout = {int(self.seconds[1] * 1000)}")
         self._connection.execute("begin")
         self.lock(self._connection)
 
