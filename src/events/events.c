@@ -180,9 +180,7 @@ static void on_pinged(void *context, const redisReply *reply)
         return;
     }
     if (reply->type == REDIS_REPLY_ERROR && strncmp(reply->str, "NOPERM", 6) != 0) {
-        char reason[256];
-        redis_address_copy_error(events->options.address, reply->str, reason, sizeof reason);
-        (void)redis_dial_drop(redis_link_dial(events->link), reason);
+        (void)redis_dial_refuse(redis_link_dial(events->link), reply->str);
         return;
     }
     redis_link_confirm(events->link);
@@ -202,6 +200,7 @@ static void ping(void *context)
 static void on_lost(void *context, const char *reason)
 {
     struct events *events = context;
+    log_warning(LOG_FIELDS(log_text("error", reason)), "connection for outcome events lost");
     drop_oldest(events, events->next, reason);
     if (events->is_closing)
         close_link(events);
@@ -273,6 +272,7 @@ struct events *events_new(const struct events_options *options)
         .tls = options->tls,
         .tuning = options->tuning,
         .limits = {.bulk_bytes = EVENTS_REPLY_MAX_BYTES, .reply_bytes = EVENTS_REPLY_MAX_BYTES},
+        .is_second = true,
         .on_login = ping,
         .on_beat = ping,
         .on_lost = on_lost,

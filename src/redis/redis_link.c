@@ -128,8 +128,7 @@ static void report_failure(struct redis_link *link, const struct redis_dial_end 
 {
     char server[REDIS_ADDRESS_NAME_SIZE];
     redis_address_name(server_address(link), server);
-    if (!link->options.is_second || end->refused || end->misfit)
-        redis_report_failure(&link->report, server, end);
+    redis_report_failure(&link->report, server, end);
 }
 
 static void wait_and_dial(struct redis_link *link, const struct redis_dial_end *end)
@@ -345,8 +344,7 @@ void redis_link_confirm(struct redis_link *link)
     link->up_since_ms = (int64_t)uv_now(link->options.loop);
     if (breaker_close(&link->pace.breaker) && !link->options.is_second)
         log_info(NULL, "Redis circuit closed");
-    if (!link->options.is_second)
-        redis_report_up(&link->report, link->attempts, link->up_since_ms - link->down_since_ms);
+    redis_report_up(&link->report, link->attempts, link->up_since_ms - link->down_since_ms);
     beat_rest(link);
 }
 
@@ -484,6 +482,7 @@ struct redis_link *redis_link_new(const struct redis_link_options *options)
     if (!link)
         return NULL;
     link->options = *options;
+    link->report.is_second = options->is_second;
     link->dial = new_dial(link);
     link->sentinel = has_sentinels(link) ? new_sentinel(link) : NULL;
     if (!link->dial || (has_sentinels(link) && !link->sentinel))

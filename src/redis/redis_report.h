@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the log says of a connection to Redis: each change of state once. */
+/* What the log says of the connections to Redis: each change of state once. */
 #ifndef PROMPTD_REDIS_REPORT_H
 #define PROMPTD_REDIS_REPORT_H
 
@@ -8,10 +8,13 @@
 
 #include "promptd/redis_dial.h"
 
+enum { REDIS_REPORT_REFUSAL_SIZE = 256 };
+
 struct redis_report {
-    bool is_reported;  /* this outage stands in the log */
-    char refusal[256]; /* and so does this refusal in it */
-    bool was_up;       /* at least once */
+    bool is_second;                          /* set by the owner: only refusals that no other link has met are logged */
+    bool is_reported;                        /* this outage stands in the log */
+    char refusal[REDIS_REPORT_REFUSAL_SIZE]; /* and so does this refusal in it */
+    bool was_up;                             /* at least once */
 };
 
 /* `server`: see redis_address_name. */

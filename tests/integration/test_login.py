@@ -7,6 +7,7 @@ import pytest
 
 from support.expect import expect_stored, expect_stores_a_message
 from support.postgres import PASSWORD_ROLE
+from support.queue import MODES, Queue
 from support.redis_server import Channel, RedisServer
 from support.wait import wait_until
 
@@ -54,6 +55,24 @@ def test_wrong_redis_password_is_fixed(start_promptd, database, own_redis, own_c
     own_redis.admin.config_set("requirepass", "not-the-right-one")
     promptd.wait_ready(own_channel, database)
     expect_stores_a_message(promptd, database, own_channel)
+
+
+@pytest.mark.parametrize("events", [None, "the:events"])
+@pytest.mark.parametrize("mode", ["pubsub", *MODES])
+def test_wrong_redis_password_is_one_line_however_many_connections(start_promptd, own_redis, mode, events):
+    own_redis.admin.config_set("requirepass", "the right one")
+    own_redis.log_in("the right one")
+    place = Channel(own_redis) if mode == "pubsub" else Queue(own_redis, mode)
+    promptd = start_promptd(ready=False, on=place, redis_url=redis_url(own_redis, ":not-the-right-one@"), redis_mode=mode,
+                            events_channel=events)
+    wait_until(lambda: refusals(own_redis) >= 9, "three attempts of each", 20)
+    promptd.one("WARNING|ERROR|CRITICAL", "WRONGPASS")
+    own_redis.admin.config_set("requirepass", "not-the-right-one")
+    promptd.wait_line("INFO", "subscribed" if mode == "pubsub" else "taking messages")
+    if events:
+        promptd.wait_line("INFO", "ready to publish")
+    promptd.one("INFO", "Redis connected")
+    promptd.one("WARNING|ERROR|CRITICAL", "WRONGPASS")
 
 
 @pytest.mark.parametrize("login", ["worker:s3cretWORD@", ":s3cretWORD@", ":s3c@", ":s3c" + "x" * 200 + "@"])
