@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The service's state, sent to systemd over $NOTIFY_SOCKET (Type=notify); without one nothing happens, and no call
- * fails. The watchdog, where the unit has one, is fed from the loop: it says that the loop turns.
+ * fails, nor waits for a systemd that does not read: what it must know is sent again with each notify_status. The
+ * watchdog, where the unit has one, is fed from the loop: it says that the loop turns.
  */
 #ifndef PROMPTD_NOTIFY_H
 #define PROMPTD_NOTIFY_H

@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* sd_notify(3) and sd_watchdog_enabled(3). */
+/* sd_notify(3), but for its patience, and sd_watchdog_enabled(3). */
 #include "promptd/notify.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <systemd/sd-daemon.h>
+#include <unistd.h>
 
 #define LOG_COMPONENT "notify"
 #include "promptd/clock.h"
@@ -15,24 +20,51 @@
 struct notify {
     uv_timer_t watchdog; /* active where the unit has one */
     char status[512];    /* as systemd has it */
+    char owed[64];       /* the last change of the service's state; empty: systemd has it */
     bool has_failed;
 };
 
-static void send_state(struct notify *notify, const char *state)
+/* 0, or an errno. sd_notify waits for as long as nobody reads, and the loop with it. */
+static int send_datagram(const char *path, const char *state)
 {
-    int result = sd_notify(0, state);
-    if (result >= 0) {
-        notify->has_failed = false;
-        return;
-    }
-    if (!notify->has_failed)
-        log_warning(LOG_FIELDS(log_text("error", strerror(-result))), "the service's state cannot be sent to systemd");
-    notify->has_failed = true;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t length = strlen(path);
+    if ((*path != '/' && *path != '@') || length >= sizeof address.sun_path)
+        return EAFNOSUPPORT;
+    memcpy(address.sun_path, path, length);
+    if (*path == '@')
+        address.sun_path[0] = '\0';
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return errno;
+    ssize_t sent = sendto(fd, state, strlen(state), MSG_NOSIGNAL, (const struct sockaddr *)&address,
+                          (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length));
+    int result = sent < 0 ? errno : 0;
+    (void)close(fd);
+    return result;
+}
+
+/* Whether systemd has it; also where there is none. */
+static bool send_state(struct notify *notify, const char *state)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+    int result = path && *path ? send_datagram(path, state) : 0;
+    if (result != 0 && !notify->has_failed)
+        log_warning(LOG_FIELDS(log_text("error", strerror(result))), "the service's state cannot be sent to systemd");
+    notify->has_failed = result != 0;
+    return result == 0;
+}
+
+/* A start or a stop that systemd does not hear of would be taken for one that hangs. */
+static void send_owed(struct notify *notify)
+{
+    if (notify->owed[0] && send_state(notify, notify->owed))
+        notify->owed[0] = '\0';
 }
 
 static void on_watchdog(uv_timer_t *timer)
 {
-    send_state(timer->data, "WATCHDOG=1");
+    (void)send_state(timer->data, "WATCHDOG=1"); /* the next one follows */
 }
 
 static void start_watchdog(struct notify *notify)
@@ -50,19 +82,20 @@ static void start_watchdog(struct notify *notify)
 
 void notify_ready(struct notify *notify)
 {
-    send_state(notify, "READY=1");
+    (void)snprintf(notify->owed, sizeof notify->owed, "READY=1");
+    send_owed(notify);
 }
 
 void notify_reloading(struct notify *notify)
 {
-    char state[64];
-    (void)snprintf(state, sizeof state, "RELOADING=1\nMONOTONIC_USEC=%" PRId64, clock_monotonic_us());
-    send_state(notify, state);
+    (void)snprintf(notify->owed, sizeof notify->owed, "RELOADING=1\nMONOTONIC_USEC=%" PRId64, clock_monotonic_us());
+    send_owed(notify);
 }
 
 void notify_stopping(struct notify *notify)
 {
-    send_state(notify, "STOPPING=1");
+    (void)snprintf(notify->owed, sizeof notify->owed, "STOPPING=1");
+    send_owed(notify);
 }
 
 void notify_status(struct notify *notify, const struct health *health)
@@ -77,11 +110,10 @@ void notify_status(struct notify *notify, const struct health *health)
     (void)snprintf(status + length, sizeof status - (size_t)length,
                    "; %" PRIu64 " messages waiting, %" PRIu64 " open orphans", health->metrics->waiting,
                    health->metrics->orphans_open);
-    if (strcmp(status, notify->status) == 0)
-        return;
-    memcpy(notify->status, status, sizeof status);
+    send_owed(notify);
     (void)snprintf(state, sizeof state, "STATUS=%s", status);
-    send_state(notify, state);
+    if (strcmp(status, notify->status) != 0 && send_state(notify, state))
+        memcpy(notify->status, status, sizeof status);
 }
 
 struct notify *notify_new(uv_loop_t *loop)

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from support import admin
 from support.redis_server import Channel
 from support.wait import wait_until
 
@@ -117,3 +118,28 @@ def test_nobody_listens(start_promptd, database, channel, new_folder):
     promptd.wait_line("WARNING", "cannot be sent to systemd")
     channel.publish(database.interview())
     assert promptd.settle(1).outcomes() == {"success": 1}
+
+
+def test_systemd_that_does_not_read_holds_nothing_up(start_promptd, systemd, database, channel):
+    promptd = start_promptd(extra={"NOTIFY_SOCKET": systemd.path, "WATCHDOG_USEC": "400000"})
+    systemd.wait("STATUS=Ready")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                other.sendto(b"of another service", systemd.socket.getsockname())
+    promptd.wait_line("WARNING", "cannot be sent to systemd")
+    promptd.kill(signal.SIGHUP)
+    promptd.wait_line("INFO", "settings reloaded")
+    channel.publish(database.interview())
+    assert promptd.settle(1).outcomes() == {"success": 1}
+    assert admin.of(promptd).json("/healthz") == {"status": "ok"}
+    ready = len(systemd.heard("READY=1"))
+    systemd.wait("READY=1", count=ready + 1)  # that of the reload
+    systemd.wait("WATCHDOG=1", count=len(systemd.heard("WATCHDOG=1")) + 1)
+
+
+def test_end_while_systemd_does_not_read(start_promptd, systemd):
+    promptd = start_promptd(extra={"NOTIFY_SOCKET": systemd.path, "WATCHDOG_USEC": "20000"}, shutdown_timeout_s=2)
+    promptd.wait_line("WARNING", "cannot be sent to systemd", timeout=20)
+    promptd.stop()
