@@ -94,11 +94,13 @@ void inbox_set_limits(struct inbox *inbox, const struct inbox_limits *limits)
     inbox->limits = *limits;
 }
 
+/* A message that is alone always has it: what it takes besides its prompt may be more than is allowed. */
 static bool has_room(const struct inbox *inbox, const struct job *job)
 {
     size_t max_bytes = inbox->limits.max_bytes;
-    return job->kind != JOB_MESSAGE || (inbox->messages < inbox->limits.max_messages && job->held_bytes <= max_bytes &&
-                                        inbox->bytes <= max_bytes - job->held_bytes);
+    return job->kind != JOB_MESSAGE || inbox->messages == 0 ||
+           (inbox->messages < inbox->limits.max_messages && job->held_bytes <= max_bytes &&
+            inbox->bytes <= max_bytes - job->held_bytes);
 }
 
 static void forget(struct inbox *inbox, const struct job *job)

@@ -21,11 +21,22 @@ size_t spooled_memory_cost(size_t length)
     return length + MESSAGE_BYTES;
 }
 
+static size_t used_bytes(const struct spooled_memory *memory)
+{
+    return memory->out_bytes + memory->put_bytes + memory->refused_bytes;
+}
+
 static bool has_bytes(const struct spooled_memory *memory, size_t bytes)
 {
     size_t max_bytes = memory->tuning->memory_max_bytes;
-    size_t used = memory->out_bytes + memory->put_bytes + memory->refused_bytes;
+    size_t used = used_bytes(memory);
     return used <= max_bytes && bytes <= max_bytes - used;
+}
+
+/* A message that is alone has room: what it takes besides its payload may be more than is allowed. */
+static bool may_hold(const struct spooled_memory *memory, size_t bytes)
+{
+    return used_bytes(memory) == 0 || has_bytes(memory, bytes);
 }
 
 static bool is_full(const struct spooled_memory *memory)
@@ -42,11 +53,11 @@ size_t spooled_memory_deliverable(const struct spooled_memory *memory)
 {
     size_t half = (memory->tuning->memory_max_messages + 1) / 2;
     size_t used = memory->out + memory->puts;
-    size_t used_bytes = memory->out_bytes + memory->puts_bytes;
+    size_t bytes = memory->out_bytes + memory->puts_bytes;
     if (is_full(memory))
         half = half < LEAST_FROM_DISK ? half : LEAST_FROM_DISK;
-    if (used >= half || used_bytes > memory->tuning->memory_max_bytes / 2 || memory->puts >= memory->room ||
-        MESSAGE_BYTES + memory->puts_bytes > memory->room_bytes)
+    if (used >= half || bytes > memory->tuning->memory_max_bytes / 2 || memory->puts >= memory->room ||
+        (used > 0 && MESSAGE_BYTES + memory->puts_bytes > memory->room_bytes))
         return 0;
     size_t room = memory->room - memory->puts; /* those are on their way to be delivered, too */
     return room < half - used ? room : half - used;
@@ -74,7 +85,7 @@ struct spooled_put *spooled_memory_begin_put(struct spooled_memory *memory, cons
     bool at_once = may_go_on && memory->refused_count == 0 && spooled_memory_deliverable(memory) > 0 &&
                    has_bytes(memory, size + cost) && memory->puts_bytes + cost <= memory->room_bytes;
     /* What finds no room in memory waits on disk only: just its way there is bounded. */
-    struct spooled_put *put = has_bytes(memory, size) ? malloc(size) : NULL;
+    struct spooled_put *put = may_hold(memory, size) ? malloc(size) : NULL;
     if (!put)
         return NULL;
     *put = (struct spooled_put){
@@ -100,7 +111,7 @@ void spooled_memory_end_put(struct spooled_memory *memory, const struct spooled_
 bool spooled_memory_keep(struct spooled_memory *memory, struct spooled_put *put, int64_t behind_sequence)
 {
     size_t cost = spooled_memory_cost(put->length);
-    if (is_full(memory) || !has_bytes(memory, cost))
+    if (is_full(memory) || !may_hold(memory, cost))
         return false;
     put->behind_sequence = behind_sequence;
     STAILQ_INSERT_TAIL(&memory->refused, put, link);

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from support.expect import expect_stored
+from support.queue import MODES, Queue
 from support.redis_server import Channel
 from support.wait import SLOW
 
@@ -81,6 +82,24 @@ def test_message_of_just_the_limit_is_read(start_promptd, database, channel):
         channel.publish_raw(b"x" * size)
     promptd.settle(2)
     assert [line.fields["reason"] for line in promptd.find("ERROR")] == ["not_json", "too_large"]
+
+
+@pytest.mark.parametrize("limit", [300, 100_000])  # less than what any message takes besides its prompt, and much more
+@pytest.mark.parametrize("mode", ["pubsub", "spool", *MODES])
+def test_message_as_large_as_the_queue(start_promptd, own_redis, database, new_folder, mode, limit):
+    place = Queue(own_redis, mode) if mode in MODES else Channel(own_redis)
+    promptd = start_promptd(on=place, ready=False, message_max_bytes=limit, queue_max_bytes=limit, prompt_max_chars=limit,
+                            redis_mode=mode if mode in MODES else "pubsub",
+                            spool_dir=new_folder("spool") if mode == "spool" else None)
+    promptd.wait_line("INFO", "taking messages" if mode in MODES else "subscribed")
+    promptd.wait_line("INFO", "database connected")
+    for number in (1, 2):
+        interview = database.interview()
+        message = place.message(interview, "x" * (limit - len(place.message(interview, "").framed())))
+        assert len(message.framed()) == limit
+        place.add(own_redis.admin, message.framed())
+        assert promptd.settle(number).outcomes() == {"success": number}
+        expect_stored(database, message)
 
 
 def test_limit_is_read_again(start_promptd, database, channel, new_folder):
