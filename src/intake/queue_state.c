@@ -8,8 +8,9 @@
 #include <unistd.h>
 
 enum {
-    READ_MAX = 256, /* messages in one read */
-    HELD_MAX = 4096 /* the rest is for other promptd */
+    READ_MAX = 256,  /* messages in one read */
+    HELD_MAX = 4096, /* the rest is for other promptd */
+    JOB_BYTES = 512  /* at most what a message in work takes besides its prompt */
 };
 
 /* ---- names ---- */
@@ -48,7 +49,8 @@ size_t queue_readable(const struct queue *queue)
     size_t held_bytes = 2 * queue->entries.bytes; /* each has a job, too */
     size_t max_bytes = queue->options.tuning.memory_max_bytes;
     size_t bytes = held_bytes < max_bytes ? max_bytes - held_bytes : 0;
-    size_t by_bytes = (bytes < queue->room_bytes ? bytes : queue->room_bytes) / queue->bulk_max_bytes;
+    size_t each_bytes = queue->bulk_max_bytes + JOB_BYTES;
+    size_t by_bytes = (bytes < queue->room_bytes ? bytes : queue->room_bytes) / each_bytes;
     size_t count = queue->room < READ_MAX ? queue->room : READ_MAX;
     if (queue->entries.count >= HELD_MAX || queue->room == 0 || (by_bytes == 0 && queue->entries.count > 0))
         return 0;

@@ -102,6 +102,26 @@ def test_message_as_large_as_the_queue(start_promptd, own_redis, database, new_f
         expect_stored(database, message)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_no_more_is_taken_than_there_is_room_for(start_promptd, own_redis, database, mode):
+    """Two messages that would just fit, but for what they take besides: one that must be given back comes again late."""
+    limit = 100_000
+    place = Queue(own_redis, mode)
+    promptd = start_promptd(on=place, ready=False, redis_mode=mode, message_max_bytes=limit, prompt_max_chars=limit,
+                            queue_max_bytes=2 * limit + 100)
+    promptd.wait_line("INFO", "taking messages")
+    promptd.wait_line("INFO", "database connected")
+    interviews = database.interviews(4)
+    messages = [place.message(interview, "x" * (limit - len(place.message(interview, "").framed()))) for interview in interviews]
+    with database.locked():
+        for message in messages:
+            place.add(own_redis.admin, message.framed())
+        promptd.wait_counters(received=1)
+    promptd.settle(4)
+    expect_stored(database, *messages)
+    assert promptd.find("DEBUG", "message returned") == []
+
+
 def test_limit_is_read_again(start_promptd, database, channel, new_folder):
     config = f"{new_folder('conf')}/conf"
     with open(config, "w", encoding="ascii") as file:
