@@ -11,9 +11,10 @@ from .disk import Disk
 from .modes import MODES
 from .node import Node
 
-# Patience outlasts a table that a fault keeps locked: the transaction that waits for it holds its interviews' rows.
+# Patience outlasts a table that a fault keeps locked, for the transaction that waits for it holds its interviews' rows, and
+# a row that all of the application's sessions lock one after the other, each for as long as it may, over a frozen server.
 FAST = {"heartbeat_interval_s": 1, "heartbeat_timeout_s": 1, "backoff_max_s": 1, "breaker_reset_s": 2,
-        "statement_timeout_ms": 1000, "retry_base_ms": 20, "retry_max_ms": 200, "lock_patience_s": 8, "recover_after_s": 3,
+        "statement_timeout_ms": 1000, "retry_base_ms": 20, "retry_max_ms": 200, "lock_patience_s": 30, "recover_after_s": 3,
         "reconcile_interval_s": 2, "shutdown_timeout_s": 3}
 CHANNEL = "interviewly:prompt-ready:campaign"
 DATABASE_MB = 4096     # used is only what is written
