@@ -45,7 +45,8 @@ enum metric_kind {
       "Messages taken in that have no outcome yet: in memory, in work or only in the spool")                           \
     X(GAUGE, queue_messages, "promptd_queue_messages", "", "",                                                         \
       "Messages in memory without an outcome, except those that only go to disk")                                      \
-    X(GAUGE, queue_bytes, "promptd_queue_bytes", "", "", "Bytes of memory that they and those take")                   \
+    X(GAUGE, queue_bytes, "promptd_queue_bytes", "", "",                                                               \
+      "Bytes of memory that they take, and those on their way to disk")                                                \
     X(GAUGE, spool_messages, "promptd_spool_messages", "", "", "Messages in the spool without an outcome")             \
     X(GAUGE, spool_bytes, "promptd_spool_bytes", "", "", "Bytes of their payloads")                                    \
     X(GAUGE, source_backlog, "promptd_source_backlog", "", "",                                                         \

@@ -78,7 +78,7 @@ struct source_status {
     uint64_t reconnections;      /* to Redis */
     size_t kept;                 /* counted and not delivered yet, in memory or on disk */
     size_t kept_in_memory;       /* those of them that are in memory, except those that only go to disk */
-    size_t memory_bytes;         /* which they and those take */
+    size_t memory_bytes;         /* of all of them, also on their way to disk */
     const char *spool_directory; /* NULL: there is no spool, and what follows is 0 */
     bool spool_is_writable;
     bool spool_is_gone;      /* removed: what is released, or on disk only, no next start will find */

@@ -22,7 +22,7 @@ void redis_report_failure(struct redis_report *report, const char *server, const
     report->is_reported = true;
     if (by_server) {
         (void)snprintf(report->refusal, sizeof report->refusal, "%s", end->reason);
-        if (strcmp(logged_refusal, report->refusal) == 0)
+        if (!end->was_up && strcmp(logged_refusal, report->refusal) == 0)
             return;
         memcpy(logged_refusal, report->refusal, sizeof logged_refusal);
     }
