@@ -19,7 +19,6 @@ from support.events import Listener
 from support.expect import expect_stored, stuck_line, unstuck_line
 from support.postgres import ROLE
 from support.process import Port, end, spawn, wait_for_server
-from support.queue import Queue
 from support.redis_server import Channel
 from support.wait import SLOW, wait_until
 
@@ -331,32 +330,6 @@ def test_events_wait_for_the_connection(through_proxy, proxy, database, channel,
     proxy.restore()
     assert sorted(event["prompt_id"] for event in listener.wait(20)) == sorted(message.id for message in messages)
     promptd.wait_counters(events_published=20, events_dropped=0)
-
-
-@pytest.mark.parametrize("mode, links", [("pubsub", 2), ("list", 3)])
-def test_outage_is_told_once_however_many_connections(start_promptd, own_redis, mode, links):
-    place = Channel(own_redis) if mode == "pubsub" else Queue(own_redis, mode)
-    taking = "subscribed" if mode == "pubsub" else "taking messages"
-    promptd = start_promptd(ready=False, on=place, redis_mode=mode, events_channel="the:events", breaker_failures=2,
-                            breaker_reset_s=3600)
-    promptd.wait_line("INFO", taking)
-    promptd.wait_line("INFO", "ready to publish outcome events")
-    own_redis.stop()
-    promptd.wait_line("DEBUG", "next dial wait_ms=3600000", count=links)
-    promptd.one("ERROR", "Redis connection lost")
-    promptd.one("CRITICAL", "Redis circuit opened")
-    own_redis.start()
-    promptd.kill(signal.SIGUSR2)
-    promptd.wait_line("INFO", taking, count=2)
-    promptd.wait_line("INFO", "ready to publish outcome events", count=2)
-    promptd.one("INFO", "Redis circuit closed by hand")
-    promptd.one("INFO", "Redis connection back")
-    own_redis.stop()  # another one
-    promptd.wait_line("ERROR", "Redis connection lost", count=2)
-    own_redis.start()
-    promptd.wait_line("INFO", taking, count=3)
-    promptd.wait_line("INFO", "ready to publish outcome events", count=3)
-    assert len(promptd.find("ERROR|CRITICAL")) == 3 and len(promptd.find("INFO", "Redis connection back")) == 2
 
 
 def test_redis_at_the_start_away(start_promptd, channel, listener, database, proxy):

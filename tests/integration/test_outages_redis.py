@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Redis goes away, in all the ways that it can: promptd notices in time, comes back, and owns up to what it missed."""
+"""Redis goes away, in all the ways that it can: promptd notices in time, comes back, and reports what it missed."""
 
 import re
 import signal
@@ -8,6 +8,7 @@ import time
 import pytest
 
 from support.expect import expect_stored
+from support.queue import Queue
 from support.redis_server import Channel
 from support.wait import SLOW, wait_until
 
@@ -303,3 +304,29 @@ def test_circuit_does_not_open_early(through_proxy, database, channel, proxy):
         wait_gaps(promptd, round)
     assert promptd.find("CRITICAL") == []
     expect_works(promptd, database, channel)
+
+
+@pytest.mark.parametrize("mode, links", [("pubsub", 2), ("list", 3)])
+def test_outage_is_told_once_however_many_connections(start_promptd, own_redis, mode, links):
+    place = Channel(own_redis) if mode == "pubsub" else Queue(own_redis, mode)
+    taking = "subscribed" if mode == "pubsub" else "taking messages"
+    promptd = start_promptd(ready=False, on=place, redis_mode=mode, events_channel="the:events", breaker_failures=2,
+                            breaker_reset_s=3600)
+    promptd.wait_line("INFO", taking)
+    promptd.wait_line("INFO", "ready to publish outcome events")
+    own_redis.stop()
+    promptd.wait_line("DEBUG", "next dial wait_ms=3600000", count=links)
+    promptd.one("ERROR", "Redis connection lost")
+    promptd.one("CRITICAL", "Redis circuit opened")
+    own_redis.start()
+    promptd.kill(signal.SIGUSR2)
+    promptd.wait_line("INFO", taking, count=2)
+    promptd.wait_line("INFO", "ready to publish outcome events", count=2)
+    promptd.one("INFO", "Redis circuit closed by hand")
+    promptd.one("INFO", "Redis connection back")
+    own_redis.stop()  # another one
+    promptd.wait_line("ERROR", "Redis connection lost", count=2)
+    own_redis.start()
+    promptd.wait_line("INFO", taking, count=3)
+    promptd.wait_line("INFO", "ready to publish outcome events", count=3)
+    assert len(promptd.find("ERROR|CRITICAL")) == 3 and len(promptd.find("INFO", "Redis connection back")) == 2
