@@ -83,7 +83,7 @@ step() {
     printf '%sfailed%s after %s\n\n' "$RED" "$PLAIN" "$(seconds_since "$started")"
     tail -n 30 "$log" | sed 's/^/    | /' >&2
     say >&2
-    die "'$what' failed: the lines above are the end of $log" "${STEP_HINT:-Mend what it names, then run it again.}"
+    die "'$what' failed: the lines above are the end of $log" "${STEP_HINT:-Fix what it names, then run it again.}"
 }
 
 seconds_since() {

@@ -23,7 +23,7 @@ $$;
 -- its index, whatever the server believes of the number of rows.
 --
 -- promptd_stuck: interviews that still wait for a prompt. `failed` is over and done with, although a late prompt may
--- still mend it. With awaiting_statuses = * that is every interview but those that are ready, failed or completed.
+-- still fix it. With awaiting_statuses = * that is every interview but those that are ready, failed or completed.
 --
 -- It knows the shipped settings. A reader whose own differ says so, for its transaction, as promptctl does:
 --     select set_config('promptd.ready_status', 'prepared', true),
