@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import psycopg
 
+from support.postgres import ROLE
 from support.wait import SLOW
 
 from . import kinds
@@ -276,6 +277,7 @@ class Campaign:
             node.stop()
             self.unheard += node.ledger.heard.finish()
         with self.world.connect() as connection:
+            self._settle(lambda: self._sessions(connection), limit, "what the killed had sent to be committed, or not")
             self._judge_so_far(to_the_end=True)
             verdict = Verdict(self.ledgers(), self.plan, self._book, self.violations.add)
             if world.mode.keeps_queue:
@@ -300,6 +302,10 @@ class Campaign:
                 self._tick()
         if left():
             self._note(f"waited in vain for {what}: {left()[:5]}")
+
+    @staticmethod
+    def _sessions(connection):
+        return connection.execute("select pid from pg_stat_activity where usename = %s", [ROLE]).fetchall()
 
     @staticmethod
     def _unsettled(connection):
